@@ -1,0 +1,1 @@
+"""Quantisation: which frames, which ranges, where the Q/DQ nodes stand, and what each layer costs."""

@@ -1,0 +1,108 @@
+"""From an unrolled graph to one ONNX file, and what an ONNX file says of itself: operators, MACs, bytes."""
+
+import logging
+import math
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import fx
+
+OPSET = 20
+"""The newest operator set that TensorRT 10's parser knows whole and that has FP8 Q/DQ."""
+
+FORBIDDEN = {"Loop", "Scan", "If", "LSTM", "GRU", "RNN"}
+"""Operators a static graph has none of."""
+
+
+def to_onnx(graph: fx.GraphModule, input_name: str, output_name: str) -> onnx.ModelProto:
+    """Convert an unrolled graph of one input and one output; checked, with every shape inferred.
+
+    Tensors keep the graph's node names, so that `derain verify` can name them.
+
+    Raises:
+        ValueError: the result has an operator that a static graph must not have.
+    """
+    placeholder = next(node for node in graph.graph.nodes if node.op == "placeholder")
+    example = torch.zeros(placeholder.meta["val"].shape, dtype=placeholder.meta["val"].dtype)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            input_names=[input_name],
+            output_names=[output_name],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = onnx.shape_inference.infer_shapes(program.model_proto, check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(model, full_check=True)
+    found = FORBIDDEN & {node.op_type for node in model.graph.node}
+    if found:
+        raise ValueError(f"the exported graph has {', '.join(sorted(found))}: expected a static graph; unroll it first")
+    return model
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """An ONNX graph in numbers. `macs` counts convolutions; `weights_bytes` the stored constants."""
+
+    operators: dict[str, int]
+    macs: int
+    parameters: int
+    weights_bytes: int
+    file_bytes: int
+    largest_constant: int
+
+
+def summarise(path: Path) -> GraphSummary:
+    """Read an ONNX file and count.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not an ONNX model.
+    """
+    model = read_onnx(path)
+    graph = model.graph
+    shapes = tensor_shapes(model)
+    constants = [tensor for tensor in graph.initializer]
+    constants += [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
+    sizes = [math.prod(tensor.dims) for tensor in constants]
+    weights_bytes = sum(len(onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in constants)
+    return GraphSummary(
+        operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
+        macs=sum(_convolution_macs(node, shapes) for node in graph.node if node.op_type == "Conv"),
+        parameters=sum(size for size, tensor in zip(sizes, constants, strict=True) if tensor.dims),
+        weights_bytes=weights_bytes,
+        file_bytes=path.stat().st_size,
+        largest_constant=max(sizes, default=0),
+    )
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Load an ONNX file with the shapes of all its tensors."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no ONNX file {str(path)!r}: make a bundle with `derain export`")
+    try:
+        return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    except Exception as error:  # protobuf's DecodeError has no public base
+        raise ValueError(f"{path} is not a readable ONNX model ({type(error).__name__}): export it again") from error
+
+
+def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The static shape of every named tensor, constants included."""
+    graph = model.graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    return shapes
+
+
+def _convolution_macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])

@@ -1,0 +1,79 @@
+"""Trace a network into a torch.fx graph of ATen operators, its loops unrolled as they run, and count its arithmetic."""
+
+import math
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+CONV = torch.ops.aten.conv2d.default
+
+
+def trace(module: nn.Module, example: Tensor) -> fx.GraphModule:
+    """The naive unroll: every step of every loop in full, zero states as tensors, weights shared by reference.
+
+    Nodes are named after the module that made them ("drop_heavy_lstm_gates", "…_1" on the second step), and their
+    shapes are in `node.meta["val"]`. Nothing is computed: shapes of any size cost no memory.
+    """
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        program = torch.export.export(module, (mode.from_tensor(example),), strict=False)
+    graph = program.module(check_guards=False)
+    assert isinstance(graph, fx.GraphModule)
+    _name_after_modules(graph)
+    return graph
+
+
+def propagate_shapes(graph: fx.GraphModule) -> None:
+    """Fill `node.meta["val"]` of every node from the placeholders' shapes."""
+    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    mode = inputs[0].fake_mode
+    FakeTensorProp(graph, mode).propagate_dont_convert_inputs(*inputs)
+
+
+def macs(graph: fx.GraphModule) -> int:
+    """Multiply-accumulates of all convolutions, the paper's "FLOPs": output elements × weights per output channel."""
+    total = 0
+    for node in convolutions(graph):
+        weight = parameter(graph, node.args[1])
+        total += math.prod(node.meta["val"].shape) * weight[0].numel()
+    return total
+
+
+def convolutions(graph: fx.GraphModule) -> list[fx.Node]:
+    """The graph's convolution nodes in order."""
+    return [node for node in graph.graph.nodes if node.target is CONV]
+
+
+def parameter(graph: fx.GraphModule, node: Any) -> Tensor:
+    """The tensor behind a get_attr node."""
+    value = operator.attrgetter(node.target)(graph)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def add_constant(graph: fx.GraphModule, name: str, make: Callable[[], Tensor]) -> fx.Node:
+    """A get_attr node for a new constant, made once a name."""
+    name = re.sub(r"\W", "_", name)
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and node.target == name:
+            return node  # type: ignore[no-any-return]
+    graph.register_buffer(name, make().detach().clone())
+    first = next(node for node in graph.graph.nodes if node.op != "get_attr")
+    with graph.graph.inserting_before(first):
+        return graph.graph.get_attr(name)
+
+
+def _name_after_modules(graph: fx.GraphModule) -> None:
+    for node in graph.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if node.op != "call_function" or not stack or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        path = re.sub(r"\W", "_", next(reversed(stack.values()))[0]).replace("network_", "").replace("branches_", "")
+        operator_name = node.target.overloadpacket.__name__
+        node.name = graph.graph._graph_namespace.create_name(f"{path}_{operator_name}" if path else operator_name, None)
+    graph.recompile()

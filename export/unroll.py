@@ -1,0 +1,263 @@
+"""The unroller: recurrent steps become a static graph that does only the arithmetic that can reach the output.
+
+Exact rewriting of the naive unroll (see `trace`), in the order of `unroll`:
+
+1. *share*: what every step computes anew from the same values is computed once (common subexpressions);
+2. *hoist*: conv([x, h], W) = conv(x, W_x) + conv(h, W_h); where several steps share x, its half is computed once;
+3. *fold*: the zero states of the first step vanish: the hidden half of its gate convolution, the product with the
+   zero cell, and whatever else is known to be constant over the plane; no plane of constants is ever stored;
+4. *prune*: gates that nobody reads, such as the first step's forget gate, leave their convolution;
+5. *drop*: nodes that cannot reach the output go, such as the first steps' residual blocks.
+
+The passes know operators, not networks: any ConvLSTM, ConvGRU or other recurrence traced to ATen goes through them.
+"""
+
+import operator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from derain.export.trace import CONV, add_constant, convolutions, macs, parameter, propagate_shapes
+
+aten = torch.ops.aten
+
+ZEROS = {aten.new_zeros.default, aten.zeros_like.default, aten.zeros.default}
+POINTWISE = {
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.relu.default,
+    aten.leaky_relu.default,
+    aten.rsub.Scalar,
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+}
+"""Operators that map every pixel alike: applied to planes that are constant per channel they give such planes."""
+
+
+@dataclass(frozen=True)
+class UnrollReport:
+    """What the unroller removed: multiply-accumulates and convolutions of one frame, before and after."""
+
+    macs_naive: int
+    macs: int
+    convolutions_naive: int
+    convolutions: int
+
+
+def unroll(naive: fx.GraphModule) -> tuple[fx.GraphModule, UnrollReport]:
+    """Rewrite a traced network; the result gives the same output up to the rounding of FP32 sums."""
+    before = macs(naive), len(convolutions(naive))
+    graph = _copy(naive)
+    share_common(graph)
+    hoist_invariants(graph)
+    fold_constants(graph)
+    prune_dead_gates(graph)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.graph.lint()
+    graph.recompile()
+    propagate_shapes(graph)
+    return graph, UnrollReport(before[0], macs(graph), before[1], len(convolutions(graph)))
+
+
+def _copy(graph: fx.GraphModule) -> fx.GraphModule:
+    """A graph of its own nodes on the same weights."""
+    nodes = fx.Graph()
+    output = nodes.graph_copy(graph.graph, {})
+    nodes.output(output)
+    nodes.set_codegen(graph.graph._codegen)
+    return fx.GraphModule(graph, nodes)
+
+
+def share_common(graph: fx.GraphModule) -> None:
+    """Compute equal expressions once: same operator, same operands, same weights."""
+    seen: dict[str, fx.Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op in ("call_function", "get_attr"):
+            first = seen.setdefault(f"{node.target}{node.args}{node.kwargs}", node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                graph.graph.erase_node(node)
+
+
+def hoist_invariants(graph: fx.GraphModule) -> None:
+    """Compute the part of a convolution over a concatenation that several steps share once.
+
+    Convolutions with one weight are the steps of one loop. Operands of their concatenations that take fewer values
+    than there are steps are invariant: conv over those, once for each value, plus conv over the rest, once a step.
+    """
+    loops: dict[tuple[object, ...], list[fx.Node]] = {}
+    for node in convolutions(graph):
+        if _concatenation(node.args[0]) is not None and not node.args[6:]:  # grouped convolutions stay as they are
+            loops.setdefault((node.args[1], *map(str, node.args[3:])), []).append(node)
+    for steps in loops.values():
+        operands = [_concatenation(step.args[0]) for step in steps]
+        layouts = {tuple(o.meta["val"].shape[1] for o in ops or []) for ops in operands}
+        if len(steps) < 2 or len(layouts) > 1:
+            continue
+        columns = list(zip(*operands, strict=True))  # type: ignore[arg-type]
+        invariant = [len(set(column)) < len(steps) for column in columns]
+        if any(invariant) and not all(invariant):
+            for step, ops in zip(steps, operands, strict=True):
+                assert ops is not None
+                _split_convolution(graph, step, ops, invariant)
+    share_common(graph)
+
+
+def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.Node], invariant: list[bool]) -> None:
+    """conv([…]) becomes conv(invariant operands, with bias) + conv(the others, without)."""
+    x, weight, bias, *geometry = conv.args
+    ranges = _channel_ranges(operands)
+    halves = []
+    for wanted in (True, False):
+        chosen = [i for i, flag in enumerate(invariant) if flag is wanted]
+        channels = [c for i in chosen for c in ranges[i]]
+        part = _sliced(graph, weight, 1, channels)
+        with graph.graph.inserting_before(conv):
+            value = _cat(graph, conv, [operands[i] for i in chosen])
+            half = graph.graph.call_function(CONV, (value, part, bias if wanted else None, *geometry))
+        half.meta = dict(conv.meta)
+        halves.append(half)
+    with graph.graph.inserting_before(conv):
+        total = graph.graph.call_function(aten.add.Tensor, tuple(halves))
+    total.meta = dict(conv.meta)
+    conv.replace_all_uses_with(total)
+    graph.graph.erase_node(conv)
+
+
+def fold_constants(graph: fx.GraphModule) -> None:
+    """Follow the values that are constant over the plane, [1, C, 1, 1] each, from the zero states as far as they reach."""
+    known: dict[fx.Node, Tensor] = {}
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function":
+            continue
+        value = _constant_value(graph, node, known)
+        if value is not None:
+            known[node] = value
+        elif node.target is CONV:
+            _skip_zero_channels(graph, node, known)
+        elif node.target in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor):
+            _skip_identity(node, known)
+    for node, value in known.items():
+        if not all(user in known for user in node.users):
+            _materialise(graph, node, value)
+
+
+def _constant_value(graph: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Tensor]) -> Tensor | None:
+    """The value [1, C, 1, 1] of a node whose planes are constant, or None."""
+    target, args = node.target, node.args
+    shape = getattr(node.meta.get("val"), "shape", ())
+    if target in ZEROS and len(shape) == 4:
+        return torch.zeros(1, shape[1], 1, 1)
+    if target is aten.mul.Tensor and len(shape) == 4 and any(_is_zero(known.get(a)) for a in args):  # type: ignore[arg-type]
+        return torch.zeros(1, shape[1], 1, 1)
+    if target is CONV and args[0] in known:
+        zero_in, bias = _is_zero(known[args[0]]), args[2] if len(args) > 2 else None  # type: ignore[index]
+        if not zero_in:
+            return None  # at the border, zero padding makes the result vary
+        return parameter(graph, bias).detach().reshape(1, -1, 1, 1) if bias is not None else torch.zeros(1, shape[1], 1, 1)
+    if target is aten.slice.Tensor and args[0] in known and args[1] == 1:
+        return known[args[0]][:, args[2] : args[3]]  # type: ignore[index,misc]
+    if target is operator.getitem and isinstance(args[0], fx.Node) and args[0].target is aten.chunk.default:
+        source, chunks, *dim = args[0].args
+        if source in known and dim == [1]:
+            return known[source].chunk(chunks, dim=1)[args[1]]  # type: ignore[index,arg-type,call-overload,no-any-return]
+    if target is aten.cat.default and all(operand in known for operand in args[0]):  # type: ignore[union-attr]
+        planes = [known[o].expand(1, o.meta["val"].shape[1], 1, 1) for o in args[0]]  # type: ignore[union-attr,index]
+        return torch.cat(planes, dim=1)
+    nodes = [a for a in args if isinstance(a, fx.Node)]
+    if target in POINTWISE and nodes and all(a in known for a in nodes):
+        return target(*(known[a] if isinstance(a, fx.Node) else a for a in args), **node.kwargs)  # type: ignore[operator,no-any-return]
+    return None
+
+
+def _skip_zero_channels(graph: fx.GraphModule, conv: fx.Node, known: dict[fx.Node, Tensor]) -> None:
+    """conv([x, 0], W) = conv(x, W_x)."""
+    operands = _concatenation(conv.args[0])
+    if operands is None or conv.args[6:]:
+        return
+    kept = [i for i, operand in enumerate(operands) if not _is_zero(known.get(operand))]
+    if len(kept) == len(operands):
+        return
+    ranges = _channel_ranges(operands)
+    weight = _sliced(graph, conv.args[1], 1, [c for i in kept for c in ranges[i]])
+    with graph.graph.inserting_before(conv):
+        x = _cat(graph, conv, [operands[i] for i in kept])
+    conv.args = (x, weight, *conv.args[2:])
+
+
+def _skip_identity(node: fx.Node, known: dict[fx.Node, Tensor]) -> None:
+    """x + 0 = x − 0 = 0 + x = x, unless the zero was what gave the result its shape."""
+    left, right = node.args[0], node.args[1]
+    for kept, zero in ((left, right), (right, left)):
+        if node.target is aten.mul.Tensor or (node.target is aten.sub.Tensor and kept is right) or node.kwargs:
+            continue
+        if isinstance(kept, fx.Node) and _is_zero(known.get(zero)) and kept.meta["val"].shape == node.meta["val"].shape:  # type: ignore[arg-type]
+            node.replace_all_uses_with(kept)
+            return
+
+
+def _materialise(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
+    """Let the graph expand a stored [1, C, 1, 1] to the planes that someone still reads."""
+    constant = add_constant(graph, f"{node.name}_constant", lambda: value)
+    with graph.graph.inserting_before(node):
+        plane = graph.graph.call_function(aten.expand.default, (constant, list(node.meta["val"].shape)))
+    plane.meta = dict(node.meta)
+    node.replace_all_uses_with(plane)
+
+
+def prune_dead_gates(graph: fx.GraphModule) -> None:
+    """A convolution whose output is cut into chunks loses the output channels of chunks that nobody reads."""
+    graph.graph.eliminate_dead_code()
+    for chunk in [node for node in graph.graph.nodes if node.target is aten.chunk.default]:
+        conv, count, *dim = chunk.args
+        live = sorted({user.args[1] for user in chunk.users})
+        if dim != [1] or conv.target is not CONV or conv.args[6:] or len(conv.users) > 1 or len(live) == count:
+            continue
+        width = conv.meta["val"].shape[1] // count
+        channels = [channel for gate in live for channel in range(gate * width, (gate + 1) * width)]
+        weight = _sliced(graph, conv.args[1], 0, channels)
+        bias = conv.args[2] if len(conv.args) > 2 else None
+        bias = None if bias is None else _sliced(graph, bias, 0, channels)
+        conv.args = (conv.args[0], weight, bias, *conv.args[3:])
+        chunk.args = (conv, len(live), 1)
+        for user in list(chunk.users):
+            user.args = (chunk, live.index(user.args[1]))
+
+
+def _concatenation(node: object) -> list[fx.Node] | None:
+    """The operands of a concatenation of channels, or None for anything else."""
+    if isinstance(node, fx.Node) and node.target is aten.cat.default and tuple(node.args[1:]) == (1,):
+        return list(node.args[0])  # type: ignore[arg-type]
+    return None
+
+
+def _channel_ranges(operands: list[fx.Node]) -> list[range]:
+    ranges, start = [], 0
+    for operand in operands:
+        channels = operand.meta["val"].shape[1]
+        ranges.append(range(start, start + channels))
+        start += channels
+    return ranges
+
+
+def _cat(graph: fx.GraphModule, like: fx.Node, operands: list[fx.Node]) -> fx.Node:
+    if len(operands) == 1:
+        return operands[0]
+    node = graph.graph.call_function(aten.cat.default, (operands, 1))
+    node.meta = {**like.meta, "val": torch.cat([operand.meta["val"] for operand in operands], dim=1)}
+    return node
+
+
+def _sliced(graph: fx.GraphModule, source: object, dim: int, channels: list[int]) -> fx.Node:
+    """A get_attr node for `channels` of a weight along `dim`; the same slice of the same weight is stored once."""
+    assert isinstance(source, fx.Node)
+    runs = "_".join(str(c) for i, c in enumerate(channels) if i == 0 or channels[i - 1] != c - 1 or channels[-1] == c)
+    name = f"{source.target}_{'out' if dim == 0 else 'in'}_{runs}_{len(channels)}"
+    return add_constant(graph, name, lambda: parameter(graph, source).index_select(dim, torch.tensor(channels)))
+
+
+def _is_zero(value: Tensor | None) -> bool:
+    return value is not None and not bool(value.any())

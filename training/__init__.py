@@ -1,0 +1,1 @@
+"""PyTorch: the models, the rain, the data, the losses and the training run."""

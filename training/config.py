@@ -1,0 +1,93 @@
+"""A training run's configuration: pydantic models read from YAML, unknown keys refused."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from derain.training.data import DataConfig
+from derain.training.losses import LossConfig
+from derain.training.rain import RainConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(_Strict):
+    """Which network, by its registered name, with its options, and how its weights start."""
+
+    name: str
+    options: dict[str, Any] = {}
+    init: Literal["default", "gaussian"] = "default"
+    """"gaussian" is the paper's N(0, 0.01²) for every weight; "default" PyTorch's, with forget gates open."""
+
+
+class OptimiserConfig(_Strict):
+    """Adam with a cosine schedule after a linear warm-up, and an exponential moving average of the weights."""
+
+    iterations: int = Field(gt=0)
+    batch: int = Field(16, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    final_learning_rate: float = Field(1e-6, gt=0)
+    warm_up: int = Field(200, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+
+
+class MachineConfig(_Strict):
+    """How the arithmetic is done; nothing here changes what is learnt."""
+
+    accelerator: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int = Field(0, ge=0)
+    """CPU threads PyTorch may use; 0 leaves it to PyTorch."""
+
+
+class TrainConfig(_Strict):
+    """Everything a training run is made of; saved beside its result."""
+
+    network: NetworkConfig
+    data: DataConfig = DataConfig()
+    rain: RainConfig = RainConfig()
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig
+    machine: MachineConfig = MachineConfig()
+    seed: int = 1
+    validate_every: int = Field(1000, gt=0)
+    out: Path
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
+    """Read a YAML file and apply `key.sub=value` overrides, values in YAML.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable YAML, a key that does not exist, or a value out of range; one line, naming the key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration {str(path)!r}: expected a YAML file")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} holds {type(tree).__name__}, expected a mapping with the keys of a training run")
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ValueError(f"--set {override!r}: expected key=value, as in --set optimiser.batch=8")
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = yaml.safe_load(value)
+    try:
+        return TrainConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{path}: {where} is {first['input']!r}: {first['msg'].lower()}") from error

@@ -1,0 +1,117 @@
+"""Clean frames to render rain over: which folders, which of their files are held out, and batches of random patches."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+HELD_OUT_EVERY = {"backgrounds/camvid": 10}
+"""Folders of which every n-th file in sorted order (indices 0, n, 2n, …) is for testing only."""
+
+TEST_ONLY = ("rain100", "sequences/camvid_val", "sequences/solid_white_right.mp4", "real_rain")
+"""Paths that are never trained on: test sets, and the clip the README reports on."""
+
+IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+class DataConfig(BaseModel):
+    """Folders of clean frames under `root`, and the patch cut from them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: Path = Path("../shared/data")
+    folders: tuple[str, ...] = ("backgrounds/bsds", "backgrounds/camvid", "backgrounds/road", "sequences/kitti_0926")
+    validation: str = "backgrounds/camvid"
+    patch: int = Field(112, ge=16)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder in sorted order.
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it.
+    """
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES) if folder.is_dir() else []
+    if not files:
+        raise FileNotFoundError(f"no images in {str(folder)!r}: expected a folder of {', '.join(sorted(IMAGES))} files")
+    return files
+
+
+def training_files(config: DataConfig) -> list[Path]:
+    """Every file the configuration trains on: its folders less what is held out.
+
+    Raises:
+        ValueError: a folder that is for testing only.
+    """
+    files: list[Path] = []
+    for folder in config.folders:
+        for test in TEST_ONLY:
+            if Path(folder).is_relative_to(test) or Path(test).is_relative_to(folder):
+                raise ValueError(f"data.folders names {folder!r}, but {test!r} is for testing only: take it out")
+        every = HELD_OUT_EVERY.get(folder)
+        files += [f for i, f in enumerate(list_images(config.root / folder)) if every is None or i % every]
+    return files
+
+
+def held_out_files(config: DataConfig) -> list[Path]:
+    """The held-out files of the validation folder (all of it where nothing is trained on)."""
+    every = HELD_OUT_EVERY.get(config.validation, 1)
+    return list_images(config.root / config.validation)[::every]
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """An image as RGB uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the file cannot be decoded.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path} cannot be decoded as an image: replace it or take it out of its folder")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """RGB uint8 [H, W, 3] as float [3, H, W] in 0…1."""
+    return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+
+
+class CleanPatches(IterableDataset[Tensor]):
+    """Batches [batch, 3, patch, patch] in 0…1 for iterations start … stop − 1.
+
+    Batch i depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen. A patch is a
+    random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
+    """
+
+    def __init__(self, images: list[NDArray[np.uint8]], batch: int, patch: int, seed: int, start: int, stop: int) -> None:
+        too_small = [image.shape[:2] for image in images if min(image.shape[:2]) < patch]
+        if too_small:
+            raise ValueError(f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch")
+        self.images, self.batch, self.patch, self.seed, self.start, self.stop = images, batch, patch, seed, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for iteration in range(self.start, self.stop):
+            random = np.random.default_rng((self.seed, iteration))
+            yield torch.stack([to_tensor(self._patch(random)) for _ in range(self.batch)])
+
+    def _patch(self, random: np.random.Generator) -> NDArray[np.uint8]:
+        image = self.images[random.integers(len(self.images))]
+        height, width = image.shape[:2]
+        scale = max(random.uniform(0.6, 1.0), self.patch / min(height, width))
+        side = min(round(self.patch / scale), height, width)
+        top, left = random.integers(height - side + 1), random.integers(width - side + 1)
+        crop = image[top : top + side, left : left + side]
+        if random.random() < 0.5:
+            crop = crop[:, ::-1]
+        if side != self.patch:
+            crop = cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(crop)

@@ -1,0 +1,67 @@
+"""The paper's losses (eqs. 5 to 15), its signed sums read as mean squared errors."""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional as F
+
+from derain.training.models import Prediction
+
+
+class LossConfig(BaseModel):
+    """Weights of the loss terms: α·L_att + β1·L_heavy + β2·L_light + L_global (eqs. 10 to 13)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alpha: float = 0.8
+    beta_heavy: float = 1.0
+    beta_light: float = 0.3
+    attention: Literal["mse", "balanced"] = "balanced"
+
+
+def attention_loss(attention: Tensor, mask: Tensor, kind: Literal["mse", "balanced"]) -> Tensor:
+    """L_att of S+ against the soft mask M of its rain type (eq. 5), both [B, 1, H, W] in 0…1.
+
+    "mse" is mean (S − M)². Rain covers so little of a frame that S = 0 nearly minimises it and the raindrop map dies;
+    "balanced" weighs heavy rain up, (S − M)²·(1 + 10 M), and adds half a soft Dice term 1 − 2ΣSM / (ΣS² + ΣM²).
+    """
+    squared = (attention - mask).square()
+    if kind == "mse":
+        return squared.mean()
+    overlap = 2 * (attention * mask).sum() + 1
+    total = attention.square().sum() + mask.square().sum() + 1
+    return (squared * (1 + 10 * mask)).mean() + 0.5 * (1 - overlap / total)
+
+
+def derain_loss(
+    prediction: Prediction, clean: Tensor, masks: dict[str, Tensor], config: LossConfig
+) -> dict[str, Tensor]:
+    """Every term of the loss by name and their weighted sum as "loss".
+
+    clean [B, 3, H, W]; masks by branch name ("streak", "drop", "rain"), each [B, 1, H, W]. All stages of a multi-stage
+    network count alike (eq. 15). Terms: global, attention, heavy, light.
+    """
+    zero = clean.new_zeros(())
+    terms = {"global": zero, "attention": zero, "heavy": zero, "light": zero}
+    for stage in (*prediction.earlier, prediction):
+        terms["global"] = terms["global"] + F.mse_loss(stage.image, clean)
+        for rain, branch in stage.branches.items():
+            terms["heavy"] = terms["heavy"] + F.mse_loss(branch.heavy, clean)
+            terms["light"] = terms["light"] + F.mse_loss(branch.light, clean)
+            if branch.attention is not None:
+                terms["attention"] = terms["attention"] + attention_loss(branch.attention, masks[rain], config.attention)
+    terms["loss"] = (
+        terms["global"]
+        + config.alpha * terms["attention"]
+        + config.beta_heavy * terms["heavy"]
+        + config.beta_light * terms["light"]
+    )
+    return terms
+
+
+def psnr(output: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image of a batch [B, 3, H, W], clamped to 0…1; peak 1."""
+    mse = (output.clamp(0, 1) - truth).square().flatten(1).mean(1)
+    return -10 * torch.log10(mse.clamp_min(1e-10))

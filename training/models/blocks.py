@@ -1,0 +1,65 @@
+"""The building blocks every network here shares: residual block, ConvLSTM, 3×3 convolution."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.2
+"""Slope of every LeakyReLU for negative inputs; the paper names the function, not the slope."""
+
+
+class LSTMState(NamedTuple):
+    """Recurrent state of a ConvLSTM: hidden and cell, each [B, C, H, W]."""
+
+    hidden: Tensor
+    cell: Tensor
+
+
+def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """A 3×3 convolution with bias that keeps the size (zero padding)."""
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+
+
+def activation() -> nn.LeakyReLU:
+    """The LeakyReLU behind every convolution but a structure's last one."""
+    return nn.LeakyReLU(NEGATIVE_SLOPE)
+
+
+class ResBlock(nn.Module):
+    """y = LeakyReLU(x + conv(LeakyReLU(conv(x)))), all [B, C, H, W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.act = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on [B, C, H, W]."""
+        return self.act(x + self.conv2(self.act(self.conv1(x))))
+
+
+class ConvLSTM(nn.Module):
+    """Convolutional LSTM cell (Shi et al. 2015) without peepholes.
+
+    One convolution over [x, h] makes the four gates i, f, g, o of `channels` each; then
+    c' = σ(f)·c + σ(i)·tanh(g) and h' = σ(o)·tanh(c').
+    """
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.gates = conv3x3(channels_in + channels, 4 * channels)
+
+    def zero_state(self, x: Tensor) -> LSTMState:
+        """The state before the first step for an input [B, C_in, H, W]: all zeros."""
+        zeros = x.new_zeros(x.shape[0], self.channels, x.shape[2], x.shape[3])
+        return LSTMState(zeros, zeros)
+
+    def forward(self, x: Tensor, state: LSTMState | None = None) -> LSTMState:
+        """One step: x [B, C_in, H, W] and the previous state (None: zeros) give the next state; its hidden is the output."""
+        hidden, cell = self.zero_state(x) if state is None else state
+        i, f, g, o = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
