@@ -65,7 +65,7 @@ class FrameEncoder(nn.Module):
             return _to_bytes((x * 255).permute(0, 2, 3, 1))
         if spec.pixels is PixelFormat.BGR8:
             return _to_bytes((x * 255).flip(1).permute(0, 2, 3, 1))
-        x = F.conv2d(x, self.weight, self.bias)
+        x = F.conv2d(x, self.weight, self.bias).clamp(0, 255)  # full-range chroma reaches 255.5
         luma, chroma = x[:, 0], F.avg_pool2d(x[:, 1:], CHROMA_BLOCK[spec.pixels]).permute(0, 2, 3, 1)
         if spec.pixels is PixelFormat.NV12:
             return _to_bytes(torch.cat([luma, chroma.reshape(1, spec.height // 2, spec.width)], dim=1))
@@ -96,4 +96,4 @@ class CameraModel(nn.Module):
 
 
 def _to_bytes(values: Tensor) -> Tensor:
-    return values.round().clamp(0, 255).to(torch.uint8)
+    return values.round().to(torch.uint8)

@@ -22,7 +22,8 @@ FORBIDDEN = {"Loop", "Scan", "If", "LSTM", "GRU", "RNN"}
 def to_onnx(graph: fx.GraphModule, input_name: str, output_name: str) -> onnx.ModelProto:
     """Convert an unrolled graph of one input and one output; checked, with every shape inferred.
 
-    Tensors keep the graph's node names, so that `derain verify` can name them.
+    Tensors carry the graph's node names, so that a drifting or slow one can be told; the exporter's notes on where
+    each node came from, file paths among them, are left out.
 
     Raises:
         ValueError: the result has an operator that a static graph must not have.
@@ -42,11 +43,48 @@ def to_onnx(graph: fx.GraphModule, input_name: str, output_name: str) -> onnx.Mo
             verbose=False,
         )
     assert program is not None
-    model = onnx.shape_inference.infer_shapes(program.model_proto, check_type=True, strict_mode=True, data_prop=True)
+    model = _with_names(program.model_proto, graph)
+    model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(model, full_check=True)
     found = FORBIDDEN & {node.op_type for node in model.graph.node}
     if found:
         raise ValueError(f"the exported graph has {', '.join(sorted(found))}: expected a static graph; unroll it first")
+    return model
+
+
+_SAME = {
+    torch.ops.aten.conv2d.default: "Conv",
+    torch.ops.aten.leaky_relu.default: "LeakyRelu",
+    torch.ops.aten.sigmoid.default: "Sigmoid",
+    torch.ops.aten.tanh.default: "Tanh",
+    torch.ops.aten.cat.default: "Concat",
+    torch.ops.aten.add.Tensor: "Add",
+    torch.ops.aten.chunk.default: "Split",
+}
+"""Operators of which ONNX has one for each of ours, in the same order."""
+
+
+def _with_names(model: onnx.ModelProto, graph: fx.GraphModule) -> onnx.ModelProto:
+    """Name tensors and nodes after the traced graph's nodes, and strip the exporter's metadata."""
+    renamed: dict[str, str] = {}
+    for target, operator in _SAME.items():
+        ours = [node.name for node in graph.graph.nodes if node.target is target]
+        theirs = [node for node in model.graph.node if node.op_type == operator]
+        if len(ours) == len(theirs):
+            for name, node in zip(ours, theirs, strict=True):
+                renamed |= {out: name if len(node.output) == 1 else f"{name}_{i}" for i, out in enumerate(node.output)}
+    kept = {value.name for value in (*model.graph.input, *model.graph.output, *model.graph.initializer)}
+    kept |= {out for node in model.graph.node for out in node.output if out not in renamed}
+    renamed = {old: new for old, new in renamed.items() if old not in kept and new not in kept}
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+        node.name = node.output[0]
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
     return model
 
 

@@ -117,11 +117,12 @@ def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.N
         part = _sliced(graph, weight, 1, channels)
         with graph.graph.inserting_before(conv):
             value = _cat(graph, conv, [operands[i] for i in chosen])
-            half = graph.graph.call_function(CONV, (value, part, bias if wanted else None, *geometry))
+            args = (value, part, bias if wanted else None, *geometry)
+            half = graph.graph.create_node("call_function", CONV, args, name=f"{conv.name}_{'shared' if wanted else 'step'}")
         half.meta = dict(conv.meta)
         halves.append(half)
     with graph.graph.inserting_before(conv):
-        total = graph.graph.call_function(aten.add.Tensor, tuple(halves))
+        total = graph.graph.create_node("call_function", aten.add.Tensor, tuple(halves), name=f"{conv.name}_sum")
     total.meta = dict(conv.meta)
     conv.replace_all_uses_with(total)
     graph.graph.erase_node(conv)

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -174,4 +173,4 @@ def train(config: TrainConfig) -> Path:
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
-    os.replace(partial, path)  # noqa: PTH105
+    partial.replace(path)

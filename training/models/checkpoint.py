@@ -3,9 +3,8 @@
 The file's metadata holds the model's name and options, so that `load` rebuilds the network it belongs to.
 """
 
-import hashlib
 import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 """The weights that come with derain; a bare model name means the file of that name here."""
 
 
-def save_weights(path: Path, model: nn.Module, name: str, options: dict[str, Any], dtype: torch.dtype, **notes: str) -> str:
-    """Write the model's parameters as `dtype` with everything `load` needs; returns the file's SHA-256.
+def save_weights(
+    path: Path, model: nn.Module, name: str, options: dict[str, Any], dtype: torch.dtype, **notes: str
+) -> None:
+    """Write the model's parameters as `dtype` with everything `load` needs.
 
     The file appears by atomic rename. `notes` are free strings kept beside the name and options (seed, dataset, …).
     """
@@ -30,8 +31,7 @@ def save_weights(path: Path, model: nn.Module, name: str, options: dict[str, Any
     data = save(tensors, metadata)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(data)
-    os.replace(partial, path)  # noqa: PTH105 (Path.replace is the same call; os.replace says what matters here)
-    return hashlib.sha256(data).hexdigest()
+    partial.replace(path)
 
 
 def resolve(weights: str) -> Path:
@@ -55,10 +55,22 @@ def resolve(weights: str) -> Path:
     raise FileNotFoundError(f"no weights file {weights!r}: expected a .safetensors file or a shipped name ({known})")
 
 
-def load(weights: str) -> tuple[nn.Module, dict[str, str]]:
-    """Rebuild a network in FP32 evaluation mode from a weights file, a shipped name, or `random:NAME` (seed 0).
+@dataclass(frozen=True)
+class Trained:
+    """A network in FP32 evaluation mode with what its weights file says of it."""
 
-    Returns the network and the file's metadata, which always holds "model" and "options" (JSON).
+    network: nn.Module
+    name: str
+    options: dict[str, Any]
+    notes: dict[str, str]
+    file: Path | None
+    """None for `random:NAME`."""
+
+
+def load(weights: str, **overrides: Any) -> Trained:
+    """Rebuild a network from a weights file, a shipped name, or `random:NAME` (random weights of seed 0).
+
+    `overrides` replace options the file names, such as the number of recurrent steps; the tensors must still fit.
 
     Raises:
         FileNotFoundError: see `resolve`.
@@ -67,30 +79,33 @@ def load(weights: str) -> tuple[nn.Module, dict[str, str]]:
     if weights.startswith("random:"):
         name = weights.removeprefix("random:")
         torch.manual_seed(0)
-        return build(name).eval(), {"model": name, "options": "{}"}
+        return Trained(build(name, **overrides).eval(), name, overrides, {}, None)
     path = resolve(weights)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            notes = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): get a whole copy of it") from error
-    if "model" not in metadata:
-        raise ValueError(f"{path} does not say which model it belongs to: expected metadata 'model', found {sorted(metadata)}; write it with `derain train`")
-    return load_state(metadata["model"], json.loads(metadata.get("options", "{}")), tensors, str(path)), metadata
+    if "model" not in notes:
+        raise ValueError(
+            f"{path} does not say which model it belongs to: expected metadata 'model', found "
+            f"{sorted(notes) or 'none'}; write it with `derain train`"
+        )
+    name, options = notes.pop("model"), json.loads(notes.pop("options", "{}")) | overrides
+    network = build(name, **options).eval()
+    _check_fit(network, tensors, path, name)
+    network.load_state_dict(tensors)
+    return Trained(network, name, options, notes, path)
 
 
-def load_state(name: str, options: dict[str, Any], tensors: dict[str, torch.Tensor], origin: str) -> nn.Module:
-    """Build `name` with `options` and fill it with tensors that must fit exactly; errors name `origin`."""
-    model = build(name, **options).eval()
-    expected = model.state_dict()
+def _check_fit(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path, name: str) -> None:
+    expected = network.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
-        seen = tuple(tensors[key].shape) if key in tensors else "nothing"
+        seen = tuple(tensors[key].shape) if key in tensors else "missing"
         wanted = tuple(expected[key].shape) if key in expected else "no such tensor"
         if seen != wanted:
             raise ValueError(
-                f"{origin} does not fit model {name!r}: tensor {key!r} is {seen}, expected {wanted}; "
-                f"use weights trained for {name!r} with options {options}"
+                f"{path} does not fit model {name!r}: tensor {key!r} is {seen}, expected {wanted}; "
+                f"use weights that were trained as {name!r}"
             )
-    model.load_state_dict(tensors)
-    return model

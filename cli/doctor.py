@@ -1,0 +1,47 @@
+"""`derain doctor`: what this machine can do, and which command adds what is missing."""
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where something is missing.")] = False,
+) -> None:
+    """Say which verbs and engines work here, and what to install for the others."""
+    import importlib.util
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from derain.runtime import engines
+
+    needs = {
+        "run": (("numpy", "numpy"), ("cv2", "opencv-python-headless"), ("pydantic", "pydantic")),
+        "train": (("torch", "torch"), ("lightning", "lightning"), ("safetensors", "safetensors"), ("yaml", "pyyaml")),
+        "export": (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")),
+        "report": (("skimage", "scikit-image"),),
+    }
+    table = Table("what", "here", "to add it", box=None)
+    table.add_row("Python", f"{platform.python_version()}, {platform.machine()}", "")
+    missing = 0
+    for stage, packages in needs.items():
+        absent = [name for module, name in packages if importlib.util.find_spec(module) is None]
+        found = []
+        for _, name in packages:
+            try:
+                found.append(f"{name} {version(name)}")
+            except PackageNotFoundError:
+                continue
+        missing += bool(absent)
+        table.add_row(
+            stage, ", ".join(found) or "-", f"pip install 'derain[{stage}]'  (missing: {', '.join(absent)})" if absent else ""
+        )
+    for name, reason in engines.available().items():
+        table.add_row(f"engine {name}", "ready" if reason is None else "-", reason or "")
+        missing += reason is not None
+    Console().print(table)
+    if strict and missing:
+        raise ModuleNotFoundError(f"{missing} of the above are missing: run the commands in the last column")

@@ -1,0 +1,62 @@
+"""`derain inspect`: what a bundle or an ONNX file is made of."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.")],
+    json: Annotated[Path | None, typer.Option(help="Write the answer to this file.")] = None,
+) -> None:
+    """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from derain.export.onnx_graph import GraphSummary, summarise
+    from derain.runtime.atomic import write_bytes
+    from derain.runtime.bundle import Bundle
+
+    answer: dict[str, Any] = {"macs_naive": None}
+    graphs: dict[str, GraphSummary] = {}
+    if path.suffix == ".onnx":
+        graphs["graph"] = summarise(path)
+        answer["parameters"] = graphs["graph"].parameters
+    else:
+        bundle = Bundle.load(path)
+        manifest = bundle.manifest
+        graphs = {str(entry.precision): summarise(bundle.graph(entry.precision)) for entry in manifest.graphs}
+        answer["parameters"] = manifest.model.parameters
+        answer["macs_naive"] = manifest.unroll.macs_naive
+        answer["manifest"] = manifest.model_dump(mode="json")
+    first = next(iter(graphs.values()))
+    answer |= {
+        "macs": first.macs,
+        "operators": first.operators,
+        "weights_bytes": first.weights_bytes,
+        "file_bytes": first.file_bytes,
+        "graphs": {name: vars(summary) for name, summary in graphs.items()},
+    }
+    if json is not None:
+        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
+    _show(Console(), path, answer)
+
+
+def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, title=str(path), title_justify="left")
+    if manifest := answer.get("manifest"):
+        frame = manifest["input"]
+        table.add_row("model", f"{manifest['model']['name']} {manifest['model']['config'].get('options') or ''}")
+        table.add_row("frames", f"{frame['width']}x{frame['height']} {frame['pixels']}")
+    table.add_row("parameters", f"{answer['parameters']:,}")
+    table.add_row("MACs a frame", f"{answer['macs']:,}")
+    if naive := answer["macs_naive"]:
+        table.add_row("before the unroller", f"{naive:,} ({1 - answer['macs'] / naive:.1%} removed)")
+    for name, graph in answer["graphs"].items():
+        table.add_row(f"{name}, stored constants", f"{graph['weights_bytes']:,} bytes of a {graph['file_bytes']:,} byte file")
+        table.add_row(f"{name}, operators", ", ".join(f"{count} {kind}" for kind, count in graph["operators"].items()))
+    console.print(table)

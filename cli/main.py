@@ -1,0 +1,83 @@
+"""`derain`: the verbs, and how faults are told.
+
+A fault ends in one line, "error: …", and exit status 1; `--debug` shows the traceback instead. Wrong usage exits 2.
+"""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from derain.cli.demo import demo
+from derain.cli.doctor import doctor
+from derain.cli.evaluate import evaluate
+from derain.cli.export import export
+from derain.cli.inspect import inspect
+from derain.cli.run import run
+from derain.cli.synthesize import synthesize
+from derain.cli.train import train
+from derain.cli.verify import verify
+
+app = typer.Typer(
+    name="derain",
+    help="Takes rain streaks and raindrops off camera frames: train, unroll, export, verify, run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, synthesize, train, evaluate, export, verify, run, inspect, doctor):
+    app.command()(verb)
+
+EXTRAS = {
+    "torch": "train",
+    "lightning": "train",
+    "torchmetrics": "train",
+    "yaml": "train",
+    "safetensors": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "cpu",
+    "skimage": "report",
+}
+"""Which extra brings a package that a verb may miss."""
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show log messages, and a traceback on a fault.")] = False,
+) -> None:
+    """Takes rain streaks and raindrops off camera frames: train, unroll, export, verify, run."""
+    level = logging.DEBUG if debug else logging.WARNING
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])
+    if debug:
+        logging.getLogger("derain").setLevel(logging.DEBUG)
+
+
+def tell(error: Exception) -> str:
+    """The one line that tells a fault: as written where it was raised, else with the kind of exception before it."""
+    message = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.partition(".")[0]
+        extra = EXTRAS.get(package)
+        if extra:
+            return f"this verb needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (ValueError, OSError, ModuleNotFoundError)) and message:
+        return message
+    return f"{type(error).__name__}: {message} (unexpected; run again with --debug and report it)"
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except Exception as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        Console(stderr=True).print(f"error: {tell(error)}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)

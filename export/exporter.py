@@ -1,0 +1,116 @@
+"""From weights to a bundle, and from a bundle back to its network."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from derain.export.camera import CameraModel
+from derain.export.onnx_graph import to_onnx
+from derain.export.trace import trace
+from derain.export.unroll import UnrollReport, unroll
+from derain.runtime.bundle import (
+    Bundle,
+    ColorMatrix,
+    ColorRange,
+    Description,
+    FrameSpec,
+    GraphEntry,
+    ModelInfo,
+    PixelFormat,
+    Precision,
+    UnrollInfo,
+)
+from derain.training.models import parameter_count
+from derain.training.models.checkpoint import load, save_weights
+
+MIN_SIDE, MAX_SIDE = 16, 16384
+"""Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""
+
+WEIGHTS, GRAPH = "weights.safetensors", "graph.fp32.onnx"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) from "WxH".
+
+    Raises:
+        ValueError: another form, or a side outside MIN_SIDE…MAX_SIDE.
+    """
+    match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", text)
+    size = tuple(map(int, match.groups())) if match else ()
+    if len(size) != 2 or not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise ValueError(f"size {text!r}: expected WxH with sides of {MIN_SIDE} to {MAX_SIDE} pixels, as in 1280x720")
+    return size[0], size[1]
+
+
+def export(
+    weights: str,
+    out: Path,
+    size: tuple[int, int],
+    pixels: PixelFormat = PixelFormat.BGR8,
+    matrix: ColorMatrix = ColorMatrix.BT601,
+    color_range: ColorRange = ColorRange.LIMITED,
+    steps: int | None = None,
+) -> tuple[Bundle, UnrollReport]:
+    """Unroll a network for frames of (width, height) and write the bundle `out` with its FP32 graph and its weights.
+
+    Args:
+        weights: a safetensors file, the name of shipped weights, or `random:MODEL`.
+        out: the bundle's folder; it appears whole or not at all.
+        size: of the camera's frames, in pixels; the graph pads them to the network's multiple and crops back.
+        pixels, matrix, color_range: the camera's bytes, in and out.
+        steps: recurrent steps of the encoders and decoders; None leaves them as the weights were trained.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: one line each, with the mend.
+    """
+    width, height = size
+    pixels.frame_shape(width, height)  # refuses odd sizes where chroma is shared, before any work
+    if steps is not None and steps < 1:
+        raise ValueError(f"{steps} recurrent steps: expected at least 1")
+    trained = load(weights, **({} if steps is None else {"encoder_steps": steps, "decoder_steps": steps}))
+    frame = FrameSpec(tensor="frame", width=width, height=height, pixels=pixels, matrix=matrix, range=color_range)
+    clean = frame.model_copy(update={"tensor": "clean"})
+
+    unrolled, report = unroll(traced(trained.network, frame, clean))
+    graph = to_onnx(unrolled, frame.tensor, clean.tensor)
+
+    description = Description(
+        derain_version=version("derain"),
+        model=ModelInfo(
+            name=trained.name,
+            parameters=parameter_count(trained.network),
+            weights=WEIGHTS,
+            config={"options": trained.options},
+        ),
+        unroll=UnrollInfo(
+            encoder_steps=trained.options.get("encoder_steps", 1),
+            decoder_steps=trained.options.get("decoder_steps", 1),
+            macs=report.macs,
+            macs_naive=report.macs_naive,
+        ),
+        input=frame,
+        output=clean,
+        graphs=(GraphEntry(precision=Precision.FP32, file=GRAPH),),
+    )
+    with TemporaryDirectory() as folder:
+        stored = trained.file
+        if stored is None:
+            stored = Path(folder) / WEIGHTS
+            save_weights(stored, trained.network, trained.name, trained.options, torch.float32)
+        bundle = Bundle.write(out, description, {GRAPH: graph.SerializeToString(), WEIGHTS: stored})
+    return bundle, report
+
+
+def traced(network: nn.Module, frame: FrameSpec, clean: FrameSpec) -> torch.fx.GraphModule:
+    """The naive unroll of a network between camera bytes."""
+    return trace(CameraModel(network, frame, clean).eval(), torch.empty(frame.shape, dtype=torch.uint8))
+
+
+def bundle_network(bundle: Bundle) -> nn.Module:
+    """The PyTorch network a bundle was exported from, rebuilt from the weights beside its graphs."""
+    model = bundle.manifest.model
+    return load(str(bundle.file(model.weights)), **model.config.get("options", {})).network

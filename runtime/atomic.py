@@ -1,0 +1,46 @@
+"""Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed."""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden, unused name in `path`'s folder with `path`'s suffix, so that a rename onto `path` is atomic."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes `path`'s place when the block ends well and vanishes when it does not.
+
+    A folder that was at `path` is moved aside for the exchange and removed after it.
+    """
+    temporary, aside = temporary_beside(path), temporary_beside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if aside.exists():
+                aside.rename(path)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,297 @@
+"""The bundle: a folder with one graph a precision and a manifest that says everything a runtime must know.
+
+The manifest is read and checked once, here; every file it names is checked against its SHA-256 before use.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from derain.runtime.atomic import new_directory
+from derain.runtime.faults import first_fault
+from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat, rgb_to_yuv
+
+__all__ = [
+    "MANIFEST",
+    "Bundle",
+    "ColorMatrix",
+    "ColorRange",
+    "Description",
+    "EngineEntry",
+    "FileEntry",
+    "FrameSpec",
+    "GraphEntry",
+    "Manifest",
+    "ModelInfo",
+    "PixelFormat",
+    "Precision",
+    "Quality",
+    "UnrollInfo",
+    "rgb_to_yuv",
+]
+
+MANIFEST = "manifest.json"
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Precision(StrEnum):
+    """The arithmetic written into a graph."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrameSpec(_Checked):
+    """A frame at the graph's edge: the tensor's name and the camera bytes in it. bgr8 and rgb8 ignore the colour keys.
+
+    The default colour, BT.601 in limited range, is what USB cameras and OpenCV mean by YCbCr.
+    """
+
+    tensor: str
+    width: Positive
+    height: Positive
+    pixels: PixelFormat = PixelFormat.BGR8
+    matrix: ColorMatrix = ColorMatrix.BT601
+    range: ColorRange = ColorRange.LIMITED
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape, with the leading 1."""
+        return self.pixels.frame_shape(self.width, self.height)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of one frame's bytes on the host: the tensor's without the leading 1."""
+        return self.shape[1:]
+
+    @model_validator(mode="after")
+    def _has_a_shape(self) -> Self:
+        self.pixels.frame_shape(self.width, self.height)
+        return self
+
+
+class ModelInfo(_Checked):
+    """What was exported: `config` rebuilds the model from the registry, `weights` is the safetensors file beside it."""
+
+    name: str
+    parameters: Count
+    weights: FileName = "weights.safetensors"
+    config: dict[str, Any] = {}
+
+
+class UnrollInfo(_Checked):
+    """The recurrent steps, and one frame's multiply-accumulates in the graph and before the unroller."""
+
+    encoder_steps: Positive
+    decoder_steps: Positive
+    macs: Count
+    macs_naive: Count
+
+
+class GraphEntry(_Checked):
+    """An ONNX graph and the arithmetic written into it."""
+
+    precision: Precision
+    file: FileName
+
+
+class EngineEntry(_Checked):
+    """A built engine: for which API and version, for which GPU architecture, with which builder options."""
+
+    file: FileName
+    precision: Precision
+    api: str
+    api_version: str
+    arch: str
+    options: dict[str, Any] = {}
+
+
+class Quality(_Checked):
+    """Mean quality of one precision's output on named frames; None: not measured, or infinite (identical frames).
+
+    PSNR is in dB over 8-bit RGB: `psnr_rgb` and `ssim_rgb` against the clean frames, `psnr_vs_fp32` and
+    `max_abs_diff` (grey levels) against the FP32 graph.
+    """
+
+    frames: str
+    precision: Precision
+    psnr_rgb: FiniteFloat | None = None
+    ssim_rgb: FiniteFloat | None = None
+    psnr_vs_fp32: FiniteFloat | None = None
+    max_abs_diff: Count | None = None
+
+
+class FileEntry(_Checked):
+    """The identity of one file."""
+
+    sha256: Sha256
+    bytes: Count
+
+
+class Description(_Checked):
+    """The manifest but for its file list, which `Bundle.write` makes."""
+
+    schema_version: Literal[1] = 1
+    derain_version: str
+    model: ModelInfo
+    unroll: UnrollInfo
+    input: FrameSpec
+    output: FrameSpec
+    graphs: tuple[GraphEntry, ...]
+    engines: tuple[EngineEntry, ...] = ()
+    quality: tuple[Quality, ...] = ()
+
+    @property
+    def named_files(self) -> set[str]:
+        """Every file this names."""
+        return {self.model.weights, *(graph.file for graph in self.graphs), *(engine.file for engine in self.engines)}
+
+    @model_validator(mode="after")
+    def _one_graph_a_precision(self) -> Self:
+        precisions = [graph.precision for graph in self.graphs]
+        if len(set(precisions)) != len(precisions):
+            raise ValueError(f"graphs: one graph a precision expected, got {', '.join(precisions)}")
+        return self
+
+
+class Manifest(Description):
+    """`manifest.json`, whole."""
+
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _names_and_files_agree(self) -> Self:
+        if missing := sorted(self.named_files - self.files.keys()):
+            raise ValueError(f"files: no entry for {missing[0]}, which the manifest names")
+        if unnamed := sorted(self.files.keys() - self.named_files):
+            raise ValueError(f"files: {unnamed[0]} is listed, but no model, graph or engine names it")
+        return self
+
+
+class Bundle:
+    """A bundle on disk whose manifest has been checked; `file` and `graph` check a file when it is first asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._checked: set[str] = set()
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read and check `path`/manifest.json.
+
+        Raises FileNotFoundError where there is no bundle and ValueError where the manifest is not one this version
+        understands; both are one line with the mend.
+        """
+        path = Path(path)
+        manifest = path / MANIFEST
+        if not manifest.is_file():
+            what = f"has no {MANIFEST}, so it is no bundle" if path.exists() else "no such bundle"
+            raise FileNotFoundError(f"{path}: {what}: make one with `derain export … --out {path}`")
+        try:
+            return cls(path, Manifest.model_validate_json(manifest.read_bytes(), strict=True))
+        except ValidationError as error:
+            raise ValueError(f"{manifest}: {first_fault(error)}: {_again(path)}") from error
+
+    def file(self, name: str) -> Path:
+        """The path of a file the manifest names, after checking its size and SHA-256 (once a Bundle)."""
+        path = self.path / name
+        if name in self._checked:
+            return path
+        if name not in self.manifest.files:
+            raise ValueError(f"{path}: not in the manifest, which names {', '.join(sorted(self.manifest.files))}")
+        expected = self.manifest.files[name]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: missing, though the manifest names it: {_again(self.path)}")
+        if (size := path.stat().st_size) != expected.bytes:
+            raise ValueError(f"{path}: {size} bytes, the manifest says {expected.bytes}: {_again(self.path)}")
+        if (digest := _sha256(path)) != expected.sha256:
+            seen, wanted = digest[:12], expected.sha256[:12]
+            raise ValueError(f"{path}: SHA-256 is {seen}…, the manifest says {wanted}…: {_again(self.path)}")
+        self._checked.add(name)
+        return path
+
+    def graph(self, precision: Precision = Precision.FP32) -> Path:
+        """The checked ONNX graph of a precision; ValueError where the bundle has none."""
+        for entry in self.manifest.graphs:
+            if entry.precision == precision:
+                return self.file(entry.file)
+        calibrated = precision in (Precision.INT8, Precision.FP8)
+        mend = f"`derain calibrate {self.path} --precision {precision} …`" if calibrated else "`derain export …`"
+        present = ", ".join(entry.precision for entry in self.manifest.graphs) or "none"
+        raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
+
+    @classmethod
+    def write(cls, directory: Path | str, description: Description, files: Mapping[str, bytes | Path]) -> Self:
+        """Write a bundle whole: `files` maps every name the description names to its bytes or to a file to copy.
+
+        The folder appears by rename, so that a reader never sees half of it. An older bundle of that name is replaced;
+        any other file or non-empty folder there is refused with FileExistsError.
+        """
+        directory = Path(directory)
+        occupied = directory.is_file() or (directory.is_dir() and any(directory.iterdir()))
+        if occupied and not (directory / MANIFEST).is_file():
+            raise FileExistsError(f"{directory}: exists and is no bundle (it has no {MANIFEST}): choose another folder")
+        with new_directory(directory) as folder:
+            for name, content in files.items():
+                if isinstance(content, Path):
+                    shutil.copyfile(content, folder / name)
+                else:
+                    (folder / name).write_bytes(content)
+            entries = {
+                name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in files
+            }
+            manifest = Manifest.model_validate({**description.model_dump(exclude={"files"}), "files": entries})
+            (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return cls(directory, manifest)
+
+    def add(
+        self,
+        files: Mapping[str, bytes | Path],
+        *,
+        graphs: Iterable[GraphEntry] = (),
+        engines: Iterable[EngineEntry] = (),
+        quality: Iterable[Quality] = (),
+    ) -> "Bundle":
+        """Write this bundle again with more in it, and return the new one.
+
+        A new graph takes the place of the one in its precision, an engine that of its file, a quality that of its
+        frames and precision; files nothing names any more are left behind.
+        """
+        old = self.manifest
+        new_graphs = {entry.precision: entry for entry in (*old.graphs, *graphs)}
+        new_engines = {entry.file: entry for entry in (*old.engines, *engines)}
+        new_quality = {(entry.frames, entry.precision): entry for entry in (*old.quality, *quality)}
+        description = Description.model_validate(
+            old.model_dump(exclude={"files"})
+            | {
+                "graphs": tuple(new_graphs.values()),
+                "engines": tuple(new_engines.values()),
+                "quality": tuple(new_quality.values()),
+            }
+        )
+        kept = {name: self.file(name) for name in old.files if name in description.named_files and name not in files}
+        return Bundle.write(self.path, description, {**kept, **files})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _again(path: Path) -> str:
+    return f"export it again with `derain export … --out {path}`"

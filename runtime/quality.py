@@ -1,0 +1,51 @@
+"""How near frames are to the truth."""
+
+import math
+
+import numpy as np
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image, to_bgr
+from derain.runtime.sources import Source
+
+
+def psnr(image: Image, truth: Image) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 images of one shape, over all pixels and channels; inf if equal."""
+    difference = image.astype(np.int32) - truth
+    error = float(np.mean(np.square(difference)))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+class TruthComparison:
+    """PSNR in RGB of raw and derained frames against the truth, a bgr8 source; `add` takes its next frame."""
+
+    def __init__(self, truth: Source, input_spec: FrameSpec, output_spec: FrameSpec) -> None:
+        self._truth = truth
+        self._frames = iter(truth)
+        self._input, self._output = input_spec, output_spec
+        self._psnr: list[tuple[float, float]] = []
+
+    def add(self, image: Image, clean: Image) -> None:
+        """Compare a frame's camera bytes and the engine's output; ValueError where the truth has already ended."""
+        truth = next(self._frames, None)
+        if truth is None:
+            seen = len(self._psnr)
+            raise ValueError(
+                f"{self._truth.location}: the truth ends after {seen} frames, the source has more: align them"
+            )
+        raw = psnr(to_bgr(image, self._input), truth.image)
+        self._psnr.append((raw, psnr(to_bgr(clean, self._output), truth.image)))
+
+    def mean(self) -> dict[str, float | None]:
+        """The mean over frames in dB, `input` and `output`; None where a frame equals its truth.
+
+        ValueError where the truth goes on after the last frame compared.
+        """
+        if next(self._frames, None) is not None:
+            seen = len(self._psnr)
+            raise ValueError(f"{self._truth.location}: the truth has more than the source's {seen} frames: align them")
+        means = np.mean(self._psnr, axis=0).tolist()
+        return {
+            name: value if math.isfinite(value) else None
+            for name, value in zip(("input", "output"), means, strict=True)
+        }

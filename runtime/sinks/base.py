@@ -1,0 +1,73 @@
+"""What every sink does, and the registry of sinks by URI scheme."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image
+
+_kinds: dict[str, type["Sink"]] = {}
+
+
+class Sink(ABC):
+    """Takes frames in `spec`'s pixel format, in order; a context manager. `written` counts them.
+
+    Nothing touches the disk before the first frame. A kind fills in `_write`, and `close` where it holds something.
+    """
+
+    def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
+        self.location = location
+        self.spec = spec
+        self.fps = fps
+        self.written = 0
+
+    def write(self, image: Image) -> None:
+        """Present one frame, uint8 in `spec.image_shape`; ValueError for any other array."""
+        if image.shape != self.spec.image_shape or image.dtype != np.uint8:
+            seen, expected = f"{image.dtype} {image.shape}", f"uint8 {self.spec.image_shape} ({self.spec.pixels})"
+            raise ValueError(f"{self.location}: image is {seen}, expected {expected}: convert it with from_bgr")
+        self._write(image)
+        self.written += 1
+
+    def close(self) -> None:  # noqa: B027 (some kinds hold nothing)
+        """Finish the output: what was written stays readable, also after an error. Closing twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _write(self, image: Image) -> None: ...
+
+
+def register(scheme: str) -> Callable[[type[Sink]], type[Sink]]:
+    """Class decorator: makes a sink known by its URI `scheme`; it is called with what follows `://`, spec and fps."""
+
+    def add(kind: type[Sink]) -> type[Sink]:
+        _kinds[scheme] = kind
+        return kind
+
+    return add
+
+
+def open_sink(uri: str, spec: FrameSpec, fps: float | None = None) -> Sink:
+    """Open `scheme://location`; a path without a scheme is `file` where it has a suffix, else `frames`.
+
+    `fps` is the source's rate, where it has one. Raises ValueError for an unknown scheme, ValueError or
+    FileExistsError where the location cannot be such a sink.
+    """
+    scheme, separator, location = uri.partition("://")
+    if not separator:
+        scheme, location = ("file" if Path(uri).suffix else "frames"), uri
+    if scheme not in _kinds:
+        raise ValueError(f"sink {uri}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
+    return _kinds[scheme](location, spec, fps)

@@ -1,0 +1,59 @@
+"""`file://out.mp4`: a video file, encoded by OpenCV's FFmpeg."""
+
+from pathlib import Path
+
+import cv2
+
+from derain.runtime.atomic import temporary_beside
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image, to_bgr
+from derain.runtime.sinks.base import Sink, register
+
+CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}
+FPS = 25.0  # for sources without a rate of their own, such as a folder of images
+
+
+@register("file")
+class VideoFile(Sink):
+    """A clip: lossless FFV1 in .mkv, Motion JPEG in .avi, MPEG-4 in .mp4.
+
+    Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
+    always a whole clip of the frames there were.
+    """
+
+    def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
+        super().__init__(location, spec, fps)
+        self._path = Path(location)
+        self._temporary = temporary_beside(self._path)
+        self._writer: cv2.VideoWriter | None = None
+        if self._path.suffix.lower() not in CODECS:
+            raise ValueError(
+                f"{location}: suffix {self._path.suffix!r} is unknown, expected one of {', '.join(CODECS)}"
+            )
+        if self._path.is_dir():
+            raise FileExistsError(f"{location}: is a folder, expected a file: give --sink frames://{location}")
+        if spec.width % 2 or spec.height % 2:  # OpenCV would drop the last column or row without a word
+            raise ValueError(
+                f"{location}: videos need an even size, frames are {spec.width}x{spec.height}: use frames://"
+            )
+
+    def _write(self, image: Image) -> None:
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
+            size = (self.spec.width, self.spec.height)
+            self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
+            if not self._writer.isOpened():
+                raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
+        self._writer.write(to_bgr(image, self.spec))
+
+    def close(self) -> None:
+        """Finish the clip and give it its name."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        if self.written:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""`file:///clip.mp4`: a video file, decoded by OpenCV's FFmpeg."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image
+from derain.runtime.sources.base import Source, register
+
+
+@register("file")
+class VideoFile(Source):
+    """Every frame of a clip; a clip that ends before its container says so raises ValueError after its last frame."""
+
+    def __init__(self, location: str, spec: FrameSpec) -> None:
+        super().__init__(location, spec)
+        if not Path(location).is_file():
+            raise FileNotFoundError(f"{location}: no such file: give --source the path of a video")
+        self._video = cv2.VideoCapture(location, cv2.CAP_FFMPEG)
+        if not self._video.isOpened():
+            size = Path(location).stat().st_size
+            raise ValueError(
+                f"{location}: {size} bytes that are no video, or an unfinished one: record or copy it again"
+            )
+        self.fps = self._video.get(cv2.CAP_PROP_FPS) or None
+        frames = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frames = frames if frames > 0 else None
+
+    def _images(self) -> Iterator[Image]:
+        count = 0
+        while True:
+            decoded, image = self._video.read()
+            if not decoded:
+                break
+            yield self._from_bgr(image, self.location)
+            count += 1
+        if self.frames is not None and count < self.frames:
+            raise ValueError(
+                f"{self.location}: truncated, the decoder stopped after {count} of {self.frames} frames: "
+                "copy it again, or re-encode what is left of it"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._video.release()

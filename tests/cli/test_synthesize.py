@@ -1,0 +1,152 @@
+"""`derain synthesize`: pairs on disk, and one line for bad input."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.cli.synthesize import Rain, Style, synthesize
+from derain.training.rain.pairs import FOLDERS
+
+
+def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([(x * 3 + number * 9) % 200, (y * 4) % 180, x + y + 20], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Path:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / f"im{number}.png"), picture(0))
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    file = tmp_path / "drive.mkv"
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"FFV1"), 20.0, (64, 48))
+    for number in range(6):
+        video.write(picture(number))
+    video.release()
+    return file
+
+
+def run(source: Path, out: Path, **options: object) -> None:
+    defaults = {"rain": Rain.BOTH, "strength": 0.8, "seed": 7, "sequence": False, "style": Style.PHYSICAL, "wiper": 0.0}
+    synthesize(source, out, **(defaults | options))
+
+
+def load(out: Path, kind: str) -> list[np.ndarray]:
+    return [cv2.imread(str(file)) for file in sorted((out / kind).iterdir())]
+
+
+def test_a_folder_becomes_pairs_with_a_new_scene_an_image(stills: Path, tmp_path: Path) -> None:
+    run(stills, tmp_path / "out")
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {*FOLDERS, "rain.json"}
+    for kind in FOLDERS:
+        assert [file.name for file in sorted((tmp_path / "out" / kind).iterdir())] == ["im0.png", "im1.png", "im2.png"]
+    assert all(np.array_equal(image, picture(0)) for image in load(tmp_path / "out", "clean"))
+    rainy = load(tmp_path / "out", "rainy")
+    assert not np.array_equal(rainy[0], rainy[1])
+    note = json.loads((tmp_path / "out" / "rain.json").read_text())
+    assert note["seed"] == 7 and note["pairs"] == 3 and note["config"]["strength"] == 0.8
+
+
+def test_the_same_seed_writes_the_same_bytes_and_an_added_image_changes_no_other(stills: Path, tmp_path: Path) -> None:
+    run(stills, tmp_path / "a")
+    cv2.imwrite(str(stills / "extra.png"), picture(2))
+    run(stills, tmp_path / "b")
+    run(stills, tmp_path / "c", seed=8)
+    first = (tmp_path / "a/rainy/im1.png").read_bytes()
+    assert first == (tmp_path / "b/rainy/im1.png").read_bytes()
+    assert first != (tmp_path / "c/rainy/im1.png").read_bytes()
+
+
+def test_a_clip_becomes_a_time_sequence_and_lossless_clips(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path / "out", rain=Rain.DROPS)
+    masks = [image.astype(float) for image in load(tmp_path / "out", "mask_drop")]
+    assert len(masks) == 6
+    video = cv2.VideoCapture(str(tmp_path / "out/rainy.mkv"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(20.0)
+    for image in load(tmp_path / "out", "rainy"):
+        more, frame = video.read()
+        assert more and np.array_equal(frame, image)
+    assert not video.read()[0]
+    assert (tmp_path / "out/clean.mkv").stat().st_size > 0
+
+
+def test_a_sequence_keeps_its_drops_where_stills_get_new_ones(stills: Path, tmp_path: Path) -> None:
+    run(stills, tmp_path / "stills_out", rain=Rain.DROPS)
+    run(stills, tmp_path / "sequence_out", rain=Rain.DROPS, sequence=True)
+
+    def change(out: Path) -> float:
+        first, second, _ = (image.astype(float) for image in load(out, "rainy"))
+        return float(np.abs(first - second).mean())
+
+    assert change(tmp_path / "sequence_out") < 0.3 * change(tmp_path / "stills_out")
+
+
+def test_real_raindrop_pairs_become_jrsrd_with_four_rising_intensities(tmp_path: Path) -> None:
+    for folder, name, image in (("data", "0_rain", picture(1)), ("gt", "0_clean", picture(0))):
+        (tmp_path / "qian" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "qian" / folder / f"{name}.png"), image)
+    run(tmp_path / "qian", tmp_path / "out")
+    drops, rainy = load(tmp_path / "out", "drops"), load(tmp_path / "out", "rainy")
+    assert len(rainy) == 4
+    assert all(np.array_equal(image, picture(1)) for image in drops)
+    change = [float(np.abs(a.astype(float) - b).mean()) for a, b in zip(rainy, drops, strict=True)]
+    assert change == sorted(change) and change[0] > 0.1
+
+
+def refused(source: Path, out: Path, **options: object) -> str:
+    with pytest.raises((ValueError, OSError)) as caught:
+        run(source, out, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not out.exists() or not any(out.iterdir())
+    assert not list(out.parent.glob("*.part"))
+    return message
+
+
+def test_bad_input_is_refused_in_one_line_and_leaves_nothing(stills: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "does not exist" in refused(tmp_path / "nowhere", out)
+    assert "expected 0..1" in refused(stills, out, strength=1.5)
+    assert "expected 0..1" in refused(stills, out, strength=float("nan"))
+    assert "--wiper" in refused(stills, out, wiper=0.1)
+    (tmp_path / "empty").mkdir()
+    assert "holds no images" in refused(tmp_path / "empty", out)
+    (tmp_path / "notes.txt").write_text("rain")
+    assert "no clip" in refused(tmp_path / "notes.txt", out)
+    (stills / "im9.png").write_bytes(b"not a picture")
+    assert "im9.png cannot be decoded" in refused(stills, out)
+    (stills / "im9.png").unlink()
+    cv2.imwrite(str(stills / "im9.png"), picture(0, 40, 40))
+    assert "40x40" in refused(stills, out, sequence=True)
+
+
+def test_a_truncated_clip_is_refused(clip: Path, tmp_path: Path) -> None:
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[: len(whole) // 3])
+    assert "truncated" in refused(clip, tmp_path / "out")
+
+
+def test_an_image_that_ends_early_is_refused(stills: Path, tmp_path: Path) -> None:
+    for suffix in (".png", ".jpg"):
+        data = cv2.imencode(suffix, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+        (stills / f"im9{suffix}").write_bytes(data[: len(data) // 2])
+        assert f"im9{suffix}" in refused(stills, tmp_path / "out")
+        (stills / f"im9{suffix}").unlink()
+
+
+def test_a_folder_that_is_not_empty_is_never_written_into(stills: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        run(stills, out)
+    assert [entry.name for entry in out.iterdir()] == ["mine.txt"]

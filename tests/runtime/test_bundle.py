@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from derain.runtime.bundle import Bundle, EngineEntry, GraphEntry, Precision, Quality
+
+
+def edited(bundle: Bundle, **changes) -> Path:
+    """Change top-level keys of the manifest on disk; None removes one."""
+    path = bundle.path / "manifest.json"
+    manifest = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
+    return bundle.path
+
+
+def fault(path: Path, kind: type[Exception] = ValueError) -> str:
+    with pytest.raises(kind) as caught:
+        Bundle.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert "derain export" in message
+    return message
+
+
+def test_a_written_bundle_loads_with_the_same_manifest_and_files(bundle):
+    loaded = Bundle.load(bundle.path)
+    assert loaded.manifest == bundle.manifest
+    assert loaded.file("weights.safetensors").read_bytes() == b"weights"
+    assert loaded.graph(Precision.FP32) == bundle.path / "graph.fp32.onnx"
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["bundle"]
+
+
+def test_a_missing_folder_and_a_folder_without_a_manifest_say_how_to_make_a_bundle(tmp_path):
+    assert "no such bundle" in fault(tmp_path / "nowhere", FileNotFoundError)
+    assert "no manifest.json" in fault(tmp_path, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"colour": "red"}, ["colour", "unknown key", "'red'"]),
+        ({"schema_version": 2}, ["schema_version", "should be 1", "got 2"]),
+        ({"unroll": None}, ["unroll", "missing"]),
+        ({"derain_version": 1}, ["derain_version", "valid string", "got 1"]),
+        ({"files": {}}, ["no entry for graph.fp32.onnx"]),
+        ({"graphs": []}, ["graph.fp32.onnx is listed"]),
+        ({"graphs": [{"precision": "fp32", "file": "../x"}]}, ["graphs.0.file", "'../x'"]),
+        ({"graphs": [{"precision": "fp64", "file": "x"}]}, ["graphs.0.precision", "'fp32'", "'fp64'"]),
+        ({"graphs": [{"precision": "fp32", "file": "graph.fp32.onnx"}] * 2}, ["one graph a precision", "fp32, fp32"]),
+        (
+            {"input": {"tensor": "frame", "width": 33, "height": 16, "pixels": "nv12"}},
+            ["input", "33", "even", "32 or 34"],
+        ),
+    ],
+)
+def test_a_manifest_that_is_not_understood_is_refused_by_key_and_value(bundle, changes, parts):
+    message = fault(edited(bundle, **changes))
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_manifest_that_is_not_json_is_refused(bundle):
+    (bundle.path / "manifest.json").write_text('{"schema_version": 1,')
+    assert "not JSON" in fault(bundle.path)
+
+
+def test_a_changed_file_is_refused_by_its_hash_and_a_shortened_one_by_its_size(bundle):
+    graph = bundle.path / "graph.fp32.onnx"
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"graph\.fp32\.onnx: SHA-256 is .*the manifest says .*derain export"):
+        Bundle.load(bundle.path).graph()
+    graph.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=rf"{len(content) - 1} bytes, the manifest says {len(content)}"):
+        Bundle.load(bundle.path).graph()
+    graph.unlink()
+    with pytest.raises(FileNotFoundError, match=r"graph\.fp32\.onnx: missing"):
+        Bundle.load(bundle.path).graph()
+
+
+def test_a_file_the_manifest_does_not_name_is_refused(bundle):
+    (bundle.path / "extra.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"extra\.onnx: not in the manifest, which names graph\.fp32\.onnx, weights"):
+        bundle.file("extra.onnx")
+
+
+def test_a_precision_the_bundle_lacks_names_those_it_has_and_the_verb_that_makes_it(bundle):
+    with pytest.raises(ValueError, match=r"no int8 graph, the bundle has fp32: .*derain calibrate .*--precision int8"):
+        bundle.graph(Precision.INT8)
+
+
+def test_writing_over_a_bundle_replaces_it_whole(bundle, make_description):
+    files = {"weights.safetensors": b"new", "graph.fp32.onnx": b"graph"}
+    Bundle.write(bundle.path, make_description(derain_version="9"), files)
+    assert Bundle.load(bundle.path).manifest.derain_version == "9"
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, make_description):
+    (tmp_path / "holiday.jpg").write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="exists and is no bundle"):
+        Bundle.write(tmp_path, make_description(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_write_that_fails_leaves_the_old_bundle_and_nothing_else(bundle, make_description):
+    before = (bundle.path / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match=r"no entry for graph\.fp32\.onnx"):
+        Bundle.write(bundle.path, make_description(), {"weights.safetensors": b"new"})
+    assert (bundle.path / "manifest.json").read_bytes() == before
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["bundle"]
+
+
+def test_adding_keeps_what_was_there_and_replaces_the_graph_of_the_same_precision(bundle, tmp_path):
+    built = tmp_path / "built.plan"
+    built.write_bytes(b"plan")
+    engine = EngineEntry(file="e.plan", precision="fp32", api="tensorrt", api_version="11", arch="sm87")
+    quality = Quality(frames="desk", precision="fp32", psnr_rgb=30.0)
+    graph = GraphEntry(precision="int8", file="a.onnx")
+    first = bundle.add({"e.plan": built, "a.onnx": b"a"}, graphs=[graph], engines=[engine], quality=[quality])
+    second = first.add({"b.onnx": b"b"}, graphs=[GraphEntry(precision="int8", file="b.onnx")])
+    loaded = Bundle.load(bundle.path)
+    assert loaded.manifest == second.manifest
+    assert loaded.graph(Precision.INT8).read_bytes() == b"b"
+    assert loaded.file("e.plan").read_bytes() == b"plan"
+    assert loaded.manifest.quality == (quality,)
+    assert sorted(path.name for path in bundle.path.iterdir()) == sorted([*loaded.manifest.files, "manifest.json"])

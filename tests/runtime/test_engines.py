@@ -1,0 +1,101 @@
+import importlib.util
+
+import numpy as np
+import pytest
+
+from derain.runtime import engines
+from derain.runtime.bundle import PixelFormat, Precision
+
+
+@pytest.mark.parametrize("pixels", list(PixelFormat))
+def test_the_cpu_engine_runs_the_graph_on_camera_bytes(pixels, make_bundle):
+    bundle = make_bundle(pixels)
+    image = np.random.default_rng(0).integers(0, 256, bundle.manifest.input.image_shape, np.uint8)
+    with engines.create("onnxruntime", bundle, threads=1) as engine:
+        engine.warm_up(1)
+        clean = engine.infer(image)
+    np.testing.assert_array_equal(clean, 255 - image)
+
+
+def test_a_result_is_the_callers_to_keep(bundle, noise):
+    with engines.create("onnxruntime", bundle) as engine:
+        results = [engine.infer(image) for image in noise]
+    for image, result in zip(noise, results, strict=True):
+        np.testing.assert_array_equal(result, 255 - image)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda image: image[:-1], r"uint8 \(15, 32, 3\), expected uint8 \(16, 32, 3\)"),
+        (lambda image: image[np.newaxis], r"uint8 \(1, 16, 32, 3\)"),
+        (lambda image: image.astype(np.float32), r"image is float32"),
+        (lambda image: image[:, ::-1], r"not C-contiguous: .*ascontiguousarray"),
+    ],
+)
+def test_an_array_that_is_no_frame_is_refused(change, part, bundle, noise):
+    with engines.create("onnxruntime", bundle) as engine, pytest.raises(ValueError, match=part):
+        engine.infer(change(noise[0]))
+
+
+def test_an_engine_infers_only_while_open_and_closes_twice_without_harm(bundle, noise):
+    engine = engines.create("onnxruntime", bundle)
+    with pytest.raises(RuntimeError, match="not open"):
+        engine.infer(noise[0])
+    engine.open()
+    with pytest.raises(RuntimeError, match="already open"):
+        engine.open()
+    engine.close()
+    engine.close()
+    with pytest.raises(RuntimeError, match="not open"):
+        engine.infer(noise[0])
+    engine.open()
+    assert engine.infer(noise[0]).shape == noise[0].shape
+
+
+def test_an_unknown_engine_names_the_known_ones(bundle):
+    with pytest.raises(ValueError, match="'openvino' is unknown, known are: onnxruntime"):
+        engines.create("openvino", bundle)
+
+
+def test_a_missing_package_names_the_pip_command(bundle, monkeypatch):
+    assert engines.available() == {"onnxruntime": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    reason = "onnxruntime is not installed: pip install 'derain[cpu]'"
+    assert engines.available() == {"onnxruntime": reason}
+    with pytest.raises(ModuleNotFoundError) as caught:
+        engines.create("onnxruntime", bundle).open()
+    assert str(caught.value) == f"engine onnxruntime: {reason}"
+
+
+def test_a_cuda_device_where_there_is_none_names_the_pip_command(bundle):
+    with pytest.raises(ValueError, match=r"no CUDAExecutionProvider here: pip install 'derain\[gpu\]'"):
+        engines.create("onnxruntime", bundle, device="cuda").open()
+
+
+def test_a_graph_that_is_no_onnx_is_told_in_one_line(make_bundle):
+    with pytest.raises(ValueError, match=r"graph\.fp32\.onnx: ONNX Runtime cannot load it") as caught:
+        engines.create("onnxruntime", make_bundle(graph=b"not a graph")).open()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "output", "part"),
+    [
+        (
+            (1, 8, 32, 3),
+            "clean",
+            r"input is frame tensor\(uint8\) \[1, 8, 32, 3\], the manifest says .*\[1, 16, 32, 3\]",
+        ),
+        ((1, 16, 32, 3), "derained", r"output is derained .*, the manifest says clean"),
+    ],
+)
+def test_a_graph_that_contradicts_the_manifest_is_refused(shape, output, part, make_bundle, make_graph):
+    bundle = make_bundle(graph=make_graph(shape, output))
+    with pytest.raises(ValueError, match=part):
+        engines.create("onnxruntime", bundle).open()
+
+
+def test_a_precision_without_a_graph_is_refused_at_open(bundle):
+    with pytest.raises(ValueError, match="no fp16 graph, the bundle has fp32"):
+        engines.create("onnxruntime", bundle, Precision.FP16).open()

@@ -1,0 +1,80 @@
+import time
+
+import numpy as np
+import pytest
+
+from derain.runtime import engines, pipeline
+from derain.runtime.sinks import open_sink
+from derain.runtime.sources import open_source
+
+
+def run(bundle, source, sink, on_frame=None):
+    manifest = bundle.manifest
+    with (
+        engines.create("onnxruntime", bundle, threads=1) as engine,
+        open_source(str(source), manifest.input) as frames,
+        open_sink(str(sink), manifest.output, frames.fps) as presented,
+    ):
+        return pipeline.run(engine, frames, presented, on_frame)
+
+
+def test_every_frame_comes_out_derained_once_and_in_order(bundle, folder, noise, tmp_path):
+    report = run(bundle, folder, tmp_path / "out.mkv")
+    with open_source(str(tmp_path / "out.mkv"), bundle.manifest.input) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], [255 - image for image in noise])
+    assert (report.frames, report.presented) == (len(noise), len(noise))
+    assert (report.dropped, report.passed_through, report.deadline_misses) == (0, 0, 0)
+
+
+def test_records_are_in_order_on_one_clock_and_the_report_is_made_of_them(bundle):
+    records = []
+    before = time.monotonic_ns()
+    report = run(bundle, "test://rain?frames=20", "null://", lambda record, frame, clean: records.append(record))
+    assert [record.id for record in records] == list(range(20))
+    stamps = [before]
+    for record in records:
+        stamps += [record.captured_ns, record.inference_start_ns, record.inference_end_ns, record.presented_ns]
+    stamps.append(time.monotonic_ns())
+    assert stamps == sorted(stamps)
+    assert set(report.latency_ms) == {"capture", "inference", "present", "capture_to_present"}
+    inference = [record.inference_end_ns - record.inference_start_ns for record in records]
+    whole = [record.presented_ns - record.captured_ns for record in records]
+    assert report.latency_ms["inference"].p99 == pytest.approx(np.percentile(inference, 99) / 1e6)
+    assert report.latency_ms["capture_to_present"].p50 == pytest.approx(np.percentile(whole, 50) / 1e6)
+    assert report.latency_ms["capture_to_present"].max == pytest.approx(max(whole) / 1e6)
+    assert 0 < report.outside_engine_share < 1
+
+
+def test_time_spent_in_the_callback_is_not_the_pipelines(bundle):
+    start = time.monotonic()
+    report = run(bundle, "test://rain?frames=5", "null://", lambda record, frame, clean: time.sleep(0.05))
+    assert time.monotonic() - start > 0.25
+    assert 5 / report.fps < 0.2
+
+
+def test_the_callback_gets_the_frame_and_what_the_engine_made_of_it(bundle, folder, noise):
+    pairs = []
+    run(bundle, folder, "null://", lambda record, frame, clean: pairs.append((frame.image, clean)))
+    for (image, clean), original in zip(pairs, noise, strict=True):
+        np.testing.assert_array_equal(image, original)
+        np.testing.assert_array_equal(clean, 255 - original)
+
+
+def test_a_truncated_clip_raises_and_leaves_a_readable_output_of_what_there_was(bundle, clip, noise, tmp_path):
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    with pytest.raises(
+        ValueError, match=r"clip\.mkv: truncated, the decoder stopped after \d of 10 frames: copy it again"
+    ):
+        run(bundle, clip, tmp_path / "out.mkv")
+    with open_source(str(tmp_path / "out.mkv"), bundle.manifest.input) as source:
+        images = [frame.image for frame in source]
+    assert 0 < len(images) < 10
+    np.testing.assert_array_equal(images, [255 - image for image in noise[: len(images)]])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "clip.mkv", "out.mkv"]
+
+
+def test_a_source_of_the_wrong_size_leaves_no_output(make_bundle, tmp_path):
+    bundle = make_bundle()
+    with pytest.raises(ValueError, match="frames are 64x48"):
+        run(bundle, "test://rain?width=64&height=48", tmp_path / "out.mkv")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import pytest
+
+from derain.runtime.quality import TruthComparison, psnr
+from derain.runtime.sources import open_source
+
+
+def test_psnr_of_a_known_error_is_its_textbook_value():
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert psnr(black, black) == math.inf
+    assert psnr(black, black + 255) == pytest.approx(0)
+    assert psnr(black + 200, black + 190) == pytest.approx(20 * math.log10(25.5))
+
+
+def test_the_comparison_is_the_mean_over_frames_of_input_and_output(folder, noise, make_spec):
+    spec = make_spec()
+    with open_source(str(folder), spec) as truth:
+        comparison = TruthComparison(truth, spec, spec)
+        for image in noise:
+            comparison.add(255 - image, image // 2)
+    expected = [
+        np.mean([psnr(change(image), image) for image in noise]) for change in (lambda i: 255 - i, lambda i: i // 2)
+    ]
+    seen = comparison.mean()
+    assert [seen["input"], seen["output"]] == pytest.approx(expected)
+
+
+def test_frames_equal_to_their_truth_have_no_finite_psnr(folder, noise, make_spec):
+    spec = make_spec()
+    with open_source(str(folder), spec) as truth:
+        comparison = TruthComparison(truth, spec, spec)
+        for image in noise:
+            comparison.add(image, image // 2)
+    assert comparison.mean()["input"] is None
+    assert comparison.mean()["output"] > 0
+
+
+def test_a_truth_of_another_length_is_refused(folder, noise, make_spec):
+    spec = make_spec()
+    with open_source(str(folder), spec) as truth:
+        comparison = TruthComparison(truth, spec, spec)
+        comparison.add(noise[0], noise[0])
+        with pytest.raises(ValueError, match="the truth has more than the source's 1 frames"):
+            comparison.mean()
+    with open_source(str(folder), spec) as truth:
+        comparison = TruthComparison(truth, spec, spec)
+        for image in noise:
+            comparison.add(image, image)
+        with pytest.raises(ValueError, match="the truth ends after 10 frames"):
+            comparison.add(noise[0], noise[0])

@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from derain.runtime.frames import from_bgr, to_bgr
+from derain.runtime.sinks import open_sink
+from derain.runtime.sources import open_source
+
+
+def write(uri, spec, images, fps=None):
+    with open_sink(str(uri), spec, fps) as sink:
+        for image in images:
+            sink.write(image)
+
+
+@pytest.mark.parametrize("uri", ["frames://{}/new/out", "{}/out", "file://{}/new/out.mkv", "{}/out.mkv"])
+def test_png_folders_and_mkv_return_every_byte(uri, tmp_path, noise, make_spec):
+    uri = uri.format(tmp_path)
+    write(uri, make_spec("clean"), noise)
+    with open_source(uri, make_spec()) as source:
+        images = [frame.image for frame in source]
+    np.testing.assert_array_equal(images, noise)
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.parametrize("pixels", ["rgb8", "nv12", "uyvy"])
+def test_camera_bytes_are_shown_as_the_colours_they_mean(pixels, tmp_path, noise, make_spec):
+    spec = make_spec("clean", pixels=pixels)
+    image = from_bgr(noise[0], spec)
+    write(tmp_path / "out", spec, [image])
+    with open_source(str(tmp_path / "out"), make_spec()) as source:
+        np.testing.assert_array_equal(next(iter(source)).image, to_bgr(image, spec))
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [("avi", 4), ("mp4", 6)])
+def test_lossy_clips_keep_count_rate_and_colours(suffix, tolerance, tmp_path, smooth, make_spec):
+    clip = tmp_path / f"out.{suffix}"
+    write(clip, make_spec("clean"), [smooth] * 7, fps=12.5)
+    with open_source(str(clip), make_spec()) as source:
+        images = [frame.image for frame in source]
+    assert len(images) == 7
+    assert source.fps == pytest.approx(12.5)
+    assert np.abs(images[-1].astype(int) - smooth).mean() < tolerance
+
+
+def test_a_clip_has_its_name_only_once_it_is_whole(tmp_path, noise, make_spec):
+    clip = tmp_path / "out.mkv"
+    sink = open_sink(str(clip), make_spec("clean"))
+    sink.write(noise[0])
+    assert not clip.exists()
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def test_a_run_without_frames_leaves_nothing_and_the_older_clip_as_it_was(tmp_path, make_spec):
+    (tmp_path / "out.mkv").write_bytes(b"older")
+    for uri in ("frames://{}/out", "file://{}/out.mkv", "file://{}/new/out.mkv"):
+        write(uri.format(tmp_path), make_spec("clean"), [])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+    assert (tmp_path / "out.mkv").read_bytes() == b"older"
+
+
+def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp_path, noise, make_spec):
+    clip = tmp_path / "out.mkv"
+    with pytest.raises(ValueError, match=r"out\.mkv: image is uint8 \(8, 32, 3\), expected uint8 \(16, 32, 3\)"):
+        write(clip, make_spec("clean"), [*noise[:3], noise[3][:8]])
+    with open_source(str(clip), make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise[:3])
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "part"),
+    [
+        ("printer://desk", ValueError, "scheme 'printer' is unknown, known are: file, frames, null"),
+        ("file://{}/out.gif", ValueError, r"suffix '\.gif' is unknown, expected one of \.mkv, \.avi, \.mp4"),
+        ("file://{}/taken.mkv", FileExistsError, r"taken\.mkv: is a folder, expected a file"),
+        ("frames://{}/taken", FileExistsError, "taken: is a file, expected a folder"),
+        ("frames://{}/full", FileExistsError, "full: already holds 1 PNG files"),
+    ],
+)
+def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, part, tmp_path, make_spec):
+    (tmp_path / "taken.mkv").mkdir()
+    (tmp_path / "taken").write_bytes(b"")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "000000.png").write_bytes(b"")
+    with pytest.raises(kind, match=part):
+        open_sink(uri.format(tmp_path), make_spec("clean"))
+
+
+def test_a_video_of_odd_size_is_refused_because_opencv_would_crop_it(tmp_path, make_spec):
+    with pytest.raises(ValueError, match="videos need an even size, frames are 33x16: use frames://"):
+        open_sink(str(tmp_path / "out.mkv"), make_spec("clean", width=33))
+
+
+def test_the_null_sink_counts(noise, make_spec):
+    with open_sink("null://", make_spec("clean")) as sink:
+        for image in noise:
+            sink.write(image)
+    assert sink.written == len(noise)

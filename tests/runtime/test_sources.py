@@ -1,0 +1,187 @@
+import itertools
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.runtime.frames import from_bgr
+from derain.runtime.sources import open_source
+
+
+def images(uri, spec):
+    with open_source(str(uri), spec) as source:
+        return [frame.image for frame in source]
+
+
+@pytest.mark.parametrize("uri", ["frames://{folder}", "{folder}", "file://{clip}", "{clip}"])
+def test_a_folder_and_a_lossless_clip_give_their_frames_in_order(uri, folder, clip, noise, make_spec):
+    before = time.monotonic_ns()
+    with open_source(uri.format(folder=folder, clip=clip), make_spec()) as source:
+        frames = list(source)
+    assert source.frames == len(noise)
+    assert source.fps == (pytest.approx(30) if "clip" in uri else None)
+    assert [frame.id for frame in frames] == list(range(len(noise)))
+    stamps = [before, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
+    assert stamps == sorted(stamps)
+    for frame, image in zip(frames, noise, strict=True):
+        np.testing.assert_array_equal(frame.image, image)
+
+
+def test_a_relative_file_uri_is_relative_to_the_working_folder(clip, noise, make_spec, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    assert len(images(f"file://{clip.name}", make_spec())) == len(noise)
+
+
+@pytest.mark.parametrize("pixels", ["rgb8", "nv12", "uyvy"])
+def test_files_are_turned_into_the_bytes_the_bundle_eats(pixels, folder, noise, make_spec):
+    spec = make_spec(pixels=pixels)
+    np.testing.assert_array_equal(images(folder, spec)[3], from_bgr(noise[3], spec))
+
+
+def test_an_unknown_scheme_names_the_known_ones(make_spec):
+    with pytest.raises(ValueError, match="'carrier-pigeon' is unknown, known are: file, frames, test, v4l2"):
+        open_source("carrier-pigeon://home", make_spec())
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("file://nothing.mp4", "nothing.mp4: no such file"),
+        ("nothing.mp4", "nothing.mp4: no such file"),
+        ("frames://nothing", "nothing: no such folder"),
+        ("v4l2:///dev/video99", "/dev/video99: no such camera: .*ls /dev/video"),
+    ],
+)
+def test_a_source_that_is_not_there_is_told_by_name(uri, part, make_spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=part):
+        open_source(uri, make_spec())
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path, make_spec):
+    (tmp_path / "clip.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(ValueError, match=r"clip\.mp4: 800 bytes that are no video"):
+        open_source(str(tmp_path / "clip.mp4"), make_spec())
+
+
+def test_a_truncated_clip_gives_what_there_is_then_says_how_much_is_missing(clip, noise, make_spec):
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    seen = []
+    with open_source(str(clip), make_spec()) as source, pytest.raises(ValueError, match="truncated") as caught:
+        for frame in source:
+            seen.append(frame.image)  # noqa: PERF401 (extend would lose the frames before the error)
+    assert 0 < len(seen) < 10
+    np.testing.assert_array_equal(seen, noise[: len(seen)])
+    message = f"{clip}: truncated, the decoder stopped after {len(seen)} of 10 frames: copy it again"
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(tmp_path, make_spec):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"holds no images, expected at least one of \.png"):
+        open_source(f"frames://{tmp_path}", make_spec())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.95])
+def test_a_broken_image_is_named_in_every_format(suffix, share, tmp_path, smooth, make_spec):
+    whole = cv2.imencode(suffix, smooth)[1].tobytes()
+    (tmp_path / f"000{suffix}").write_bytes(whole)
+    assert len(images(tmp_path, make_spec())) == 1
+    (tmp_path / f"001{suffix}").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"001\{suffix}: {int(len(whole) * share)} bytes that are no whole image"):
+        images(tmp_path, make_spec())
+
+
+@pytest.mark.parametrize("uri", ["frames://{folder}", "file://{clip}", "test://rain?width=32&height=16"])
+def test_frames_of_another_size_name_the_source_both_sizes_and_the_mend(uri, folder, clip, make_spec):
+    uri = uri.format(folder=folder, clip=clip)
+    with pytest.raises(ValueError, match=r"frames are 32x16, the bundle expects 64x48: .*--size 32x16") as caught:
+        images(uri, make_spec(width=64, height=48))
+    assert str(caught.value).startswith((uri.partition("://")[2], uri))
+
+
+def test_the_test_pattern_is_deterministic_moves_and_takes_the_bundles_size(make_spec):
+    first, again = (
+        images("test://rain?frames=5&seed=3", make_spec()),
+        images("test://rain?frames=5&seed=3", make_spec()),
+    )
+    np.testing.assert_array_equal(first, again)
+    assert len(first) == 5
+    assert any((a != b).any() for a, b in itertools.pairwise(first))
+    assert (np.array(first) != np.array(images("test://rain?frames=5&seed=4", make_spec()))).any()
+
+
+def test_the_clean_pattern_is_the_rain_pattern_without_its_streaks(make_spec):
+    spec = make_spec(width=128, height=96)
+    rain, clean = (np.array(images(f"test://{kind}?frames=3", spec)).astype(int) for kind in ("rain", "clean"))
+    assert (rain >= clean).all()
+    assert 0.01 < (rain > clean).any(axis=-1).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("test://snow", "pattern 'snow' is unknown, known are: clean, rain"),
+        ("test://rain?speed=3", "speed: unknown key .*'3'.*known keys: width, height, frames, fps, seed"),
+        ("test://rain?frames=none", "frames: should be a valid integer.*'none'"),
+        ("test://rain?frames=0", "frames: should be greater than or equal to 1, got '0'"),
+    ],
+)
+def test_a_pattern_with_a_wrong_option_is_refused_by_key_and_value(uri, part, make_spec):
+    with pytest.raises(ValueError, match=part):
+        open_source(uri, make_spec())
+
+
+class FakeCapture:
+    """What OpenCV would open: gives `images`, then nothing more."""
+
+    def __init__(self, images):
+        self.images, self.settings = list(images), {}
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 0.0
+
+    def set(self, key, value):
+        self.settings[key] = value
+
+    def read(self):
+        return (True, self.images.pop(0)) if self.images else (False, None)
+
+    def release(self):
+        pass
+
+
+def test_a_container_without_frames_is_refused(clip, make_spec, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture([]))
+    with pytest.raises(ValueError, match=r"clip\.mkv: holds no frames"):
+        images(clip, make_spec())
+
+
+@pytest.mark.parametrize("pixels", ["nv12", "uyvy"])
+def test_a_camera_delivers_its_own_bytes_until_it_dies(pixels, tmp_path, noise, make_spec, monkeypatch):
+    spec = make_spec(pixels=pixels)
+    raw = [from_bgr(image, spec) for image in noise]
+    capture = FakeCapture(raw)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+    device = tmp_path / "video0"
+    device.touch()
+    seen = []
+    with open_source(f"v4l2://{device}", spec) as camera, pytest.raises(OSError, match="video0: the camera stopped"):
+        for frame in camera:
+            seen.append(frame.image)  # noqa: PERF401
+    np.testing.assert_array_equal(seen, raw)
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+    assert capture.settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*pixels.upper())
+
+
+def test_a_camera_that_delivers_other_bytes_is_refused(tmp_path, noise, make_spec, monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(noise))
+    (tmp_path / "video0").touch()
+    with pytest.raises(ValueError, match=r"frames are \(16, 32, 3\), the bundle expects \(24, 32\) \(nv12\)"):
+        images(f"v4l2://{tmp_path}/video0", make_spec(pixels="nv12"))
