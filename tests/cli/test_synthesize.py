@@ -123,7 +123,7 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(stills: Path, clip:
     (tmp_path / "notes.txt").write_text("rain")
     assert "no clip" in refused(tmp_path / "notes.txt", out)
     (stills / "im9.png").write_bytes(b"not a picture")
-    assert "im9.png cannot be decoded" in refused(stills, out)
+    assert "im9.png cannot be decoded as a whole image" in refused(stills, out)
     (stills / "im9.png").unlink()
     cv2.imwrite(str(stills / "im9.png"), picture(0, 40, 40))
     assert "40x40" in refused(stills, out, sequence=True)

@@ -1,0 +1,231 @@
+"""Rainy and clean pairs on disk, from a folder of stills, a sequence, a clip, or real raindrop pairs."""
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import dice
+from .clip import RainyClip
+from .scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm"}
+FOLDERS = ("rainy", "drops", "clean", "mask_streak", "mask_drop")
+JRSRD_STRENGTHS = (0.0001, 1 / 3, 2 / 3, 1.0)
+"""Four intensities an image; with the ``noise`` style these are the paper's noise levels of 20 % to 60 %."""
+
+Report = Callable[[int, int], None]
+Pair = tuple[str, RainyBatch]
+
+
+def synthesize(
+    source: Path, out: Path, seed: int, config: RainConfig, *, sequence: bool = False, report: Report | None = None
+) -> int:
+    """Render rain over ``source`` into the new folder ``out``; nothing is left there unless all of it is.
+
+    A folder of images gets a new scene an image, one moving scene with ``sequence``; a clip is a sequence, and also
+    becomes ``rainy.mkv`` and ``clean.mkv`` (FFV1, lossless). A folder with ``data`` and ``gt`` inside holds real
+    raindrop pairs in Qian et al.'s layout and becomes JRSRD: four images with rising streaks for each pair.
+
+    Args:
+        source: the folder or clip.
+        out: a folder that is absent or empty.
+        seed: the same seed renders the same rain.
+        config: the rain; its ``frame_height`` is replaced by the images' own.
+        sequence: the images of the folder are consecutive frames, 25 a second.
+        report: called with (images done, images in all) after each image.
+
+    Returns:
+        How many pairs were written.
+
+    Raises:
+        FileNotFoundError: ``source`` does not exist.
+        ValueError: no images, a broken image, a truncated clip, frames of unlike size, or ``out`` is not empty.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; expected a folder of images or a video clip")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not an empty folder; name a new folder with --out, or empty this one")
+    clip = source.is_file()
+    if clip and source.suffix.lower() not in CLIPS:
+        raise ValueError(f"{source} is no clip ({', '.join(sorted(CLIPS))}); for still images name their folder")
+    note: dict[str, Any] = {"seed": seed, "mask_full": MASK_FULL, "derain": version("derain"), "source": str(source)}
+    if clip:
+        fps, total, frames = _open_clip(source)
+        pairs = _sequence(frames, seed, config, fps)
+        note["fps"] = fps
+    elif (source / "data").is_dir() and (source / "gt").is_dir():
+        total, pairs = _jrsrd(source, seed, config)
+    else:
+        files = _image_files(source)
+        total, fps = len(files), 25.0
+        images = ((file.stem, _read(file)) for file in files)
+        pairs = _sequence(images, seed, config, fps) if sequence else _stills(images, seed, config)
+    staging = out.with_name(out.name + ".part")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        written = _write(staging, pairs, total, report, fps if clip else None)
+        if clip and written < 0.99 * total - 1:
+            raise ValueError(
+                f"{source} ends after {written} frames where its header promises {total}; "
+                "it is truncated: copy it again, or re-encode what is there with ffmpeg"
+            )
+        note |= {"config": config.model_dump(exclude={"frame_height"}), "sequence": clip or sequence, "pairs": written}
+        (staging / "rain.json").write_text(json.dumps(note, indent=2) + "\n")
+        staging.replace(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return written
+
+
+def _stills(images: Iterator[tuple[str, Tensor]], seed: int, config: RainConfig) -> Iterator[Pair]:
+    for stem, image in images:
+        yield stem, render(image, _own_seed(seed, stem), _sized(config, image))
+
+
+def _sequence(frames: Iterator[tuple[str, Tensor]], seed: int, config: RainConfig, fps: float) -> Iterator[Pair]:
+    drive: RainyClip | None = None
+    size: torch.Size | None = None
+    for index, (stem, frame) in enumerate(frames):
+        if drive is None:
+            drive, size = RainyClip(seed, _sized(config, frame), fps), frame.shape
+        if frame.shape != size:
+            raise ValueError(
+                f"frame {stem} is {_size(frame.shape)}, the first one {_size(size)}; a sequence has one size"
+            )
+        yield stem, drive.render(frame, index)
+
+
+def _jrsrd(source: Path, seed: int, config: RainConfig) -> tuple[int, Iterator[Pair]]:
+    drops, truths = _image_files(source / "data"), _image_files(source / "gt")
+    if len(drops) != len(truths):
+        raise ValueError(f"{source} has {len(drops)} images in data and {len(truths)} in gt; expected pairs")
+    by_number = {file.stem.split("_")[0]: file for file in truths}
+    for drop in drops:
+        if drop.stem.split("_")[0] not in by_number:
+            raise ValueError(f"{drop} has no partner in {source / 'gt'}; expected N_rain beside N_clean")
+
+    def pairs() -> Iterator[Pair]:
+        for drop in drops:
+            partner = by_number[drop.stem.split("_")[0]]
+            rainy, clean = _read(drop), _read(partner)
+            if rainy.shape != clean.shape:
+                raise ValueError(f"{drop} is {_size(rainy.shape)}, {partner} {_size(clean.shape)}; pairs match in size")
+            for number, strength in enumerate(JRSRD_STRENGTHS):
+                stem = f"{drop.stem}_{number}"
+                own = item_seeds(_own_seed(seed, stem), 1)
+                only = _sized(config, clean).model_copy(update={"kinds": "streaks", "style": "noise"})
+                yield stem, compose(clean, draw_weather(own, only, strength), rainy, dice.derive(own, 22))
+
+    return len(JRSRD_STRENGTHS) * len(drops), pairs()
+
+
+def _own_seed(seed: int, stem: str) -> int:
+    """A seed for the name, so that adding an image to a folder does not change the others' rain."""
+    return (zlib.crc32(stem.encode()) << 32) | (seed & 0xFFFFFFFF)
+
+
+def _sized(config: RainConfig, image: Tensor) -> RainConfig:
+    return config.model_copy(update={"frame_height": max(16, image.shape[-2])})
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES)
+    if not files:
+        raise ValueError(f"{folder} holds no images ({', '.join(sorted(IMAGES))}); name a folder of clean images")
+    seen: dict[str, Path] = {}
+    for file in files:
+        if file.stem in seen:
+            raise ValueError(f"{file.name} and {seen[file.stem].name} would become the same pair; rename one")
+        seen[file.stem] = file
+    return files
+
+
+def _read(file: Path) -> Tensor:
+    data = file.read_bytes()
+    # OpenCV decodes a JPEG that ends early and leaves the rest grey: look for the end marker in the file's second half.
+    short = data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[len(data) // 2 :]
+    image = None if short or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{file} cannot be decoded as a whole image; export it again, or take it out of the folder")
+    return _to_tensor(np.asarray(image, np.uint8))
+
+
+def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
+    capture = cv2.VideoCapture(str(source))
+    total, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
+    if not capture.isOpened() or total < 1:
+        raise ValueError(f"{source} cannot be opened as a video clip; it may be truncated: copy or re-encode it")
+
+    def frames() -> Iterator[tuple[str, Tensor]]:
+        index = 0
+        while True:
+            more, image = capture.read()
+            if not more:
+                capture.release()
+                return
+            yield f"{index:06d}", _to_tensor(np.asarray(image, np.uint8))
+            index += 1
+
+    return (fps if fps > 0 else 25.0), total, frames()
+
+
+def _write(folder: Path, pairs: Iterator[Pair], total: int, report: Report | None, fps: float | None) -> int:
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True)
+    videos: dict[str, cv2.VideoWriter] = {}
+    count = 0
+    try:
+        for stem, batch in pairs:
+            parts = (batch.rainy, batch.drops_only, batch.clean, batch.mask_streak, batch.mask_drop)
+            for name, tensor in zip(FOLDERS, parts, strict=True):
+                image = _to_bytes(tensor)
+                file = folder / name / f"{stem}.png"
+                if not cv2.imwrite(str(file), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+                    raise OSError(f"{file} could not be written; is the disk full?")
+                if fps is not None and name in ("rainy", "clean"):
+                    if name not in videos:
+                        videos[name] = _open_video(folder / f"{name}.mkv", fps, image)
+                    videos[name].write(image)
+            count += 1
+            if report is not None:
+                report(count, total)
+    finally:
+        for video in videos.values():
+            video.release()
+    return count
+
+
+def _open_video(file: Path, fps: float, image: NDArray[np.uint8]) -> cv2.VideoWriter:
+    fourcc = cv2.VideoWriter.fourcc(*"FFV1")
+    video = cv2.VideoWriter(str(file), fourcc, fps, (image.shape[1], image.shape[0]))
+    if not video.isOpened():
+        raise OSError(
+            f"{file} could not be opened for FFV1; this OpenCV lacks FFmpeg: pip install opencv-python-headless"
+        )
+    return video
+
+
+def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
+    return torch.from_numpy(rgb).float().div(255).unsqueeze(0)
+
+
+def _to_bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """[1, C, H, W] in 0..1 as OpenCV's bytes: [H, W, 3] BGR or [H, W]."""
+    image = tensor[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(image[:, :, ::-1]) if image.shape[2] == 3 else np.ascontiguousarray(image[:, :, 0])
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "?" if shape is None else f"{shape[-1]}x{shape[-2]}"
