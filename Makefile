@@ -1,0 +1,34 @@
+# `make demo` and `make test` do their own set-up: a virtual environment in .venv with what pyproject.toml names.
+PYTHON ?= python3
+VENV := .venv
+# A CPU is enough for the demo and the tests; any torch that pyproject.toml allows will do.
+TORCH ?= torch==2.13.0
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(VENV)/bin/derain demo
+
+test: $(READY)
+	$(VENV)/bin/pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	rm -rf build/typed
+	$(VENV)/bin/pip install --quiet --no-deps --target build/typed .
+	MYPYPATH=build/typed $(VENV)/bin/mypy -p derain
+
+bench: $(READY)
+	$(VENV)/bin/python benchmarks/cost.py
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet $(TORCH)
+	$(VENV)/bin/pip install --quiet --editable '.[cpu,demo,dev]'
+	touch $@
