@@ -36,7 +36,9 @@ GIB = 2**30
 
 def measure(*arguments: str) -> tuple[float, float]:
     """Run `derain` in a process of its own; (seconds, peak memory in GiB)."""
-    program = f"import sys, resource; from derain.cli.main import app; app({list(arguments)!r}, standalone_mode=False); "
+    program = (
+        f"import sys, resource; from derain.cli.main import app; app({list(arguments)!r}, standalone_mode=False); "
+    )
     program += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

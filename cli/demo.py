@@ -41,11 +41,14 @@ def demo(
     spec = FrameSpec(tensor="frame", width=WIDTH, height=HEIGHT)
     clips = {name: f"file://{out / name}.mkv" for name in ("clean", "rainy")}
     frames = list(_drive(_photos()))
-    with console.status("rendering rain over a clip of photos"):
-        with open_sink(clips["clean"], spec, FPS) as clean, open_sink(clips["rainy"], spec, FPS) as rainy:
-            for frame, wet in zip(frames, _rain(frames), strict=True):
-                clean.write(frame)
-                rainy.write(wet)
+    with (
+        open_sink(clips["clean"], spec, FPS) as clean,
+        open_sink(clips["rainy"], spec, FPS) as rainy,
+        console.status("rendering rain over a clip of photos"),
+    ):
+        for frame, wet in zip(frames, _rain(frames), strict=True):
+            clean.write(frame)
+            rainy.write(wet)
     with console.status(f"exporting {WEIGHTS}"):
         bundle, report = export(WEIGHTS, out / "bundle", (WIDTH, HEIGHT))
     kept: dict[str, Any] = {}
@@ -76,7 +79,7 @@ def demo(
     picture = out / "side_by_side.png"
     cv2.imwrite(str(picture), _side_by_side(panels))
     console.print(
-        f"{bundle.manifest.model.name}: {bundle.manifest.model.parameters:,} parameters, {report.macs / 1e9:.2f} GMAC a "
+        f"{WEIGHTS}: {bundle.manifest.model.parameters:,} parameters, {report.macs / 1e9:.2f} GMAC a "
         f"frame of {WIDTH}x{HEIGHT} ({report.macs_naive / 1e9:.2f} before the unroller)\n"
         f"PSNR against the clean frames: rainy {psnr['input']:.2f} dB, derained {psnr['output']:.2f} dB\n"
         f"{run.fps:.1f} frames/s on this CPU, {run.frames} frames, inference "

@@ -20,9 +20,15 @@ def doctor(
 
     needs = {
         "run": (("numpy", "numpy"), ("cv2", "opencv-python-headless"), ("pydantic", "pydantic")),
-        "train": (("torch", "torch"), ("lightning", "lightning"), ("safetensors", "safetensors"), ("yaml", "pyyaml")),
+        "train": (
+            ("torch", "torch"),
+            ("lightning", "lightning"),
+            ("safetensors", "safetensors"),
+            ("yaml", "pyyaml"),
+            ("skimage", "scikit-image"),
+        ),
         "export": (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")),
-        "report": (("skimage", "scikit-image"),),
+        "demo": (("sklearn", "scikit-learn"),),
     }
     table = Table("what", "here", "to add it", box=None)
     table.add_row("Python", f"{platform.python_version()}, {platform.machine()}", "")
@@ -36,12 +42,12 @@ def doctor(
             except PackageNotFoundError:
                 continue
         missing += bool(absent)
-        table.add_row(
-            stage, ", ".join(found) or "-", f"pip install 'derain[{stage}]'  (missing: {', '.join(absent)})" if absent else ""
-        )
+        target = "derain" if stage == "run" else f"'derain[{stage}]'"
+        mend = f"pip install {target}  (missing: {', '.join(absent)})" if absent else ""
+        table.add_row(stage, ", ".join(found) or "-", mend)
     for name, reason in engines.available().items():
         table.add_row(f"engine {name}", "ready" if reason is None else "-", reason or "")
         missing += reason is not None
-    Console().print(table)
+    Console(markup=False).print(table)
     if strict and missing:
         raise ModuleNotFoundError(f"{missing} of the above are missing: run the commands in the last column")

@@ -1,7 +1,9 @@
 """`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +18,7 @@ def evaluate(
     from contextlib import ExitStack
     from json import dumps
 
+    import numpy as np
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -29,24 +32,36 @@ def evaluate(
     from derain.training.models.checkpoint import load
 
     keep_freed_memory()
-    console = Console()
+    console = Console(markup=False)
     with ExitStack() as stack:
+        derain: Callable[[scoring.Image], scoring.Image]
         if Path(model).is_dir():
             bundle = Bundle.load(Path(model))
             runner = stack.enter_context(engines.create(engine, bundle))
             spec_in, spec_out = bundle.manifest.input, bundle.manifest.output
 
             def derain(image: scoring.Image) -> scoring.Image:
-                return to_bgr(runner.infer(from_bgr(image[..., ::-1].copy(), spec_in)), spec_out)[..., ::-1].copy()
+                camera = from_bgr(np.ascontiguousarray(image[..., ::-1]), spec_in)
+                return np.ascontiguousarray(to_bgr(runner.infer(camera), spec_out)[..., ::-1])
+
         else:
             derain = scoring.derain_with(load(model).network)
         found = list(scoring.read_pairs(*pairs))
         scores = scoring.evaluate(derain, track(found, "evaluating", console=console, transient=True))
     if json is not None:
-        write_bytes(json, (dumps(scores, indent=2) + "\n").encode())
+        write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
     table = Table(f"mean of {len(found)}", "input", "output", "gain", box=None)
     for metric in scoring.METRICS:
         before, after = scores[metric]["input"], scores[metric]["output"]
         digits = 2 if metric.startswith("psnr") else 4
         table.add_row(metric, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
     console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    """The scores as JSON knows them: an infinite PSNR, of equal images, is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ def export(
 
     from derain.export import exporter
 
-    console = Console()
+    console = Console(markup=False)
     with console.status("tracing, unrolling and converting"):
         bundle, report = exporter.export(weights, out, exporter.parse_size(size), pixels, matrix, color_range, steps)
     manifest = bundle.manifest

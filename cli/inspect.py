@@ -41,7 +41,7 @@ def inspect(
     }
     if json is not None:
         write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
-    _show(Console(), path, answer)
+    _show(Console(markup=False), path, answer)
 
 
 def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
@@ -57,6 +57,8 @@ def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
     if naive := answer["macs_naive"]:
         table.add_row("before the unroller", f"{naive:,} ({1 - answer['macs'] / naive:.1%} removed)")
     for name, graph in answer["graphs"].items():
-        table.add_row(f"{name}, stored constants", f"{graph['weights_bytes']:,} bytes of a {graph['file_bytes']:,} byte file")
+        table.add_row(
+            f"{name}, stored constants", f"{graph['weights_bytes']:,} bytes of a {graph['file_bytes']:,} byte file"
+        )
         table.add_row(f"{name}, operators", ", ".join(f"{count} {kind}" for kind, count in graph["operators"].items()))
     console.print(table)

@@ -40,7 +40,8 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "cpu",
-    "skimage": "report",
+    "skimage": "train",
+    "sklearn": "demo",
 }
 """Which extra brings a package that a verb may miss."""
 

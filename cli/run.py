@@ -45,7 +45,7 @@ def run(
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
 
-    console = Console()
+    console = Console(markup=False)
     loaded = Bundle.load(bundle)
     input_spec, output_spec = loaded.manifest.input, loaded.manifest.output
     with ExitStack() as stack:

@@ -27,4 +27,6 @@ def train(
     if root is not None and not any(override.startswith("data.root=") for override in overrides):
         overrides.append(f"data.root={root}")
     weights = run(read_config(config, overrides))
-    Console().print(f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`", highlight=False, soft_wrap=True)
+    Console(markup=False).print(
+        f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`", highlight=False, soft_wrap=True
+    )

@@ -23,7 +23,7 @@ def verify(
     from derain.runtime.bundle import Bundle
 
     keep_freed_memory()
-    console = Console()
+    console = Console(markup=False)
     with console.status("comparing with PyTorch"):
         results = compare(Bundle.load(bundle), engine, seed)
     if json is not None:

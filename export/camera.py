@@ -20,6 +20,9 @@ class FrameDecoder(nn.Module):
     Chroma is repeated over its block, so that `FrameEncoder`, which averages the block, gives it back unchanged.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, spec: FrameSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -49,6 +52,9 @@ class FrameDecoder(nn.Module):
 
 class FrameEncoder(nn.Module):
     """RGB [1, 3, H, W], clamped to 0…1, gives uint8 camera bytes in `spec`'s shape, rounded to nearest."""
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, spec: FrameSpec) -> None:
         super().__init__()

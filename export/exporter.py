@@ -39,7 +39,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         ValueError: another form, or a side outside MIN_SIDE…MAX_SIDE.
     """
-    match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", text)
+    match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text)
     size = tuple(map(int, match.groups())) if match else ()
     if len(size) != 2 or not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
         raise ValueError(f"size {text!r}: expected WxH with sides of {MIN_SIDE} to {MAX_SIDE} pixels, as in 1280x720")

@@ -10,10 +10,14 @@ from typing import Any
 
 import onnx
 import torch
+from onnxscript import optimizer
 from torch import fx
 
 OPSET = 20
 """The newest operator set that TensorRT 10's parser knows whole and that has FP8 Q/DQ."""
+
+LARGEST_FOLDED = 255
+"""Elements of a constant that the ONNX exporter may make of others: less than a plane of the smallest frame."""
 
 FORBIDDEN = {"Loop", "Scan", "If", "LSTM", "GRU", "RNN"}
 """Operators a static graph has none of."""
@@ -40,9 +44,11 @@ def to_onnx(graph: fx.GraphModule, input_name: str, output_name: str) -> onnx.Mo
             output_names=[output_name],
             opset_version=OPSET,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        optimizer.optimize(program.model, output_size_limit=LARGEST_FOLDED)
     model = _with_names(program.model_proto, graph)
     model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(model, full_check=True)
@@ -109,7 +115,7 @@ def summarise(path: Path) -> GraphSummary:
     model = read_onnx(path)
     graph = model.graph
     shapes = tensor_shapes(model)
-    constants = [tensor for tensor in graph.initializer]
+    constants = list(graph.initializer)
     constants += [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
     sizes = [math.prod(tensor.dims) for tensor in constants]
     weights_bytes = sum(len(onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in constants)
@@ -128,7 +134,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise FileNotFoundError(f"no ONNX file {str(path)!r}: make a bundle with `derain export`")
     try:
-        return onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+        model = onnx.load(path)
+        if not model.graph.node:
+            raise ValueError("it has no nodes")  # as an empty file
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # protobuf's DecodeError has no public base
         raise ValueError(f"{path} is not a readable ONNX model ({type(error).__name__}): export it again") from error
 

@@ -19,11 +19,17 @@ def trace(module: nn.Module, example: Tensor) -> fx.GraphModule:
 
     Nodes are named after the module that made them ("drop_heavy_lstm_gates", "…_1" on the second step), and their
     shapes are in `node.meta["val"]`. Nothing is computed: shapes of any size cost no memory.
+
+    Raises:
+        ValueError: an operator that overwrites its operand, which the unroller's rewriting would see twice.
     """
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         program = torch.export.export(module, (mode.from_tensor(example),), strict=False)
     graph = program.module(check_guards=False)
     assert isinstance(graph, fx.GraphModule)
+    for node in graph.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            raise ValueError(f"the network overwrites a tensor ({node.target}): expected no `inplace=True`, no `+=`")
     _name_after_modules(graph)
     return graph
 

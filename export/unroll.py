@@ -14,6 +14,7 @@ The passes know operators, not networks: any ConvLSTM, ConvGRU or other recurren
 
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -108,7 +109,7 @@ def hoist_invariants(graph: fx.GraphModule) -> None:
 
 def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.Node], invariant: list[bool]) -> None:
     """conv([…]) becomes conv(invariant operands, with bias) + conv(the others, without)."""
-    x, weight, bias, *geometry = conv.args
+    _, weight, bias, *geometry = conv.args
     ranges = _channel_ranges(operands)
     halves = []
     for wanted in (True, False):
@@ -118,7 +119,9 @@ def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.N
         with graph.graph.inserting_before(conv):
             value = _cat(graph, conv, [operands[i] for i in chosen])
             args = (value, part, bias if wanted else None, *geometry)
-            half = graph.graph.create_node("call_function", CONV, args, name=f"{conv.name}_{'shared' if wanted else 'step'}")
+            half = graph.graph.create_node(
+                "call_function", CONV, args, name=f"{conv.name}_{'shared' if wanted else 'step'}"
+            )
         half.meta = dict(conv.meta)
         halves.append(half)
     with graph.graph.inserting_before(conv):
@@ -129,7 +132,7 @@ def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.N
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
-    """Follow the values that are constant over the plane, [1, C, 1, 1] each, from the zero states as far as they reach."""
+    """Follow the values that are constant over the plane, [1, C, 1, 1] each, from the zero states on."""
     known: dict[fx.Node, Tensor] = {}
     for node in list(graph.graph.nodes):
         if node.op != "call_function":
@@ -139,7 +142,7 @@ def fold_constants(graph: fx.GraphModule) -> None:
             known[node] = value
         elif node.target is CONV:
             _skip_zero_channels(graph, node, known)
-        elif node.target in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor):
+        elif node.target in (aten.add.Tensor, aten.sub.Tensor):
             _skip_identity(node, known)
     for node, value in known.items():
         if not all(user in known for user in node.users):
@@ -148,30 +151,34 @@ def fold_constants(graph: fx.GraphModule) -> None:
 
 def _constant_value(graph: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Tensor]) -> Tensor | None:
     """The value [1, C, 1, 1] of a node whose planes are constant, or None."""
-    target, args = node.target, node.args
-    shape = getattr(node.meta.get("val"), "shape", ())
-    if target in ZEROS and len(shape) == 4:
+    target: Any = node.target
+    args: Any = node.args
+    shape: Any = getattr(node.meta.get("val"), "shape", ())
+    if len(shape) != 4:
+        return None  # not a batch of planes
+    if target in ZEROS or (target is aten.mul.Tensor and any(_is_zero(known.get(a)) for a in args)):
         return torch.zeros(1, shape[1], 1, 1)
-    if target is aten.mul.Tensor and len(shape) == 4 and any(_is_zero(known.get(a)) for a in args):  # type: ignore[arg-type]
-        return torch.zeros(1, shape[1], 1, 1)
-    if target is CONV and args[0] in known:
-        zero_in, bias = _is_zero(known[args[0]]), args[2] if len(args) > 2 else None  # type: ignore[index]
-        if not zero_in:
-            return None  # at the border, zero padding makes the result vary
-        return parameter(graph, bias).detach().reshape(1, -1, 1, 1) if bias is not None else torch.zeros(1, shape[1], 1, 1)
+    if target is CONV and _is_zero(known.get(args[0])):  # any other constant varies at the border, which zeros pad
+        bias = (*args, None)[2]
+        values = torch.zeros(shape[1]) if bias is None else parameter(graph, bias).detach()
+        return values.reshape(1, -1, 1, 1)
     if target is aten.slice.Tensor and args[0] in known and args[1] == 1:
-        return known[args[0]][:, args[2] : args[3]]  # type: ignore[index,misc]
-    if target is operator.getitem and isinstance(args[0], fx.Node) and args[0].target is aten.chunk.default:
-        source, chunks, *dim = args[0].args
-        if source in known and dim == [1]:
-            return known[source].chunk(chunks, dim=1)[args[1]]  # type: ignore[index,arg-type,call-overload,no-any-return]
-    if target is aten.cat.default and all(operand in known for operand in args[0]):  # type: ignore[union-attr]
-        planes = [known[o].expand(1, o.meta["val"].shape[1], 1, 1) for o in args[0]]  # type: ignore[union-attr,index]
-        return torch.cat(planes, dim=1)
-    nodes = [a for a in args if isinstance(a, fx.Node)]
-    if target in POINTWISE and nodes and all(a in known for a in nodes):
-        return target(*(known[a] if isinstance(a, fx.Node) else a for a in args), **node.kwargs)  # type: ignore[operator,no-any-return]
+        return _planes(known, args[0])[:, slice(*args[2:])]
+    if target is operator.getitem and args[0].target is aten.chunk.default:
+        source, count, *dim = args[0].args
+        return _planes(known, source).chunk(count, dim=1)[args[1]] if source in known and dim == [1] else None
+    if target is aten.cat.default and all(operand in known for operand in args[0]) and args[1:] == (1,):
+        return torch.cat([_planes(known, operand) for operand in args[0]], dim=1)
+    if target in POINTWISE and node.all_input_nodes and all(a in known for a in node.all_input_nodes):
+        value = target(*(known[a] if isinstance(a, fx.Node) else a for a in args), **node.kwargs)
+        assert isinstance(value, Tensor)
+        return value
     return None
+
+
+def _planes(known: dict[fx.Node, Tensor], node: fx.Node) -> Tensor:
+    """A known value with one entry for each channel."""
+    return known[node].expand(1, node.meta["val"].shape[1], 1, 1)
 
 
 def _skip_zero_channels(graph: fx.GraphModule, conv: fx.Node, known: dict[fx.Node, Tensor]) -> None:
@@ -190,12 +197,14 @@ def _skip_zero_channels(graph: fx.GraphModule, conv: fx.Node, known: dict[fx.Nod
 
 
 def _skip_identity(node: fx.Node, known: dict[fx.Node, Tensor]) -> None:
-    """x + 0 = x − 0 = 0 + x = x, unless the zero was what gave the result its shape."""
+    """x + 0 = 0 + x = x - 0 = x, unless it was the zero that gave the result its shape."""
     left, right = node.args[0], node.args[1]
     for kept, zero in ((left, right), (right, left)):
-        if node.target is aten.mul.Tensor or (node.target is aten.sub.Tensor and kept is right) or node.kwargs:
+        if (node.target is aten.sub.Tensor and kept is right) or node.kwargs:
             continue
-        if isinstance(kept, fx.Node) and _is_zero(known.get(zero)) and kept.meta["val"].shape == node.meta["val"].shape:  # type: ignore[arg-type]
+        if not isinstance(kept, fx.Node) or not isinstance(zero, fx.Node) or not _is_zero(known.get(zero)):
+            continue
+        if kept.meta["val"].shape == node.meta["val"].shape:
             node.replace_all_uses_with(kept)
             return
 
@@ -217,7 +226,9 @@ def prune_dead_gates(graph: fx.GraphModule) -> None:
         live = sorted({user.args[1] for user in chunk.users})
         if dim != [1] or conv.target is not CONV or conv.args[6:] or len(conv.users) > 1 or len(live) == count:
             continue
-        width = conv.meta["val"].shape[1] // count
+        width, uneven = divmod(conv.meta["val"].shape[1], count)
+        if uneven:
+            continue
         channels = [channel for gate in live for channel in range(gate * width, (gate + 1) * width)]
         weight = _sliced(graph, conv.args[1], 0, channels)
         bias = conv.args[2] if len(conv.args) > 2 else None
@@ -255,8 +266,9 @@ def _cat(graph: fx.GraphModule, like: fx.Node, operands: list[fx.Node]) -> fx.No
 def _sliced(graph: fx.GraphModule, source: object, dim: int, channels: list[int]) -> fx.Node:
     """A get_attr node for `channels` of a weight along `dim`; the same slice of the same weight is stored once."""
     assert isinstance(source, fx.Node)
-    runs = "_".join(str(c) for i, c in enumerate(channels) if i == 0 or channels[i - 1] != c - 1 or channels[-1] == c)
-    name = f"{source.target}_{'out' if dim == 0 else 'in'}_{runs}_{len(channels)}"
+    starts, ends = ([c for c in channels if c + step not in channels] for step in (-1, 1))
+    runs = "_".join(f"{start}to{end}" for start, end in zip(starts, ends, strict=True))
+    name = f"{source.target}_{'out' if dim == 0 else 'in'}_{runs}"
     return add_constant(graph, name, lambda: parameter(graph, source).index_select(dim, torch.tensor(channels)))
 
 

@@ -69,7 +69,7 @@ def verify(bundle: Bundle, engine: str = "onnxruntime", seed: int = 0) -> list[V
     network = bundle_network(bundle)
     with torch.inference_mode():
         model = CameraModel(network, manifest.input, manifest.output).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        expected = model(torch.from_numpy(frame)[None])[0].numpy()
+        expected: NDArray[np.uint8] = model(torch.from_numpy(frame)[None])[0].numpy()
     results = []
     for entry in manifest.graphs:
         with engines.create(engine, bundle, entry.precision) as runner:
@@ -92,7 +92,8 @@ def seeded_frame(spec: FrameSpec, seed: int) -> NDArray[np.uint8]:
     for octave in range(7):
         coarse = random.uniform(-1, 1, (max(1, height >> octave), max(1, width >> octave), *rest)).astype(np.float32)
         frame += 2.0 ** (octave / 2) * cv2.resize(coarse, (width, height)).reshape(frame.shape)
-    return np.clip(127.5 + 20 * frame, 0, 255).astype(np.uint8)
+    clipped: NDArray[np.uint8] = np.clip(127.5 + 20 * frame, 0, 255).astype(np.uint8)
+    return clipped
 
 
 def first_drift(bundle: Bundle, precision: Precision, frame: NDArray[np.uint8]) -> str | None:
@@ -160,5 +161,5 @@ def _run(model: onnx.ModelProto, names: list[str], input_name: str, frame: NDArr
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values: list[NDArray[Any]] = session.run(names, {input_name: frame[None]})
-    return values
+    values: Any = session.run(names, {input_name: frame[None]})
+    return list(values)

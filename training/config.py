@@ -20,8 +20,8 @@ class NetworkConfig(_Strict):
 
     name: str
     options: dict[str, Any] = {}
-    init: Literal["default", "gaussian"] = "default"
-    """"gaussian" is the paper's N(0, 0.01²) for every weight; "default" PyTorch's, with forget gates open."""
+    init: Literal["he", "gaussian"] = "he"
+    """"gaussian" is the paper's N(0, 0.01²) for every weight; "he" keeps the signal's size through the depth."""
 
 
 class OptimiserConfig(_Strict):
@@ -56,7 +56,7 @@ class TrainConfig(_Strict):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig
     machine: MachineConfig = MachineConfig()
-    seed: int = 1
+    seed: int = Field(1, ge=0, lt=2**32)
     validate_every: int = Field(1000, gt=0)
     out: Path
 
@@ -84,10 +84,16 @@ def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = yaml.safe_load(value)
+            if not isinstance(node, dict):
+                raise ValueError(f"--set {override!r}: {parent} is {node!r}, expected a group of keys")
+        try:
+            node[leaf] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {where} is {first['input']!r}: {first['msg'].lower()}") from error
+        fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg'].lower()}"
+        raise ValueError(f"{path}: {where} {fault}") from error

@@ -51,29 +51,50 @@ def training_files(config: DataConfig) -> list[Path]:
     """
     files: list[Path] = []
     for folder in config.folders:
+        whole = _resolved(config, folder)
         for test in TEST_ONLY:
-            if Path(folder).is_relative_to(test) or Path(test).is_relative_to(folder):
+            if whole.is_relative_to(_resolved(config, test)) or _resolved(config, test).is_relative_to(whole):
                 raise ValueError(f"data.folders names {folder!r}, but {test!r} is for testing only: take it out")
-        every = HELD_OUT_EVERY.get(folder)
+        every = _held_out_every(config, folder)
         files += [f for i, f in enumerate(list_images(config.root / folder)) if every is None or i % every]
     return files
 
 
 def held_out_files(config: DataConfig) -> list[Path]:
-    """The held-out files of the validation folder (all of it where nothing is trained on)."""
-    every = HELD_OUT_EVERY.get(config.validation, 1)
+    """The held-out files of the validation folder, all of it where none of it is trained on.
+
+    Raises:
+        ValueError: all of the folder is trained on.
+    """
+    every = _held_out_every(config, config.validation)
+    trained = {_resolved(config, folder) for folder in config.folders}
+    if every is None and _resolved(config, config.validation) in trained:
+        raise ValueError(f"data.validation names {config.validation!r}, which is trained on: name another folder")
     return list_images(config.root / config.validation)[::every]
+
+
+def _resolved(config: DataConfig, folder: str) -> Path:
+    """The folder itself, however it is spelt: a trailing slash, ".." or a link must not let test images in."""
+    return (config.root / folder).resolve()
+
+
+def _held_out_every(config: DataConfig, folder: str) -> int | None:
+    whole = _resolved(config, folder)
+    return next((every for held, every in HELD_OUT_EVERY.items() if _resolved(config, held) == whole), None)
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """An image as RGB uint8 [H, W, 3].
 
     Raises:
-        ValueError: the file cannot be decoded.
+        ValueError: the file cannot be decoded, or ends early.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    data = path.read_bytes()
+    # OpenCV decodes a JPEG that ends early and leaves the rest grey: look for the end marker in the file's second half.
+    short = data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[len(data) // 2 :]
+    image = None if short or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"{path} cannot be decoded as an image: replace it or take it out of its folder")
+        raise ValueError(f"{path} cannot be decoded as a whole image: replace it or take it out of its folder")
     return np.ascontiguousarray(image[..., ::-1])
 
 
@@ -89,10 +110,14 @@ class CleanPatches(IterableDataset[Tensor]):
     random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
     """
 
-    def __init__(self, images: list[NDArray[np.uint8]], batch: int, patch: int, seed: int, start: int, stop: int) -> None:
+    def __init__(
+        self, images: list[NDArray[np.uint8]], batch: int, patch: int, seed: int, start: int, stop: int
+    ) -> None:
         too_small = [image.shape[:2] for image in images if min(image.shape[:2]) < patch]
         if too_small:
-            raise ValueError(f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch")
+            raise ValueError(
+                f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch"
+            )
         self.images, self.batch, self.patch, self.seed, self.start, self.stop = images, batch, patch, seed, start, stop
 
     def __len__(self) -> int:
@@ -113,5 +138,5 @@ class CleanPatches(IterableDataset[Tensor]):
         if random.random() < 0.5:
             crop = crop[:, ::-1]
         if side != self.patch:
-            crop = cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA)
+            return np.asarray(cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA), np.uint8)
         return np.ascontiguousarray(crop)

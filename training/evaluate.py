@@ -35,8 +35,7 @@ def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:
         FileNotFoundError: a folder that is missing or empty.
         ValueError: the first file without a partner, or the first pair of two sizes.
     """
-    left = {file.stem: file for file in list_images(rainy)}
-    right = {file.stem: file for file in list_images(clean)}
+    left, right = _by_stem(rainy), _by_stem(clean)
     for stem in sorted(left.keys() ^ right.keys()):
         here, there = (left[stem], clean) if stem in left else (right[stem], rainy)
         raise ValueError(f"{here} has no partner of that name in {there}: expected one file a pair in each folder")
@@ -46,6 +45,14 @@ def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:
             sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pair.rainy, pair.clean)]
             raise ValueError(f"{left[stem]} is {sizes[0]} and {right[stem]} {sizes[1]}: expected one size a pair")
         yield pair
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in list_images(folder):
+        if files.setdefault(file.stem, file) is not file:
+            raise ValueError(f"{file} and {files[file.stem].name} have one name: expected one file a pair; remove one")
+    return files
 
 
 def luma(image: Image) -> NDArray[np.float64]:
@@ -58,12 +65,13 @@ def score(image: Image, truth: Image) -> dict[str, float]:
     """Each of `METRICS`: PSNR in dB with a peak of 255, SSIM of Wang et al. 2004 (Gaussian window, σ = 1.5)."""
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     y, y_truth = luma(image), luma(truth)
-    return {
-        "psnr_rgb": float(peak_signal_noise_ratio(truth, image, data_range=255)),
-        "ssim_rgb": float(structural_similarity(truth, image, channel_axis=2, **gaussian)),
-        "psnr_y": float(peak_signal_noise_ratio(y_truth, y, data_range=255)),
-        "ssim_y": float(structural_similarity(y_truth, y, **gaussian)),
-    }
+    with np.errstate(divide="ignore"):  # equal images have an infinite PSNR
+        return {
+            "psnr_rgb": float(peak_signal_noise_ratio(truth, image, data_range=255)),
+            "ssim_rgb": float(structural_similarity(truth, image, channel_axis=2, **gaussian)),
+            "psnr_y": float(peak_signal_noise_ratio(y_truth, y, data_range=255)),
+            "ssim_y": float(structural_similarity(y_truth, y, **gaussian)),
+        }
 
 
 def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def derain_loss(
             terms["heavy"] = terms["heavy"] + F.mse_loss(branch.heavy, clean)
             terms["light"] = terms["light"] + F.mse_loss(branch.light, clean)
             if branch.attention is not None:
-                terms["attention"] = terms["attention"] + attention_loss(branch.attention, masks[rain], config.attention)
+                terms["attention"] = terms["attention"] + attention_loss(
+                    branch.attention, masks[rain], config.attention
+                )
     terms["loss"] = (
         terms["global"]
         + config.alpha * terms["attention"]

@@ -20,24 +20,53 @@ from derain.training.config import OptimiserConfig, TrainConfig
 from derain.training.data import CleanPatches, held_out_files, read_rgb, to_tensor, training_files
 from derain.training.losses import derain_loss, psnr
 from derain.training.models import build, size_multiple
-from derain.training.models.blocks import ConvLSTM
+from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ResBlock
 from derain.training.models.checkpoint import save_weights
+from derain.training.models.compact import CompactEncoder
+from derain.training.models.dam import Decoder, Encoder
 from derain.training.rain import render
 
 log = logging.getLogger(__name__)
+
+RAIN_COVER = 0.1
+"""The share of a frame that rain covers, about; where attention starts."""
 
 VALIDATION_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Weights before training: the paper's Gaussian, or PyTorch's own with the forget gates' biases at 1."""
+    """Weights before training.
+
+    "gaussian": the paper's N(0, 0.01²). "he": He et al. 2015 for the leaky slope, Glorot's for LSTM gates and 1×1
+    gates; the second convolution of a residual block and the last one to an image start small, so that a block starts
+    near its skip and a residual network near the rainy image. Attention heads start at the share of a frame that rain
+    covers: starting at a half, the way down saturates the LSTM before them, and the map stays dead. LSTM gates start
+    open, their biases at 1, and the candidate's weights doubled, so that one step from zeros lets the signal through.
+    """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and init == "gaussian":
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        if isinstance(module, nn.Conv2d):
+            if init == "gaussian":
+                nn.init.normal_(module.weight, std=0.01)
+            else:
+                nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in model.modules():
         if isinstance(module, ConvLSTM):
-            with torch.no_grad():
-                module.gates.bias[module.channels : 2 * module.channels] = 1.0  # type: ignore[index]
+            input_gate, forget_gate, candidate, output_gate = range(4)
+            biases, weights = module.gates.bias.data.chunk(4), module.gates.weight.data.chunk(4)  # type: ignore[union-attr]
+            if init == "he":
+                nn.init.xavier_normal_(module.gates.weight)
+                weights[candidate].mul_(2)
+                biases[input_gate].fill_(1)
+                biases[output_gate].fill_(1)
+            biases[forget_gate].fill_(1)
+        elif isinstance(module, ResBlock) and init == "he":
+            module.conv2.weight.data.mul_(0.1)
+        elif isinstance(module, Decoder) and init == "he":
+            module.out.weight.data.mul_(0.1)
+        elif isinstance(module, (Encoder, CompactEncoder)) and module.head is not None and init == "he":
+            nn.init.constant_(module.head.bias, math.log(RAIN_COVER / (1 - RAIN_COVER)))  # type: ignore[arg-type]
 
 
 def learning_rate(step: int, config: OptimiserConfig) -> float:
@@ -77,7 +106,9 @@ class Deraining(lightning.LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=True)
         self.log("train/psnr", psnr(prediction.image.detach().float(), clean).mean(), on_step=True, prog_bar=True)
         if not torch.isfinite(terms["loss"]):
-            raise ValueError(f"the loss is {terms['loss'].item()} at iteration {self.global_step}: lower optimiser.learning_rate")
+            raise ValueError(
+                f"the loss is {terms['loss'].item()} at iteration {self.global_step}: lower optimiser.learning_rate"
+            )
         return terms["loss"]
 
     def validation_step(self, clean: Tensor, index: int) -> None:
@@ -94,7 +125,7 @@ class Deraining(lightning.LightningModule):
             {"val/psnr_input": before, "val/psnr": after, "val/gain": after - before}, batch_size=1, prog_bar=True
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Adam, its learning rate set every iteration."""
         config = self.config.optimiser
         optimiser = torch.optim.Adam(self.network.parameters(), lr=1.0)
@@ -112,7 +143,9 @@ class SaveWeights(lightning.Callback):
         """The EMA callback has swapped its average in while validation runs, so this saves what was validated."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        measured = {name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items() if name[:4] == "val/"}
+        measured = {
+            name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items() if name[:4] == "val/"
+        }
         network = self.config.network
         save_weights(
             self.path,
@@ -144,7 +177,10 @@ def train(config: TrainConfig) -> Path:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
     _write(config.out / "environment.json", json.dumps(versions, indent=2))
     root = config.data.root
-    split = {"train": [str(f.relative_to(root)) for f in train_files], "test": [str(f.relative_to(root)) for f in test_files]}
+    split = {
+        name: [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+        for name, files in (("train", train_files), ("test", test_files))
+    }
     _write(config.out / "split.json", json.dumps(split, indent=1))
 
     images = [read_rgb(file) for file in train_files]
@@ -166,7 +202,8 @@ def train(config: TrainConfig) -> Path:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(patches, batch_size=None), DataLoader(validation, batch_size=1))
+    held_out: DataLoader[Tensor] = DataLoader(validation, batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(patches, batch_size=None), held_out)
     return weights
 
 

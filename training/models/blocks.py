@@ -37,7 +37,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on [B, C, H, W]."""
-        return self.act(x + self.conv2(self.act(self.conv1(x))))
+        y: Tensor = self.act(x + self.conv2(self.act(self.conv1(x))))
+        return y
 
 
 class ConvLSTM(nn.Module):
@@ -58,7 +59,7 @@ class ConvLSTM(nn.Module):
         return LSTMState(zeros, zeros)
 
     def forward(self, x: Tensor, state: LSTMState | None = None) -> LSTMState:
-        """One step: x [B, C_in, H, W] and the previous state (None: zeros) give the next state; its hidden is the output."""
+        """One step: x [B, C_in, H, W] and the previous state (None: zeros) give the next; its hidden is the output."""
         hidden, cell = self.zero_state(x) if state is None else state
         i, f, g, o = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)

@@ -92,8 +92,12 @@ def load(weights: str, **overrides: Any) -> Trained:
             f"{path} does not say which model it belongs to: expected metadata 'model', found "
             f"{sorted(notes) or 'none'}; write it with `derain train`"
         )
-    name, options = notes.pop("model"), json.loads(notes.pop("options", "{}")) | overrides
-    network = build(name, **options).eval()
+    name = notes.pop("model")
+    try:
+        options = {**json.loads(notes.pop("options", "{}")), **overrides}
+        network = build(name, **options).eval()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a network of this version: {error}") from error
     _check_fit(network, tensors, path, name)
     network.load_state_dict(tensors)
     return Trained(network, name, options, notes, path)

@@ -28,20 +28,23 @@ class CompactEncoder(nn.Module):
 
     def forward(self, rainy: Tensor, state: EncoderState | None = None) -> EncoderState:
         """All recurrent steps on the unshuffled frame [B, 3r², H/r, W/r]; attention is [B, r², H/r, W/r]."""
-        attention, lstm = (None, None) if state is None else state
         for _ in range(self.steps):
+            attention = None if state is None else state.attention
             if attention is None:
                 attention = torch.zeros_like(rainy[:, : self.head.out_channels])
             features = self.blocks(self.act(self.conv(torch.cat([rainy, attention], dim=1))))
-            lstm = self.lstm(features, lstm)
-            attention = torch.sigmoid(self.head(lstm.hidden))
-        return EncoderState(attention, lstm)
+            lstm = self.lstm(features, None if state is None else state.lstm)
+            state = EncoderState(torch.sigmoid(self.head(lstm.hidden)), lstm)
+        assert state is not None
+        return state
 
 
 class CompactBranch(nn.Module):
     """One rain type: the encoder, the gates that carry its full-resolution map onto the features, two decoders."""
 
-    def __init__(self, scale: int, encoder_width: int, decoder_width: int, encoder_steps: int, decoder_steps: int) -> None:
+    def __init__(
+        self, scale: int, encoder_width: int, decoder_width: int, encoder_steps: int, decoder_steps: int
+    ) -> None:
         super().__init__()
         pixels = 3 * scale**2
         self.encoder = CompactEncoder(scale, encoder_width, encoder_steps)
@@ -65,7 +68,7 @@ class CompactBranch(nn.Module):
 
 
 class CompactDAiAM(nn.Module):
-    """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 8/16, 16/32 and 32/64 at r = 4."""
+    """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 16/16, 16/32 and 32/64 at r = 4."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ The number of recurrent steps on one frame is `encoder_steps` and `decoder_steps
 A state that is passed in continues a video: the first step on the new frame starts from it instead of from zeros.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """D_heavy, D_light and D_global (Tables 2 and 3): conv, ConvLSTM, ResBlocks, conv to an RGB image."""
 
-    def __init__(self, channels_in: int, width: int = 64, blocks: int = 5, steps: int = 1, channels_out: int = 3) -> None:
+    def __init__(
+        self, channels_in: int, width: int = 64, blocks: int = 5, steps: int = 1, channels_out: int = 3
+    ) -> None:
         super().__init__()
         self.steps = steps
         self.conv = conv3x3(channels_in, width)
@@ -106,6 +108,8 @@ class DAMBranch(nn.Module):
         decoder_steps: int = 1,
     ) -> None:
         super().__init__()
+        if attention not in get_args(Attention):
+            raise ValueError(f"attention is {attention!r}, expected one of {', '.join(get_args(Attention))}")
         self.attention = attention
         self.encoder = Encoder(encoder_width, encoder_steps, attention != "zero")
         self.heavy = Decoder(encoder_width + 3, decoder_width, blocks=5, steps=decoder_steps)

@@ -43,7 +43,8 @@ class DifferentialModule(nn.Module):
         """All [B, 3, H, W]: the rainy input, this stage's output, and the stage's before (the rainy input at first)."""
         a = self.filter_a(output - rainy)
         b = self.filter_b(output - previous)
-        return output * a + self.weight * (rainy * b)
+        fused: Tensor = output * a + self.weight * (rainy * b)
+        return fused
 
 
 class MultiStage(nn.Module):

@@ -32,7 +32,7 @@ _register("d-daiam", _stages, count=2, differential=True, rain_types=_JOINT)
 _register("d-daiam-3", _stages, count=3, differential=True, rain_types=_JOINT)
 
 # The compact family, ours.
-_register("daiam-nano", CompactDAiAM, encoder_width=8, decoder_width=16)
+_register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
 _register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
 _register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
 
@@ -49,10 +49,14 @@ def build(name: str, **options: Any) -> nn.Module:
     `size_multiple(network)`. Options, where the network has them: encoder_steps, decoder_steps, residual, attention.
 
     Raises:
-        ValueError: an unknown name, or an option the network does not have.
+        ValueError: an unknown name, an option the network does not have, or steps that are none.
     """
     if name not in _BUILDERS:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(names())}")
+    for option in ("encoder_steps", "decoder_steps"):
+        steps = options.get(option, 1)
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"model {name!r}: {option} is {steps!r}, expected a whole number of at least 1")
     try:
         return _BUILDERS[name](**options)
     except TypeError as error:
