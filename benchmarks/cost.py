@@ -25,9 +25,9 @@ import torch
 
 from derain.export.exporter import traced
 from derain.export.onnx_graph import summarise, to_onnx
+from derain.export.probe import seeded_frame
 from derain.export.trace import macs
 from derain.export.unroll import unroll
-from derain.export.verify import seeded_frame
 from derain.runtime.bundle import FrameSpec
 from derain.training.models import build
 

@@ -14,6 +14,8 @@ WEIGHTS, STRENGTH, SEED = "daiam-nano", 0.5, 7
 SHOWN = FRAMES_A_SCENE // 2
 """The frame in the side-by-side picture."""
 
+LABEL_ROWS = 28
+
 CLOSER = 0.8
 """The share of the photo's first view that the last one shows: the camera drives forward."""
 
@@ -145,14 +147,13 @@ def _attention(network: Any, frame: "Image") -> "Image":
 
 
 def _side_by_side(panels: dict[str, "Image"]) -> "Image":
-    """Two rows of two labelled pictures."""
+    """Two rows of two pictures, each under its label."""
     import cv2
     import numpy as np
 
     labelled = []
     for label, image in panels.items():
-        picture = np.ascontiguousarray(image)
-        for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-            cv2.putText(picture, label, (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thickness, cv2.LINE_AA)
-        labelled.append(picture)
+        strip = np.full((LABEL_ROWS, WIDTH, 3), 32, np.uint8)
+        cv2.putText(strip, label, (10, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+        labelled.append(np.vstack([strip, image]))
     return np.vstack([np.hstack(labelled[:2]), np.hstack(labelled[2:])])

@@ -1,0 +1,27 @@
+import re
+
+import cv2
+
+from derain.cli.demo import FRAMES_A_SCENE, HEIGHT, LABEL_ROWS, WIDTH, demo
+from derain.runtime.bundle import Bundle
+
+
+def test_the_demo_derains_its_own_clip_and_leaves_what_it_names(tmp_path, capsys):
+    demo(tmp_path / "out")
+
+    printed = capsys.readouterr().out
+    rainy, derained = map(float, re.search(r"rainy ([\d.]+) dB, derained ([\d.]+) dB", printed).groups())
+    assert derained > rainy + 2
+    clip = cv2.VideoCapture(str(tmp_path / "out" / "derained.mp4"))
+    assert clip.get(cv2.CAP_PROP_FRAME_COUNT) == 3 * FRAMES_A_SCENE
+    picture = cv2.imread(str(tmp_path / "out" / "side_by_side.png"))
+    assert picture.shape == (2 * (HEIGHT + LABEL_ROWS), 2 * WIDTH, 3)
+    assert Bundle.load(tmp_path / "out" / "bundle").manifest.model.name == "daiam-nano"
+
+
+def test_the_demo_runs_again_over_its_own_output(tmp_path, monkeypatch):
+    monkeypatch.setattr("derain.cli.demo.FRAMES_A_SCENE", 2)
+    monkeypatch.setattr("derain.cli.demo.SHOWN", 1)
+    for _ in range(2):
+        demo(tmp_path / "out")
+    assert not [name for name in (tmp_path / "out").iterdir() if "partial" in name.name]

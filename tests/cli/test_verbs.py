@@ -1,0 +1,177 @@
+"""The verbs on good input: what they write, and the JSON that others rely on."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from derain.export.onnx_graph import summarise
+from derain.runtime.bundle import Bundle, GraphEntry
+from derain.training.evaluate import METRICS
+from derain.training.models import build, parameter_count
+
+STAGES = {"capture", "capture_to_present", "inference", "present"}
+
+
+def strict(path: Path):
+    """JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(constant: str):
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_export_writes_a_bundle_and_says_what_the_unroller_removed(derain, tmp_path):
+    out = tmp_path / "deep/bundle"
+    options = ("--size", "36x28", "--pixels", "uyvy", "--matrix", "bt709", "--range", "full", "--steps", "2")
+    answer = derain("export", "random:dam-zero", "--out", out, *options)
+    assert answer.status == 0 and answer.err == ""
+    manifest = Bundle.load(out).manifest
+    assert (manifest.input.width, manifest.input.height) == (36, 28)
+    assert (manifest.output.pixels, manifest.output.matrix, manifest.output.range) == ("uyvy", "bt709", "full")
+    assert (manifest.unroll.encoder_steps, manifest.unroll.decoder_steps) == (2, 2)
+    share = f"({manifest.unroll.macs / manifest.unroll.macs_naive:.0%})"
+    for part in (str(out), "dam-zero", "36x28 uyvy", share, f"derain verify {out}"):
+        assert part in answer.out
+
+
+def test_inspect_reports_a_bundle_by_the_keys_that_stay(derain, bundle, tmp_path):
+    answer = derain("inspect", bundle.path, "--json", tmp_path / "i.json")
+    assert answer.status == 0 and answer.err == ""
+    told = strict(tmp_path / "i.json")
+    summary = summarise(bundle.graph())
+    assert told["parameters"] == parameter_count(build("daiam-nano"))
+    assert told["macs"] == summary.macs == bundle.manifest.unroll.macs
+    assert told["macs_naive"] == bundle.manifest.unroll.macs_naive > told["macs"]
+    assert told["operators"] == summary.operators and told["operators"]["Conv"] > 70
+    assert told["weights_bytes"] == summary.weights_bytes
+    assert told["file_bytes"] == (bundle.path / "graph.fp32.onnx").stat().st_size
+    assert told["manifest"]["model"]["name"] == "daiam-nano"
+    assert f"{told['macs']:,}" in answer.out and "removed" in answer.out
+
+
+def test_inspect_reports_a_bare_onnx_file_by_the_same_keys(derain, bundle, tmp_path):
+    assert derain("inspect", bundle.graph(), "--json", tmp_path / "i.json").status == 0
+    told = strict(tmp_path / "i.json")
+    assert {"parameters", "macs", "macs_naive", "operators", "weights_bytes", "file_bytes"} <= told.keys()
+    assert told["macs"] == bundle.manifest.unroll.macs and told["macs_naive"] is None
+    assert 0 < told["parameters"] <= parameter_count(build("daiam-nano"))
+
+
+def test_verify_reports_each_precision_by_the_keys_that_stay(derain, bundle, tmp_path):
+    answer = derain("verify", bundle.path, "--json", tmp_path / "v.json")
+    assert answer.status == 0 and answer.err == ""
+    told = strict(tmp_path / "v.json")
+    assert set(told) == {"fp32"}
+    assert told["fp32"]["passed"] is True and told["fp32"]["max_abs_diff"] <= 1
+    assert told["fp32"]["psnr_vs_fp32"] is None or told["fp32"]["psnr_vs_fp32"] > 60
+    assert "fp32: passed" in answer.out
+
+
+def test_verify_ends_in_one_line_and_status_1_where_a_graph_has_other_weights(derain, bundle, tmp_path):
+    model = onnx.load(bundle.graph())
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("network") and tensor.name.endswith("weight"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
+    graph = GraphEntry(precision="fp32", file="graph.fp32.onnx")
+    bundle.add({graph.file: model.SerializeToString()}, graphs=[graph])
+    answer = derain("verify", bundle.path, "--json", tmp_path / "v.json")
+    first = "streak_encoder_blocks_0_conv1_conv2d"
+    assert f"the fp32 graph drifts from PyTorch, first in tensor {first!r}: export it again" in answer.fault
+    assert "fp32: FAILED" in answer.out
+    told = strict(tmp_path / "v.json")["fp32"]
+    assert told["passed"] is False and told["first_drift"] == first
+
+
+@pytest.mark.parametrize("model", ["weights", "bundle"])
+def test_evaluate_reports_every_metric_by_the_keys_that_stay(derain, model, bundle, nano_weights, pairs, tmp_path):
+    given = bundle.path if model == "bundle" else nano_weights
+    answer = derain("evaluate", given, "--pairs", *pairs, "--json", tmp_path / "e.json")
+    assert answer.status == 0, answer.err
+    told = strict(tmp_path / "e.json")
+    assert set(told) == {*METRICS, "images"}
+    for metric in METRICS:
+        assert set(told[metric]) == {"input", "output"}
+        for side, mean in told[metric].items():
+            assert mean == pytest.approx(np.mean([image[side][metric] for image in told["images"]]))
+    assert [image["name"] for image in told["images"]] == ["0", "1"]
+    assert "psnr_rgb" in answer.out and f"{told['psnr_rgb']['input']:.2f}" in answer.out
+
+
+def test_weights_and_the_bundle_made_of_them_score_alike(derain, bundle, nano_weights, pairs, tmp_path):
+    scores = []
+    for given in (bundle.path, nano_weights):
+        derain("evaluate", given, "--pairs", *pairs, "--json", tmp_path / "e.json")
+        scores.append(strict(tmp_path / "e.json"))
+    assert scores[0]["psnr_rgb"]["input"] == scores[1]["psnr_rgb"]["input"]
+    assert scores[0]["psnr_rgb"]["output"] == pytest.approx(scores[1]["psnr_rgb"]["output"], abs=0.05)
+
+
+def test_the_psnr_of_equal_images_is_null_and_no_warning(derain, nano_weights, pairs, tmp_path):
+    answer = derain("evaluate", nano_weights, "--pairs", pairs[1], pairs[1], "--json", tmp_path / "e.json")
+    assert answer.status == 0 and answer.err == ""
+    told = strict(tmp_path / "e.json")
+    assert told["psnr_rgb"]["input"] is None and told["ssim_rgb"]["input"] == pytest.approx(1)
+    assert told["psnr_rgb"]["output"] > 0
+
+
+def test_run_reports_by_the_keys_that_stay(derain, bundle, clip, tmp_path):
+    options = ("--source", clip, "--truth", clip, "--sink", tmp_path / "out.mkv", "--json", tmp_path / "r.json")
+    answer = derain("run", bundle.path, *options)
+    assert answer.status == 0 and answer.err == ""
+    told = strict(tmp_path / "r.json")
+    counts = {"frames": 8, "presented": 8, "dropped": 0, "passed_through": 0, "deadline_misses": 0}
+    assert told.items() >= counts.items()
+    assert set(told["latency_ms"]) >= STAGES
+    for stage in told["latency_ms"].values():
+        assert 0 <= stage["p50"] <= stage["p90"] <= stage["p99"] <= stage["p999"] <= stage["max"]
+    assert told["psnr_rgb"]["input"] is None and told["psnr_rgb"]["output"] > 0
+    assert cv2.VideoCapture(str(tmp_path / "out.mkv")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
+
+
+def test_run_derains_as_the_network_does(derain, bundle, clip, tmp_path):
+    from derain.export.exporter import bundle_network
+    from derain.training.evaluate import derain_with
+
+    assert derain("run", bundle.path, "--source", clip, "--sink", f"frames://{tmp_path}/out").status == 0
+    video = cv2.VideoCapture(str(clip))
+    network = derain_with(bundle_network(bundle))
+    for file in sorted((tmp_path / "out").iterdir()):
+        frame = video.read()[1]
+        expected = network(np.ascontiguousarray(frame[..., ::-1]))[..., ::-1]
+        assert np.abs(cv2.imread(str(file)).astype(int) - expected).max() <= 1
+        assert np.abs(expected.astype(int) - frame).mean() > 1
+
+
+def test_train_obeys_the_configuration_the_overrides_and_derain_data(derain, tmp_path, picture, monkeypatch):
+    for folder in ("train", "test"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / folder / "0.png"), picture(len(folder)))
+    tree = {
+        "network": {"name": "daiam-nano"},
+        "data": {"root": "nowhere", "folders": ["train"], "validation": "test", "patch": 32},
+        "optimiser": {"iterations": 9, "batch": 1},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "out": str(tmp_path / "run"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setenv("DERAIN_DATA", str(tmp_path / "data"))
+    answer = derain("train", tmp_path / "run.yaml", "--set", "optimiser.iterations=2", "--set", "seed=5")
+    assert answer.status == 0, answer.err
+    weights = tmp_path / "run/weights.safetensors"
+    assert f"derain export {weights} --out BUNDLE" in answer.out
+    resolved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (resolved["optimiser"]["iterations"], resolved["seed"]) == (2, 5)
+    assert resolved["data"]["root"] == str(tmp_path / "data")
+
+
+def test_doctor_finds_what_the_tests_run_on(derain):
+    answer = derain("doctor")
+    assert answer.status == 0 and answer.err == ""
+    for part in ("Python", "numpy", "torch", "onnxruntime", "ready"):
+        assert part in answer.out

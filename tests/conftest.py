@@ -1,0 +1,62 @@
+"""What several folders of tests share: the data beside the repository, lively networks, small pictures."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch counts cores: threads that wait for busy ones only spin
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The images of MANIFEST.md, which are not the project's to ship."""
+    root = Path(os.environ.get("DERAIN_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not (root / "rain100").is_dir():
+        pytest.skip(f"no images for training and evaluation at {root}: set DERAIN_DATA to where they lie")
+    return root
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[..., object]:
+    """Gives a network weights that keep every signal alive, so that no mistake drowns in default initialisation."""
+    import torch
+    from torch import nn
+
+    def enliven(network: nn.Module, seed: int = 0) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d):
+                    fan_in = module.weight[0].numel()
+                    module.weight.normal_(0, (1.5 / fan_in) ** 0.5, generator=generator)
+                    if module.bias is not None:
+                        module.bias.uniform_(-0.3, 0.3, generator=generator)
+        return network.eval()
+
+    return enliven
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    """A picture with gradients, edges and noise, uint8 [H, W, 3]."""
+
+    def draw(seed: int = 0, width: int = 64, height: int = 48) -> np.ndarray:
+        random = np.random.default_rng(seed)
+        coarse = random.uniform(20, 235, (4, 5, 3)).astype(np.float32)
+        image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        image[height // 3 : height // 2, width // 4 : width // 2] += 60
+        return np.clip(image + random.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+    return draw

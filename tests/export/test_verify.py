@@ -1,0 +1,156 @@
+"""Does `verify` pass what is right, fail what is wrong, and name where it went wrong?"""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from derain.export.exporter import export
+from derain.export.precision import to_fp16
+from derain.export.probe import seeded_frame
+from derain.export.verify import verify
+from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
+from derain.training.models import build
+from derain.training.models.checkpoint import save_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, lively) -> str:
+    path = tmp_path_factory.mktemp("weights") / "lively.safetensors"
+    save_weights(path, lively(build("daiam-nano")), "daiam-nano", {}, torch.float32)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def original(weights, tmp_path_factory) -> Bundle:
+    return export(weights, tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2)[0]
+
+
+@pytest.fixture
+def bundle(original, tmp_path) -> Bundle:
+    """A copy that a test may spoil."""
+    files = {name: original.file(name) for name in original.manifest.files}
+    return Bundle.write(tmp_path / "bundle", original.manifest, files)
+
+
+def rewritten(bundle: Bundle, change, precision: Precision = Precision.FP32) -> Bundle:
+    """The bundle with its graph changed, in one piece and with the right hashes."""
+    model = onnx.load(bundle.graph())
+    change(model.graph)
+    entry = GraphEntry(precision=precision, file=f"graph.{precision}.onnx")
+    return bundle.add({entry.file: model.SerializeToString()}, graphs=[entry])
+
+
+def scaled(name: str, factor: float):
+    def change(graph: onnx.GraphProto) -> None:
+        (tensor,) = [tensor for tensor in graph.initializer if tensor.name == name]
+        tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype(np.float32), name))
+
+    return change
+
+
+def test_a_bundle_of_odd_frames_is_the_network_bit_by_bit_or_nearly(original):
+    (result,) = verify(original)
+    assert result.precision is Precision.FP32
+    assert result.passed and result.first_drift is None
+    assert result.max_abs_diff <= 1 and result.psnr_vs_fp32 > 60
+
+
+def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
+    weights = tmp_path / "dam.safetensors"
+    save_weights(weights, lively(build("dam-zero")), "dam-zero", {}, torch.float16)
+    bundle, _ = export(str(weights), tmp_path / "b", (34, 26), PixelFormat.NV12)
+    (result,) = verify(bundle, seed=3)
+    assert result.passed
+
+
+@pytest.mark.parametrize(
+    ("weight", "first"),
+    [
+        ("network.branches.streak.encoder.blocks.1.conv2.weight", "streak_encoder_blocks_1_conv2_conv2d"),
+        ("network.branches.drop.gate_light.weight", "drop_gate_light_conv2d"),
+        ("network.global_decoder.out.weight", "global_decoder_out_conv2d_1"),
+        ("network_global_decoder_lstm_gates_weight_in_16to31", "global_decoder_lstm_chunk_1_0"),
+    ],
+)
+def test_a_graph_with_one_changed_weight_fails_at_the_first_tensor_that_saw_it(bundle, weight, first):
+    (result,) = verify(rewritten(bundle, scaled(weight, 3.0)))
+    assert not result.passed
+    assert result.psnr_vs_fp32 < 60
+    if "lstm_gates" in weight:  # the halves of a hoisted convolution are not in the naive unroll: their sum's users are
+        assert result.first_drift.startswith("global_decoder_lstm_")
+    else:
+        assert result.first_drift == first
+
+
+def test_a_nan_in_the_graph_does_not_pass(bundle):
+    (result,) = verify(rewritten(bundle, scaled("network.branches.drop.encoder.head.bias", float("nan"))))
+    assert not result.passed
+    assert result.first_drift == "drop_encoder_head_conv2d"
+
+
+def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
+    def change(graph: onnx.GraphProto) -> None:
+        cast = next(node for node in graph.node if node.output[0] == "clean")
+        speck = np.zeros((1, 25, 33, 3), np.float32)
+        speck[0, 12, 16, 1] = -3
+        graph.initializer.append(numpy_helper.from_array(speck, "speck"))
+        graph.node.insert(list(graph.node).index(cast), onnx.helper.make_node("Add", [cast.input[0], "speck"], ["sum"]))
+        cast.input[0] = "sum"
+
+    (result,) = verify(rewritten(bundle, change))
+    assert not result.passed
+    assert result.psnr_vs_fp32 > 60 and result.max_abs_diff in (2, 3, 4)
+    assert result.first_drift is None  # it lies behind the last tensor that both have
+
+
+def test_a_change_too_small_to_see_passes(bundle):
+    (result,) = verify(rewritten(bundle, scaled("network.global_decoder.out.weight", 1.00001)))
+    assert result.passed
+
+
+def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
+    """A few grey levels are too much for FP32, fine for INT8."""
+    change = scaled("network.global_decoder.out.bias", 1.03)
+    both = rewritten(bundle, change, Precision.INT8)
+    results = {result.precision: result for result in verify(both)}
+    assert results[Precision.FP32].passed and results[Precision.INT8].passed
+    assert results[Precision.INT8].max_abs_diff > 1
+    (alone,) = verify(rewritten(both, change))[:1]
+    assert alone.precision is Precision.FP32 and not alone.passed
+
+
+def test_an_fp16_graph_that_overflows_fails_with_the_tensors_name(bundle):
+    model = onnx.load(bundle.graph())
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("streak.encoder.conv.bias")]
+    bias.CopyFrom(numpy_helper.from_array(np.full(16, 1e6, np.float32), bias.name))
+    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
+    spoilt = bundle.add({entry.file: to_fp16(model).SerializeToString()}, graphs=[entry])
+    results = {result.precision: result for result in verify(spoilt)}
+    assert results[Precision.FP32].passed and results[Precision.FP32].overflow is None
+    assert not results[Precision.FP16].passed
+    assert results[Precision.FP16].overflow.startswith("streak_encoder_")
+
+
+def test_results_as_json_are_plain_and_an_infinite_psnr_is_null(original):
+    (result,) = verify(original)
+    told = result.to_json()
+    assert set(told) == {"psnr_vs_fp32", "max_abs_diff", "passed", "overflow", "first_drift"}
+    assert told["passed"] is True
+    assert (told["psnr_vs_fp32"] is None) == (told["max_abs_diff"] == 0)
+
+
+@pytest.mark.parametrize("pixels", list(PixelFormat))
+def test_the_frame_that_is_compared_has_structure_at_every_scale(pixels, make_spec):
+    spec = make_spec(pixels=pixels, width=66, height=34)
+    frame = seeded_frame(spec, 0)
+    assert frame.shape == spec.image_shape and frame.dtype == np.uint8
+    assert np.array_equal(frame, seeded_frame(spec, 0)) and not np.array_equal(frame, seeded_frame(spec, 1))
+    values = frame.astype(float)
+    assert values.std() > 25
+    fine = np.abs(np.diff(values, axis=1)).mean()
+    assert 5 < fine < 60
+    assert len(np.unique(frame)) > 100
+    coarse = values[:32, :64].reshape(2, 16, 4, 16, -1).mean((1, 3))
+    assert coarse.std() > 8

@@ -1,0 +1,101 @@
+"""The configuration of a run: what is refused, by which name."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from derain.training.config import TrainConfig, read_config
+from derain.training.models import build
+
+MINIMAL = {"network": {"name": "daiam-nano"}, "optimiser": {"iterations": 6}, "out": "runs/x"}
+
+
+@pytest.fixture
+def written(tmp_path: Path):
+    def write(tree: object) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
+def fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        read_config(path, list(overrides))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_overrides_reach_into_the_tree_and_may_make_new_branches(written):
+    path = written(MINIMAL)
+    config = read_config(path, ["optimiser.batch=3", "rain.kinds=drops", "data.folders=[a, b]", "seed=9"])
+    assert (config.optimiser.batch, config.rain.kinds, config.data.folders, config.seed) == (3, "drops", ("a", "b"), 9)
+    assert config.optimiser.iterations == 6
+    assert read_config(path) == TrainConfig(**MINIMAL)
+
+
+def test_a_resolved_configuration_reads_back_as_itself(written):
+    config = read_config(written(MINIMAL), ["network.options={encoder_steps: 2}"])
+    again = read_config(written(yaml.safe_dump(yaml.safe_load(config.model_dump_json()))))
+    assert again == config
+
+
+def test_the_configuration_that_ships_with_its_weights_is_valid(repository):
+    for path in (repository / "training/weights").glob("*.yaml"):
+        assert read_config(path).network.name == path.stem
+
+
+@pytest.mark.parametrize(("name", "patches_a_second"), [("daiam-edge", 940), ("daiam", 423)])
+def test_the_configurations_for_one_gpu_are_valid_and_take_about_ten_minutes(repository, name, patches_a_second):
+    config = read_config(repository / "training/configs" / f"{name}.yaml")
+    assert config.network.name == config.out.name == name
+    assert build(name, **config.network.options)
+    assert 500 < config.optimiser.iterations * config.optimiser.batch / patches_a_second < 600
+    assert (config.machine.precision, config.machine.channels_last) == ("bf16-mixed", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"speed": 3}, ["speed is 3", "not permitted"]),
+        ({"optimiser": {"iterations": 6, "lr": 0.1}}, ["optimiser.lr is 0.1", "not permitted"]),
+        ({"optimiser": {"iterations": "many"}}, ["optimiser.iterations is 'many'", "valid integer"]),
+        ({"optimiser": {"iterations": 0}}, ["optimiser.iterations is 0", "greater than 0"]),
+        ({"rain": {"strength": 2}}, ["rain.strength is 2", "less than or equal to 1"]),
+        ({"network": "daiam-nano"}, ["network is 'daiam-nano'"]),
+        ({"optimiser": {}}, ["optimiser.iterations is missing"]),
+        ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_told_in_one_line_that_names_it(written, changes, parts):
+    message = fault(written(MINIMAL | changes))
+    assert [part for part in (*parts, "run.yaml") if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("optimiser.batch", ["--set 'optimiser.batch'", "expected key=value"]),
+        ("seed.x=1", ["--set 'seed.x=1'", "seed is 4", "expected a group of keys"]),
+        ("optimiser.iterations.x=1", ["iterations is 6", "group of keys"]),
+        ("optimiser.batch=[1", ["--set 'optimiser.batch=[1'", "not YAML"]),
+        ("optimiser.batch=few", ["optimiser.batch is 'few'"]),
+        ("optimizer.batch=2", ["optimizer is", "not permitted"]),
+    ],
+)
+def test_a_bad_override_is_told_in_one_line_that_names_its_key(written, override, parts):
+    message = fault(written(MINIMAL | {"seed": 4}), override)
+    assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize(("text", "part"), [("a: [1", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType")])
+def test_a_file_that_holds_no_mapping_is_refused(written, text, part):
+    assert part in fault(written(text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no configuration '.*nothing\.yaml': expected a YAML file"):
+        read_config(tmp_path / "nothing.yaml")

@@ -1,0 +1,153 @@
+"""Which files are trained on, which never are, and what a batch of patches depends on."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from derain.training.data import (
+    TEST_ONLY,
+    DataConfig,
+    held_out_files,
+    list_images,
+    read_rgb,
+    to_tensor,
+    training_files,
+)
+from derain.training.patches import CleanPatches
+
+
+def write(folder: Path, count: int, image: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), image)
+
+
+@pytest.fixture
+def root(tmp_path: Path, picture) -> Path:
+    for folder, count in (("backgrounds/camvid", 21), ("backgrounds/bsds", 3), ("rain100/clean", 2)):
+        write(tmp_path / folder, count, picture())
+    return tmp_path
+
+
+def test_the_real_split_trains_on_nothing_that_is_for_testing(data_root):
+    config = DataConfig(root=data_root)
+    train, test = training_files(config), held_out_files(config)
+    camvid = list_images(data_root / "backgrounds/camvid")
+    assert test == [file for index, file in enumerate(camvid) if index % 10 == 0]
+    assert len(test) == 60
+    assert set(train) & set(test) == set()
+    assert len(train) == len(set(train)) > 1000
+    assert [file for file in train for place in TEST_ONLY if file.is_relative_to(data_root / place)] == []
+    assert {file for file in camvid if file in train} == set(camvid) - set(test)
+
+
+@pytest.mark.parametrize("spelt", ["backgrounds/camvid", "backgrounds/camvid/", "./backgrounds/../backgrounds/camvid"])
+def test_every_tenth_camvid_frame_is_held_out_however_the_folder_is_spelt(root, spelt):
+    config = DataConfig(root=root, folders=(spelt,), validation=spelt)
+    assert {int(file.stem) for file in training_files(config)} == set(range(21)) - {0, 10, 20}
+    assert [int(file.stem) for file in held_out_files(config)] == [0, 10, 20]
+
+
+def test_a_link_to_a_held_out_folder_does_not_let_its_test_frames_in(root):
+    (root / "mine").symlink_to(root / "backgrounds/camvid")
+    assert len(training_files(DataConfig(root=root, folders=("mine",)))) == 18
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "rain100",
+        "rain100/clean",
+        "rain100/light/",
+        "./rain100/heavy",
+        "backgrounds/../rain100/clean",
+        "sequences/camvid_val",
+        "sequences",
+        "real_rain/stills",
+        "real_rain",
+        ".",
+    ],
+)
+def test_folders_for_testing_only_and_their_parents_are_refused_by_name(root, folder):
+    with pytest.raises(ValueError, match=r"^data\.folders names '.*', but '.*' is for testing only: take it out$") as e:
+        training_files(DataConfig(root=root, folders=("backgrounds/bsds", folder)))
+    assert repr(folder) in str(e.value)
+
+
+def test_a_folder_of_which_nothing_is_held_out_validates_whole_unless_it_is_trained_on(root):
+    assert (
+        len(held_out_files(DataConfig(root=root, folders=("backgrounds/camvid",), validation="backgrounds/bsds"))) == 3
+    )
+    with pytest.raises(ValueError, match=r"data\.validation names 'backgrounds/bsds/', which is trained on"):
+        held_out_files(DataConfig(root=root, folders=("backgrounds/bsds",), validation="backgrounds/bsds/"))
+
+
+def test_a_missing_or_empty_folder_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "nowhere"):
+        with pytest.raises(FileNotFoundError, match=rf"no images in '.*{folder}': expected a folder of .*\.png"):
+            list_images(tmp_path / folder)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_an_image_that_ends_early_is_refused_by_name(tmp_path, picture, suffix):
+    whole = cv2.imencode(suffix, picture())[1].tobytes()
+    path = tmp_path / f"torn{suffix}"
+    path.write_bytes(whole)
+    assert read_rgb(path).shape == (48, 64, 3)
+    for kept in (len(whole) // 2, 0):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ValueError, match=rf"torn\{suffix} cannot be decoded as a whole image: replace it"):
+            read_rgb(path)
+
+
+def test_images_are_read_as_rgb_and_become_planes_from_0_to_1(tmp_path):
+    red = np.zeros((4, 5, 3), np.uint8)
+    red[..., 2] = 255  # OpenCV writes BGR
+    cv2.imwrite(str(tmp_path / "red.png"), red)
+    tensor = to_tensor(read_rgb(tmp_path / "red.png"))
+    assert tensor.shape == (3, 4, 5)
+    assert tensor.amax((1, 2)).tolist() == [1.0, 0.0, 0.0]
+
+
+def patches(images, seed: int = 1, start: int = 0, stop: int = 4, patch: int = 24) -> list[torch.Tensor]:
+    return list(CleanPatches(images, 3, patch, seed, start, stop))
+
+
+def test_batch_i_depends_on_the_seed_and_i_alone(picture):
+    images = [picture(seed) for seed in range(4)]
+    whole, resumed = patches(images), patches(images, start=2)
+    assert len(whole) == 4 and len(CleanPatches(images, 3, 24, 1, 1, 4)) == 3
+    assert whole[0].shape == (3, 3, 24, 24)
+    for a, b in zip(whole[2:], resumed, strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole[0], patches(images, seed=2)[0])
+    np.random.default_rng(0).random()
+    torch.rand(7)
+    assert torch.equal(patches(images)[0], whole[0])
+
+
+def test_patches_are_crops_flips_and_shrinks_of_the_images():
+    """A ramp from left to right says where a patch was cut, how it was scaled and whether it was flipped."""
+    ramp = np.repeat(np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 120, 0), 3, 2)
+    batches = torch.cat(patches([ramp], stop=60, patch=40))
+    slopes = (batches[..., 38] - batches[..., 1]).mean((1, 2)) * 255 / 37 / 2
+    assert 0.35 < (slopes < 0).float().mean() < 0.65
+    assert 0.99 < slopes.abs().min() < 1.05 and 1.5 < slopes.abs().max() < 1.7  # pixels of the image a pixel
+    assert batches.mean((1, 2, 3)).std() > 0.1
+
+
+def test_an_image_smaller_than_the_patch_is_refused(picture):
+    with pytest.raises(ValueError, match=r"an image of \(48, 64\) pixels is smaller than the patch of 64: lower data"):
+        CleanPatches([picture()], 1, 64, 0, 0, 1)
+
+
+def test_an_image_just_as_large_as_the_patch_is_used_whole(picture):
+    image = picture(width=32, height=32)
+    whole = to_tensor(image)
+    for patch in torch.cat(patches([image], patch=32)):
+        assert torch.equal(patch, whole) or torch.equal(patch, whole.flip(2))

@@ -1,0 +1,135 @@
+"""The metrics, against PSNR written anew and the figures known of the test sets."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from derain.training.evaluate import METRICS, Pair, derain_with, evaluate, luma, read_pairs, score
+from derain.training.models import Branch, Prediction, build
+
+
+def psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    difference = np.asarray(image, np.float64) - np.asarray(truth, np.float64)
+    return 20 * np.log10(255) - 10 * np.log10((difference**2).mean())
+
+
+def y_channel(rgb: np.ndarray) -> np.ndarray:
+    """MATLAB's rgb2ycbcr: 16 + (65.481 R + 128.553 G + 24.966 B) / 255."""
+    red, green, blue = (rgb[..., channel].astype(np.float64) for channel in range(3))
+    return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+
+
+@pytest.fixture
+def folders(tmp_path: Path, picture) -> tuple[Path, Path]:
+    for name in ("rainy", "clean"):
+        (tmp_path / name).mkdir()
+    for index in range(2):
+        clean = picture(index)
+        rainy = np.clip(clean.astype(int) + 30 * (np.arange(64) % 5 == 0)[None, :, None], 0, 255).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "clean" / f"{index}.png"), clean[..., ::-1])
+        cv2.imwrite(str(tmp_path / "rainy" / f"{index}.png"), rainy[..., ::-1])
+    return tmp_path / "rainy", tmp_path / "clean"
+
+
+@pytest.mark.parametrize(("folder", "rgb", "y"), [("light", 25.52, 26.90), ("heavy", 12.13, 13.55)])
+def test_the_known_figures_of_rain100_come_out(data_root, folder, rgb, y):
+    pairs = list(read_pairs(data_root / "rain100" / folder, data_root / "rain100" / "clean"))
+    assert len(pairs) == 100
+    assert np.mean([psnr(pair.rainy, pair.clean) for pair in pairs]) == pytest.approx(rgb, abs=0.01)
+    luminance = [psnr(luma(pair.rainy), luma(pair.clean)) for pair in pairs]
+    assert np.mean(luminance) == pytest.approx(y, abs=0.01)
+    scores = score(pairs[0].rainy, pairs[0].clean)
+    assert scores["psnr_rgb"] == pytest.approx(psnr(pairs[0].rainy, pairs[0].clean))
+    assert scores["psnr_y"] == pytest.approx(luminance[0])
+
+
+def test_both_psnrs_are_those_written_anew(folders):
+    for pair in read_pairs(*folders):
+        scores = score(pair.rainy, pair.clean)
+        assert scores["psnr_rgb"] == pytest.approx(psnr(pair.rainy, pair.clean))
+        assert scores["psnr_y"] == pytest.approx(psnr(y_channel(pair.rainy), y_channel(pair.clean)))
+
+
+def test_luma_spans_16_to_235():
+    ends = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
+    assert luma(ends)[0].tolist() == pytest.approx([16, 235, 81.481])
+
+
+def test_ssim_is_1_for_equal_images_and_hardly_anything_for_unrelated_ones(picture):
+    image = picture()
+    same = score(image, image)
+    assert same["ssim_rgb"] == same["ssim_y"] == 1
+    assert same["psnr_rgb"] == same["psnr_y"] == np.inf
+    noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+    assert max(score(noise, noise[::-1])[name] for name in ("ssim_rgb", "ssim_y")) < 0.05
+
+
+def test_ssim_of_flat_images_is_the_formulas_luminance_term():
+    a, b = 100, 150
+    images = [np.full((20, 20, 3), value, np.uint8) for value in (a, b)]
+    c1 = (0.01 * 255) ** 2
+    assert score(*images)["ssim_rgb"] == pytest.approx((2 * a * b + c1) / (a * a + b * b + c1), abs=1e-6)
+
+
+def test_a_perfect_deraining_scores_the_truth_and_means_are_over_images(folders):
+    pairs = list(read_pairs(*folders))
+    truth = {pair.rainy.tobytes(): pair.clean for pair in pairs}
+    half = evaluate(lambda rainy: (rainy.astype(int) + truth[rainy.tobytes()]).__floordiv__(2).astype(np.uint8), pairs)
+    assert [image["name"] for image in half["images"]] == ["0", "1"]
+    for metric in METRICS:
+        for side in ("input", "output"):
+            assert half[metric][side] == pytest.approx(np.mean([image[side][metric] for image in half["images"]]))
+    assert half["psnr_rgb"]["output"] == pytest.approx(half["psnr_rgb"]["input"] + 20 * np.log10(2), abs=0.3)
+    assert evaluate(lambda rainy: truth[rainy.tobytes()], pairs)["ssim_rgb"]["output"] == 1
+
+
+def test_unmatched_names_sizes_and_doubles_are_refused_by_name(folders, picture):
+    rainy, clean = folders
+    (rainy / "1.png").rename(rainy / "9.png")
+    with pytest.raises(ValueError, match=r"clean/1\.png has no partner of that name in .*rainy: expected one file a p"):
+        list(read_pairs(rainy, clean))
+    (rainy / "9.png").rename(rainy / "1.png")
+    cv2.imwrite(str(rainy / "1.png"), picture(1, width=60))
+    with pytest.raises(ValueError, match=r"rainy/1\.png is 60x48 and .*clean/1\.png 64x48: expected one size a pair"):
+        list(read_pairs(rainy, clean))
+    with pytest.raises(FileNotFoundError, match=r"no images in '.*nowhere'"):
+        list(read_pairs(rainy, clean / "nowhere"))
+    cv2.imwrite(str(rainy / "1.jpg"), picture(1))
+    with pytest.raises(ValueError, match=r"rainy/1\.png and 1\.jpg have one name"):
+        list(read_pairs(rainy, clean))
+
+
+class Halve(torch.nn.Module):
+    """Halves its input and refuses sizes that are no multiple of 4."""
+
+    scale = 4
+
+    def forward(self, x):
+        assert x.shape[2] % 4 == x.shape[3] % 4 == 0
+        return Prediction(x / 2, {"rain": Branch(None, x, x)}), None
+
+
+def test_images_of_any_size_are_padded_for_the_network_and_cropped_back(picture):
+    for width, height in ((64, 48), (61, 47), (17, 18)):
+        image = picture(width=width, height=height)
+        halved = derain_with(Halve())(image)
+        assert np.abs(halved.astype(float) - image / 2).max() <= 0.51
+
+
+def test_a_network_derains_a_picture_as_it_does_its_tensor(picture, lively):
+    network, image = lively(build("daiam-nano", encoder_steps=2)), picture()
+    with torch.no_grad():
+        x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+        expected = (network(x)[0].image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(derain_with(network)(image), expected)
+    assert np.abs(expected.astype(int) - image).mean() > 5
+
+
+def test_a_pair_keeps_rgb_order(folders):
+    pair = next(iter(read_pairs(*folders)))
+    assert isinstance(pair, Pair)
+    bgr = cv2.imread(str(folders[1] / "0.png"))
+    np.testing.assert_array_equal(pair.clean, bgr[..., ::-1])

@@ -1,0 +1,161 @@
+"""A whole training run, a few iterations long."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+from derain.training.config import OptimiserConfig, TrainConfig, read_config
+from derain.training.models import build
+from derain.training.models.blocks import ConvLSTM
+from derain.training.models.checkpoint import load
+from derain.training.trainer import branch_masks, initialise, learning_rate, train
+
+
+@pytest.fixture
+def images(tmp_path: Path, picture) -> Path:
+    for folder, count in (("train", 3), ("test", 2)):
+        (tmp_path / folder).mkdir()
+        for index in range(count):
+            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), picture(10 * count + index, 70, 50))
+    return tmp_path
+
+
+def config(images: Path, out: str = "run", **changes) -> TrainConfig:
+    tree = {
+        "network": {"name": "daiam-nano"},
+        "data": {"root": images, "folders": ["train"], "validation": "test", "patch": 32},
+        "optimiser": {"iterations": 6, "batch": 2, "learning_rate": 1e-3, "warm_up": 2, "ema_decay": 0.5},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "seed": 3,
+        "validate_every": 3,
+        "out": images / out,
+    }
+    for key, value in changes.items():
+        tree[key] = (tree[key] | value) if isinstance(value, dict) else value
+    return TrainConfig.model_validate(tree)
+
+
+def test_two_runs_of_one_seed_learn_the_same_weights_and_another_seed_others(images):
+    torch.manual_seed(99)
+    first = load_file(train(config(images, "a")))
+    torch.rand(3)
+    again = load_file(train(config(images, "b")))
+    other = load_file(train(config(images, "c", seed=4)))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first if key.endswith("weight"))
+
+
+def test_a_run_leaves_its_weights_and_everything_needed_to_repeat_it(images):
+    asked = config(images)
+    weights = train(asked)
+    out = images / "run"
+    assert weights == out / "weights.safetensors"
+    assert read_config(out / "config.yaml") == asked
+    assert yaml.safe_load((out / "config.yaml").read_text())["loss"]["alpha"] == 0.8  # resolved, defaults and all
+    assert json.loads((out / "environment.json").read_text())["torch"] == torch.__version__
+    split = json.loads((out / "split.json").read_text())
+    assert split == {"train": ["train/0.png", "train/1.png", "train/2.png"], "test": ["test/0.png", "test/1.png"]}
+    with (out / "metrics.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("val/psnr")]
+    assert len(rows) == 2  # after 3 and after 6 iterations
+    for row in rows:
+        assert float(row["val/gain"]) == pytest.approx(float(row["val/psnr"]) - float(row["val/psnr_input"]), abs=1e-3)
+    assert list(out.glob(".*")) == []
+
+    trained = load(str(weights))
+    assert (trained.name, trained.notes["iterations"], trained.notes["seed"]) == ("daiam-nano", "6", "3")
+    assert json.loads(trained.notes["measured"])["val/psnr"] == f"{float(rows[-1]['val/psnr']):.3f}"
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float16}
+    torch.manual_seed(0)
+    fresh = build("daiam-nano").state_dict()
+    assert any((trained.network.state_dict()[key] - value).abs().max() > 1e-3 for key, value in fresh.items())
+
+
+def test_a_run_lowers_its_loss(images):
+    """Sixty iterations are enough to take some of the rain off."""
+    run = config(
+        images,
+        optimiser={"iterations": 60, "learning_rate": 3e-3, "warm_up": 5, "ema_decay": 0.8},
+        validate_every=60,
+    )
+    train(run)
+    with (images / "run/metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    last = next(row for row in reversed(rows) if row.get("val/gain"))
+    assert float(last["val/gain"]) > 0.3
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run_in_one_line(images):
+    with pytest.raises(ValueError) as caught:
+        train(config(images, optimiser={"learning_rate": 1e30, "warm_up": 0}))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(("the loss is nan at iteration", "the loss is inf at iteration"))
+    assert message.endswith("lower optimiser.learning_rate")
+    assert not (images / "run/weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"data": {"patch": 64}}, "smaller than the patch of 64"),
+        ({"data": {"folders": ["nowhere"]}}, "no images in"),
+        ({"data": {"validation": "train"}}, "which is trained on"),
+        ({"network": {"name": "daiam-huge"}}, "unknown model 'daiam-huge'"),
+    ],
+)
+def test_a_run_that_cannot_start_says_so_in_one_line_and_leaves_no_weights(images, changes, part):
+    with pytest.raises((ValueError, FileNotFoundError), match=part) as caught:
+        train(config(images, **changes))
+    assert "\n" not in str(caught.value)
+    assert not (images / "run/weights.safetensors").exists()
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine():
+    schedule = OptimiserConfig(iterations=110, learning_rate=1e-3, final_learning_rate=1e-5, warm_up=10)
+    assert learning_rate(0, schedule) == pytest.approx(1e-4)
+    assert learning_rate(9, schedule) == learning_rate(10, schedule) == pytest.approx(1e-3)
+    assert learning_rate(60, schedule) == pytest.approx((1e-3 + 1e-5) / 2)
+    assert learning_rate(35, schedule) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.sqrt(0.5)) / 2)
+    assert learning_rate(110, schedule) == learning_rate(500, schedule) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "he"])
+def test_weights_start_as_their_scheme_says_with_gates_open(init):
+    network = build("dam-dual")
+    torch.manual_seed(0)
+    initialise(network, init)
+    decoder = network.global_decoder
+    lstms = [module for module in network.modules() if isinstance(module, ConvLSTM)]
+    open_gates = {"gaussian": (0, 1, 0, 0), "he": (1, 1, 0, 1)}[init]  # i, f, g, o
+    for lstm in lstms:
+        assert [gate.unique().tolist() for gate in lstm.gates.bias.chunk(4)] == [[value] for value in open_gates]
+    head = network.branches["rain"].encoder.head
+    assert head.bias.sigmoid().item() == pytest.approx(0.5 if init == "gaussian" else 0.1)
+    others = {head, *(lstm.gates for lstm in lstms)}
+    assert not any(m.bias.any() for m in network.modules() if isinstance(m, nn.Conv2d) and m not in others)
+    expected = {
+        decoder.conv: math.sqrt(2 / 1.04 / (131 * 9)),
+        decoder.lstm.gates: math.sqrt(2 / (128 * 9 + 256 * 9)) * math.sqrt((3 + 4) / 4),  # the candidate's is doubled
+        decoder.blocks[0].conv1: math.sqrt(2 / 1.04 / (64 * 9)),
+        decoder.blocks[0].conv2: 0.1 * math.sqrt(2 / 1.04 / (64 * 9)),
+        decoder.out: 0.1 * math.sqrt(2 / 1.04 / (64 * 9)),
+    }
+    for conv, he in expected.items():
+        std = conv.weight.std().item()
+        assert std == pytest.approx(0.01 if init == "gaussian" else he, rel=0.05)
+        assert abs(conv.weight.mean().item()) < 0.1 * std
+
+
+def test_a_lone_dam_learns_the_heavier_of_the_two_masks():
+    masks = branch_masks(torch.tensor([0.2, 0.9]), torch.tensor([0.5, 0.1]))
+    assert masks["rain"].tolist() == pytest.approx([0.5, 0.9])
+    assert masks["streak"].tolist() == pytest.approx([0.2, 0.9])
