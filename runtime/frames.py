@@ -1,5 +1,6 @@
 """A frame on its way through the pipeline, and the desk's stand-in for a camera's bytes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ class Frame:
     """One frame as the camera delivers it.
 
     `id` counts from 0 in the source's order; `captured_ns` is `time.monotonic_ns()` when the bytes were complete on the
-    host; `image` is uint8 in `FrameSpec.image_shape`.
+    host, `asked_ns` when the source was asked for them; `image` is uint8 in `FrameSpec.image_shape`. `fits` is False
+    where a live camera changed its size and this is a scaled picture to show raw, not one to derain.
     """
 
     id: int
     captured_ns: int
     image: Image
+    asked_ns: int
+    fits: bool = True
 
 
 def from_bgr(image: npt.NDArray[Any], spec: FrameSpec) -> Image:
@@ -66,6 +70,27 @@ def to_bgr(image: Image, spec: FrameSpec) -> Image:
     matrix, offset = rgb_to_yuv(spec.matrix, spec.range)
     inverse = np.linalg.inv(matrix)[::-1]
     return _to_bytes(cv2.transform(yuv, np.column_stack([inverse, -inverse @ offset])))
+
+
+def scaled(image: npt.NDArray[Any], size: tuple[int, int]) -> Image:
+    """BGR [H, W, 3] at another (width, height), by area."""
+    resized: Image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return resized
+
+
+def between(source: FrameSpec, target: FrameSpec) -> Callable[[Image], Image]:
+    """What turns a frame of `source` into one of `target`: itself, without a copy, where only the names differ."""
+    if source.model_copy(update={"tensor": target.tensor}) == target:
+        return lambda image: image
+    size = (target.width, target.height)
+
+    def convert(image: Image) -> Image:
+        bgr = to_bgr(image, source)
+        if size != (source.width, source.height):
+            bgr = scaled(bgr, size)
+        return from_bgr(bgr, target)
+
+    return convert
 
 
 def _to_bytes(values: npt.NDArray[Any]) -> Image:

@@ -1,10 +1,13 @@
-"""Latency by stage, as percentiles."""
-
-from array import array
-from collections import defaultdict
+"""Latency by stage, as percentiles, in memory that does not grow with the run."""
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+
+BITS = 9
+"""Of each duration that are kept. Buckets are at most 1/256 of their value wide, so a percentile is within 0.2 %."""
+
+LONGEST = 1 << 50  # ns, 13 days
 
 
 class Percentiles(BaseModel):
@@ -19,25 +22,61 @@ class Percentiles(BaseModel):
     max: float
 
 
-class Latency:
-    """Records nanoseconds by stage; what is not to count, such as warm-up, is not added."""
+class Histogram:
+    """Durations in ns, counted in buckets whose width grows with the value (the scheme of HdrHistogram).
+
+    A duration of more than 9 bits keeps its highest 9, so `shift * 256 + (ns >> shift)` numbers the buckets without
+    gaps. The total and the maximum are exact.
+    """
 
     def __init__(self) -> None:
-        self._stages: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+        octaves = LONGEST.bit_length() - BITS
+        self._counts: npt.NDArray[np.int64] = np.zeros((octaves + 2) << (BITS - 1), np.int64)
+        self.count = self.total = self.longest = 0
+
+    def add(self, ns: int) -> None:
+        """Count one duration, 0 to 13 days."""
+        shift = max(ns.bit_length() - BITS, 0)
+        self._counts[(shift << (BITS - 1)) + (ns >> shift)] += 1
+        self.count += 1
+        self.total += ns
+        self.longest = max(self.longest, ns)
+
+    def quantile(self, share: float) -> float:
+        """The duration in ns that `share` of all stay below, linear between neighbours as in numpy."""
+        if share >= 1:
+            return self.longest
+        rank = share * (self.count - 1)
+        below = np.cumsum(self._counts)
+        neighbours = np.searchsorted(below, (int(rank), min(int(rank) + 1, self.count - 1)), side="right")
+        low, high = (self._middle(int(bucket)) for bucket in neighbours)
+        return min(low + (high - low) * (rank - int(rank)), self.longest)
+
+    def percentiles(self) -> Percentiles:
+        """In milliseconds."""
+        p50, p90, p99, p999, longest = (self.quantile(share) / 1e6 for share in (0.5, 0.9, 0.99, 0.999, 1))
+        return Percentiles(p50=p50, p90=p90, p99=p99, p999=p999, max=longest)
+
+    @staticmethod
+    def _middle(bucket: int) -> float:
+        shift = max((bucket >> (BITS - 1)) - 1, 0)
+        return ((bucket - (shift << (BITS - 1))) << shift) + ((1 << shift) - 1) / 2
+
+
+class Latency:
+    """Durations by stage; what is not to count, such as warm-up, is not added."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Histogram] = {}
 
     def add(self, stage: str, ns: int) -> None:
-        """Record one duration."""
-        self._stages[stage].append(ns)
+        """Record one duration, ns."""
+        self._stages.setdefault(stage, Histogram()).add(ns)
 
     def total(self, stage: str) -> int:
         """The sum of a stage's durations, ns."""
-        return sum(self._stages[stage])
+        return self._stages[stage].total if stage in self._stages else 0
 
     def summary(self) -> dict[str, Percentiles]:
-        """Each recorded stage's percentiles, linear between neighbours as in numpy."""
-        return {stage: _percentiles(durations) for stage, durations in self._stages.items() if durations}
-
-
-def _percentiles(durations: "array[int]") -> Percentiles:
-    p50, p90, p99, p999, longest = np.percentile(np.asarray(durations) / 1e6, (50, 90, 99, 99.9, 100)).tolist()
-    return Percentiles(p50=p50, p90=p90, p99=p99, p999=p999, max=longest)
+        """Each recorded stage's percentiles, within 0.2 %; the maximum is exact."""
+        return {stage: histogram.percentiles() for stage, histogram in self._stages.items()}

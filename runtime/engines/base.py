@@ -22,6 +22,7 @@ class Engine(ABC):
     """One precision of a bundle, executed: open, warm up, infer, close. The public methods check, backends compute.
 
     A backend names its Python `package` and the `extra` that installs it, and fills in `_open`, `_infer` and `_close`.
+    One thread at a time uses an engine, but not the same one always: the pipeline has a thread of its own for it.
     """
 
     name: ClassVar[str]
@@ -62,7 +63,8 @@ class Engine(ABC):
     def infer(self, image: Image) -> Image:
         """One frame, uint8 C-contiguous in `input.image_shape`, to the clean one in `output.image_shape`.
 
-        The result is the caller's to keep. Raises ValueError for any other array and RuntimeError when not open.
+        The result is the caller's to keep. Raises ValueError for any other array, in or out, and RuntimeError when not
+        open.
         """
         if not self.is_open:
             raise RuntimeError(f"engine {self.name} is not open: call open() or use it in a with statement")
@@ -71,8 +73,11 @@ class Engine(ABC):
             raise ValueError(f"engine {self.name}: image is {seen}, expected {expected}: convert it with from_bgr")
         if not image.flags.c_contiguous:
             raise ValueError(f"engine {self.name}: image is not C-contiguous: pass np.ascontiguousarray(image)")
-        clean: Image = self._infer(image[np.newaxis])[0]
-        return clean
+        clean: Image = self._infer(image[np.newaxis])
+        if clean.shape != self.output.shape or clean.dtype != np.uint8:
+            seen, expected = f"{clean.dtype} {clean.shape}", f"uint8 {self.output.shape} ({self.output.pixels})"
+            raise ValueError(f"engine {self.name}: returned {seen}, the manifest says {expected}: export it again")
+        return clean.reshape(self.output.image_shape)
 
     def close(self) -> None:
         """Release what open took; closing a closed engine does nothing."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Sink"]] = {}
 
@@ -69,5 +70,5 @@ def open_sink(uri: str, spec: FrameSpec, fps: float | None = None) -> Sink:
     if not separator:
         scheme, location = ("file" if Path(uri).suffix else "frames"), uri
     if scheme not in _kinds:
-        raise ValueError(f"sink {uri}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
+        raise ValueError(f"sink {redact(uri)}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
     return _kinds[scheme](location, spec, fps)

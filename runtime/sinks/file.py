@@ -1,5 +1,8 @@
 """`file://out.mp4`: a video file, encoded by OpenCV's FFmpeg."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,6 +14,8 @@ from derain.runtime.sinks.base import Sink, register
 
 CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}
 FPS = 25.0  # for sources without a rate of their own, such as a folder of images
+
+MARGIN = 4  # frames of free space to keep: one to write, the encoder's own buffer, and the container's end
 
 
 @register("file")
@@ -45,6 +50,9 @@ class VideoFile(Sink):
             self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
             if not self._writer.isOpened():
                 raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
+        # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
+        if shutil.disk_usage(self._path.parent).free < MARGIN * image.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
         self._writer.write(to_bgr(image, self.spec))
 
     def close(self) -> None:

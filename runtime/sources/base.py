@@ -1,8 +1,10 @@
 """What every source does, and the registry of sources by URI scheme."""
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +12,8 @@ from typing import Any, Self
 import numpy.typing as npt
 
 from derain.runtime.bundle import FrameSpec
-from derain.runtime.frames import Frame, Image, from_bgr
+from derain.runtime.frames import Frame, Image, from_bgr, scaled
+from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Source"]] = {}
 
@@ -18,8 +21,9 @@ _kinds: dict[str, type["Source"]] = {}
 class Source(ABC):
     """Frames in `spec`'s pixel format, to be iterated over once; a context manager.
 
-    `fps` is None where the source has no rate of its own, `frames` where it has no known end. A kind fills in
-    `_images`, and `close` where it holds something.
+    `fps` is None where the source has no rate of its own, `frames` where it has no known end. A `live` source does not
+    wait for whoever reads it, and may fail and come back: see `reopened`. A kind fills in `_images`, and `_close` where
+    it holds something.
     """
 
     def __init__(self, location: str, spec: FrameSpec) -> None:
@@ -28,18 +32,43 @@ class Source(ABC):
         self.width, self.height = spec.width, spec.height
         self.fps: float | None = None
         self.frames: int | None = None
+        self.live = False
+        self.uri = location
+        self._fitted = False
+        self._fits = True
+        self._state = threading.Lock()
+        self._reading = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
         """Raises ValueError where there are no frames, they have another size than `spec`, or they end too early."""
-        count = 0
-        for image in self._images():
-            yield Frame(count, time.monotonic_ns(), image)
+        images, count = self._images(), 0
+        while True:
+            asked_ns = time.monotonic_ns()
+            with self._read() as open_:
+                image = next(images, None) if open_ else None
+            if image is None:
+                break
+            yield Frame(count, self._captured_ns(), image, asked_ns, self._fits)
+            self._fitted = self._fits = True
             count += 1
-        if count == 0:
+        if count == 0 and not self._closed:
             raise ValueError(f"{self.location}: holds no frames: check it, or give another --source")
 
-    def close(self) -> None:  # noqa: B027 (most kinds hold nothing)
-        """Release the device or the file."""
+    def reopened(self) -> "Source":
+        """A new source of the same URI, for a live one that was lost."""
+        again = open_source(self.uri, self.spec)
+        again._fitted = self._fitted
+        return again
+
+    def close(self) -> None:
+        """Release the device or the file; while another thread waits in a read, that thread does it after the read."""
+        with self._state:
+            if self._closed:
+                return
+            self._closed = True
+            if self._reading:
+                return
+        self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +82,33 @@ class Source(ABC):
     def _images(self) -> Iterator[Image]:
         """uint8 images in `spec.image_shape`."""
 
+    def _close(self) -> None:  # noqa: B027 (most kinds hold nothing)
+        """Release what the kind holds; called once."""
+
+    def _captured_ns(self) -> int:
+        """When the last image was complete: now, unless the kind knows better."""
+        return time.monotonic_ns()
+
+    @contextmanager
+    def _read(self) -> Iterator[bool]:
+        """Around one read; False where the source was closed before it."""
+        with self._state:
+            self._reading = not self._closed
+        try:
+            yield self._reading
+        finally:
+            with self._state:
+                closed_meanwhile = self._reading and self._closed
+                self._reading = False
+            if closed_meanwhile:
+                self._close()
+
     def _from_bgr(self, image: npt.NDArray[Any], name: str) -> Image:
+        """Convert a decoded image; where a live source changes its size in mid-stream, scale it and say so."""
+        if self.live and self._fitted and image.shape[:2] != (self.spec.height, self.spec.width):
+            self._fits = False
+            size = (self.spec.width, self.spec.height)
+            return from_bgr(scaled(image, size), self.spec)
         try:
             return from_bgr(image, self.spec)
         except ValueError as error:
@@ -71,13 +126,16 @@ def register(scheme: str) -> Callable[[type[Source]], type[Source]]:
 
 
 def open_source(uri: str, spec: FrameSpec) -> Source:
-    """Open `scheme://location`; a path without a scheme is `frames` where it is a folder, else `file`.
+    """Open `scheme://location` or `scheme:location`; a path without a scheme is `frames` for a folder, else `file`.
 
     Raises ValueError for an unknown scheme, FileNotFoundError or ValueError where the location is no such source.
     """
-    scheme, separator, location = uri.partition("://")
-    if not separator:
+    scheme, _, location = uri.partition(":")
+    if scheme not in _kinds and "://" not in uri:
         scheme, location = ("frames" if Path(uri).is_dir() else "file"), uri
     if scheme not in _kinds:
-        raise ValueError(f"source {uri}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
-    return _kinds[scheme](location, spec)
+        known = ", ".join(sorted(_kinds))
+        raise ValueError(f"source {redact(uri)}: scheme {redact(scheme)!r} is unknown, known are: {known}")
+    source = _kinds[scheme](location.removeprefix("//"), spec)
+    source.uri = uri
+    return source

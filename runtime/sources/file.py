@@ -42,6 +42,5 @@ class VideoFile(Source):
                 "copy it again, or re-encode what is left of it"
             )
 
-    def close(self) -> None:
-        """Close the file."""
+    def _close(self) -> None:
         self._video.release()

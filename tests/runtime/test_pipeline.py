@@ -31,25 +31,27 @@ def test_records_are_in_order_on_one_clock_and_the_report_is_made_of_them(bundle
     before = time.monotonic_ns()
     report = run(bundle, "test://rain?frames=20", "null://", lambda record, frame, clean: records.append(record))
     assert [record.id for record in records] == list(range(20))
-    stamps = [before]
-    for record in records:
-        stamps += [record.captured_ns, record.inference_start_ns, record.inference_end_ns, record.presented_ns]
-    stamps.append(time.monotonic_ns())
-    assert stamps == sorted(stamps)
-    assert set(report.latency_ms) == {"capture", "inference", "present", "capture_to_present"}
+    stamps = [
+        (record.asked_ns, record.captured_ns, record.inference_start_ns, record.inference_end_ns, record.presented_ns)
+        for record in records
+    ]
+    for one in (*stamps, *zip(*stamps, strict=True)):  # each frame's, then each stage's
+        one = [before, *one, time.monotonic_ns()]
+        assert one == sorted(one)
+    assert set(report.latency_ms) == {"capture", "wait", "inference", "present", "capture_to_present"}
     inference = [record.inference_end_ns - record.inference_start_ns for record in records]
     whole = [record.presented_ns - record.captured_ns for record in records]
-    assert report.latency_ms["inference"].p99 == pytest.approx(np.percentile(inference, 99) / 1e6)
-    assert report.latency_ms["capture_to_present"].p50 == pytest.approx(np.percentile(whole, 50) / 1e6)
+    assert report.latency_ms["inference"].p99 == pytest.approx(np.percentile(inference, 99) / 1e6, rel=0.002)
+    assert report.latency_ms["capture_to_present"].p50 == pytest.approx(np.percentile(whole, 50) / 1e6, rel=0.002)
     assert report.latency_ms["capture_to_present"].max == pytest.approx(max(whole) / 1e6)
     assert 0 < report.outside_engine_share < 1
 
 
-def test_time_spent_in_the_callback_is_not_the_pipelines(bundle):
+def test_the_rate_is_that_of_the_presented_frames_from_start_to_end(bundle):
     start = time.monotonic()
-    report = run(bundle, "test://rain?frames=5", "null://", lambda record, frame, clean: time.sleep(0.05))
-    assert time.monotonic() - start > 0.25
-    assert 5 / report.fps < 0.2
+    report = run(bundle, "test://rain?frames=5", "null://", lambda record, frame, clean: time.sleep(0.02))
+    elapsed = time.monotonic() - start
+    assert 0.08 < 5 / report.fps < elapsed
 
 
 def test_the_callback_gets_the_frame_and_what_the_engine_made_of_it(bundle, folder, noise):

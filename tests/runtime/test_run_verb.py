@@ -1,15 +1,25 @@
+import io
 import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
+from derain.cli import live
+from derain.cli.live import describe
 from derain.cli.run import run
 from derain.runtime.quality import psnr
+from derain.runtime.records import Status
 from derain.runtime.sources import open_source
 
-STAGES = ["capture", "capture_to_present", "inference", "present"]
+STAGES = ["capture", "capture_to_present", "inference", "present", "wait"]
 
 
 @pytest.fixture
@@ -55,6 +65,7 @@ def test_the_truth_of_the_test_pattern_is_the_clean_pattern(derain_run, tmp_path
     [
         (("--source", "nothing.mp4", "--sink", "null://"), "nothing.mp4: no such file"),
         (("--source", "test://rain", "--sink", "x.gif"), "suffix '.gif' is unknown"),
+        (("--source", "test://rain", "--sink", "null://", "--precision", "int8"), "no int8 graph, the bundle has fp32"),
         (("--source", "test://rain", "--sink", "null://", "--engine", "abacus"), "engine 'abacus' is unknown"),
         (("--source", "test://rain", "--sink", "null://", "--truth", "test://clean?frames=2"), "ends after 2 frames"),
     ],
@@ -65,3 +76,96 @@ def test_a_fault_leaves_the_verb_as_one_line_and_writes_no_report(derain_run, op
     assert part in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (tmp_path / "report.json").exists()
+
+
+def test_a_live_source_is_run_under_latest_with_a_deadline_and_a_file_under_every_without(derain_run, tmp_path):
+    report = tmp_path / "report.json"
+    for source, policy, deadline in (("test://rain?live=1&frames=5", "latest", 500), ("test://rain", "every", None)):
+        result = derain_run("--source", source, "--sink", "null://", "--json", report)
+        assert result.exit_code == 0, result.output
+        told = json.loads(report.read_text())
+        assert (told["policy"], told["deadline_ms"]) == (policy, deadline)
+
+
+def test_policy_and_deadline_are_obeyed_and_what_was_not_derained_is_told(derain_run, tmp_path):
+    report = tmp_path / "report.json"
+    options = ("--policy", "latest", "--deadline", "0.001", "--json", report)
+    result = derain_run("--source", "test://rain?frames=20", "--sink", "null://", *options)
+    assert result.exit_code == 0, result.output
+    told = json.loads(report.read_text())
+    assert (told["policy"], told["deadline_ms"]) == ("latest", 0.001)
+    assert told["deadline_misses"] >= 1
+    assert told["frames"] == told["presented"] + told["dropped"] == 20
+    assert "not derained: missed its deadline" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        (("--policy", "sometimes"), "'sometimes' is unknown, known are: latest, every"),
+        (("--precision", "fp64"), "'fp64' is unknown, known: fp32, fp16, int8, fp8"),
+        (("--deadline", "0"), "0 ms, expected more than 0"),
+    ],
+)
+def test_a_wrong_option_is_wrong_usage(derain_run, option, part):
+    result = derain_run("--source", "test://rain", "--sink", "null://", *option)
+    assert result.exit_code == 2
+    assert part in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_truth_needs_every_frame(derain_run):
+    options = ("--source", "test://rain", "--sink", "null://", "--truth", "test://clean", "--policy", "latest")
+    assert "add --policy every" in str(derain_run(*options).exception)
+
+
+def test_the_status_line_tells_the_figures_and_only_states_worth_telling():
+    status = Status(12, 1, 2, 29.97, 10.04, 20.06, 33.4, "deraining", "open")
+    line = describe(status, 100)
+    assert line == (
+        "frame 12 of 100 · 30.0 frames/s · p50 10.0 ms, p99 20.1 ms · age 33 ms · dropped 1 · passed through 2"
+    )
+    assert describe(replace(status, engine="late", source="lost (unplugged)"), None).endswith(
+        "engine late · source lost (unplugged)"
+    )
+
+
+def test_a_log_gets_a_line_now_and_then_and_a_terminal_one_that_changes(monkeypatch):
+    monkeypatch.setattr(live, "LOG_EVERY_S", 0.0)
+    status = Status(12, 1, 2, 29.97, 10.04, 20.06, 33.4, "deraining", "open")
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+        with live.live_line(console, None) as show:
+            show(status)
+            show(replace(status, frames=13))
+            time.sleep(0.2 * terminal)  # a terminal is drawn 12.5 times a second
+        text = console.file.getvalue()
+        assert ("\x1b" in text) == terminal
+        assert "frame 13" in text
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bundle, tmp_path):
+    clip, report = tmp_path / "out.mkv", tmp_path / "report.json"
+    code = "from derain.cli.main import main; main()"
+    source = "test://rain?live=1&frames=1000000&fps=60"
+    arguments = ["run", bundle.path, "--source", source, "--sink", clip, "--json", report]
+    with subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
+            process.send_signal(getattr(signal, name))
+            output, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    presented = json.loads(report.read_text())["presented"]
+    assert presented >= 1
+    assert f"{presented} of " in output.decode()
+    with open_source(str(clip), bundle.manifest.input) as frames:
+        assert len(list(frames)) == presented
+
+
+def wait_until(condition, timeout_s=30):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)

@@ -1,3 +1,6 @@
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -72,7 +75,11 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
 @pytest.mark.parametrize(
     ("uri", "kind", "part"),
     [
-        ("printer://desk", ValueError, "scheme 'printer' is unknown, known are: file, frames, null"),
+        (
+            "printer://desk",
+            ValueError,
+            "scheme 'printer' is unknown, known are: display, file, frames, mjpeg, null, shm",
+        ),
         ("file://{}/out.gif", ValueError, r"suffix '\.gif' is unknown, expected one of \.mkv, \.avi, \.mp4"),
         ("file://{}/taken.mkv", FileExistsError, r"taken\.mkv: is a folder, expected a file"),
         ("frames://{}/taken", FileExistsError, "taken: is a file, expected a folder"),
@@ -91,6 +98,19 @@ def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, 
 def test_a_video_of_odd_size_is_refused_because_opencv_would_crop_it(tmp_path, make_spec):
     with pytest.raises(ValueError, match="videos need an even size, frames are 33x16: use frames://"):
         open_sink(str(tmp_path / "out.mkv"), make_spec("clean", width=33))
+
+
+def test_a_full_disk_is_noticed_and_the_clip_of_what_was_written_is_whole(tmp_path, noise, make_spec, monkeypatch):
+    clip = tmp_path / "out.mkv"
+    with open_sink(str(clip), make_spec("clean")) as sink:
+        for image in noise[:4]:
+            sink.write(image)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            sink.write(noise[4])
+        assert caught.value.filename == str(clip)
+    with open_source(str(clip), make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise[:4])
 
 
 def test_the_null_sink_counts(noise, make_spec):

@@ -40,7 +40,9 @@ def test_files_are_turned_into_the_bytes_the_bundle_eats(pixels, folder, noise, 
 
 
 def test_an_unknown_scheme_names_the_known_ones(make_spec):
-    with pytest.raises(ValueError, match="'carrier-pigeon' is unknown, known are: file, frames, test, v4l2"):
+    with pytest.raises(
+        ValueError, match="'carrier-pigeon' is unknown, known are: file, frames, gst, rtsp, shm, test, v4l2"
+    ):
         open_source("carrier-pigeon://home", make_spec())
 
 

@@ -1,0 +1,150 @@
+"""The source's own thread, and what happens when a camera fails.
+
+A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when it
+raises (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs in a
+stalled read cannot be stopped; it is left behind, closes its source when the read returns, and its frames are ignored.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from derain.runtime.backoff import BackOff
+from derain.runtime.queues import FrameQueue
+from derain.runtime.sources import Source
+
+log = logging.getLogger(__name__)
+
+STALL_S = 2.0
+"""Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure."""
+
+PATIENCE_S = 1.0
+"""How long the end of a run waits for a read to return, before its thread is left behind."""
+
+
+class Capture:
+    """Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
+
+    `error` is what ended it early, `faults` how often a live source was lost, `state` a word or two for a status line.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        queue: FrameQueue,
+        stall_s: float = STALL_S,
+        back_off: BackOff | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.error: Exception | None = None
+        self.faults = 0
+        self.fault: str | None = None
+        self.state = "open"
+        self._source = source
+        self._queue = queue
+        self._stall_ns = round(stall_s * 1e9)
+        self._back_off = back_off or BackOff()
+        self._clock = clock
+        self._count = 0
+        self._generation = 0
+        self._heard_ns = clock()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = self._new_thread(source)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._thread.join(PATIENCE_S)
+
+    def stop(self) -> None:
+        """Deliver nothing more; the queue is closed."""
+        self._stopped.set()
+        self._queue.close()
+
+    def watch(self, now_ns: int) -> None:
+        """Leave a stalled live source behind; to be called now and then."""
+        with self._lock:
+            waits = self._source.live and self._count > 0 and self.state == "open" and not self._stopped.is_set()
+            if not waits or now_ns - self._heard_ns < self._stall_ns:
+                return
+            self._generation += 1
+            self._lose(f"no frame for {(now_ns - self._heard_ns) / 1e9:.1f} s")
+            self._thread = self._new_thread(None)
+        self._thread.start()
+
+    def _new_thread(self, source: Source | None) -> threading.Thread:
+        """One that reads `source`, or, for None, first reopens it."""
+        arguments = (source, self._generation)
+        return threading.Thread(target=self._run, args=arguments, name="derain-capture", daemon=True)
+
+    def _run(self, source: Source | None, generation: int) -> None:
+        while generation == self._generation and not self._stopped.is_set():
+            if source is None:
+                source = self._reopen(generation)
+                continue
+            try:
+                self._deliver(source, generation)
+                return
+            except Exception as error:
+                if not self._survives(error, generation):
+                    return
+            finally:
+                source.close()
+            source = None
+
+    def _deliver(self, source: Source, generation: int) -> None:
+        """Every frame of a source into the queue, and the queue's end after the last."""
+        for frame in source:
+            with self._lock:
+                if generation != self._generation:
+                    return
+                self.state, self._heard_ns = "open", self._clock()
+                numbered = frame if frame.id == self._count else replace(frame, id=self._count)
+                self._count += 1
+            if not self._queue.put(numbered):
+                return
+        if generation == self._generation:
+            self._queue.close()
+
+    def _survives(self, error: Exception, generation: int) -> bool:
+        with self._lock:
+            if generation != self._generation:
+                return False
+            if self._source.live and self._count > 0 and not self._stopped.is_set():
+                self._lose(str(error))
+                return True
+            self.error = error
+        self._queue.close()
+        return False
+
+    def _lose(self, why: str) -> None:
+        self.faults += 1
+        self.fault = why
+        self.state = f"lost ({why})"
+        log.warning("source lost: %s: reopening it", why)
+
+    def _reopen(self, generation: int) -> Source | None:
+        """One attempt, after its delay; None where it failed or is no longer wanted."""
+        self._stopped.wait(self._back_off.next_s(self._clock()))
+        if self._stopped.is_set():
+            return None
+        try:
+            source = self._source.reopened()
+        except (OSError, ValueError) as error:
+            log.info("source not back yet: %s", error)
+            return None
+        with self._lock:
+            if generation == self._generation:
+                self.state, self._heard_ns = "open", self._clock()
+        log.warning("the source is open again")
+        return source

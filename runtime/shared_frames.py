@@ -1,0 +1,157 @@
+"""Frames between two processes of one machine: a ring of slots in POSIX shared memory, `/dev/shm/NAME`.
+
+| offset | bytes | what                                                         |
+| ------ | ----- | ------------------------------------------------------------ |
+| 0      | 8     | `DERAINSH`                                                   |
+| 8      | 4     | version, 1                                                   |
+| 12     | 4     | slots                                                        |
+| 16     | 8     | width and height                                             |
+| 24     | 8     | pixel format, as in the manifest, padded with zeros          |
+| 32     | 8     | number of frames published so far                            |
+| 40     | 8     | 1 once the writer has closed                                 |
+| 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
+
+All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which all
+processes of a machine share. Frame n is in slot n modulo slots. A slot's sequence is odd while it is written and
+2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. The writer
+never waits for a reader. The order of the stores is the processor's: kept on x86; on ARM it rests on the barriers
+inside the interpreter, and has not been tried.
+
+The file is mapped directly: Python's own `multiprocessing.shared_memory` would remove it when any reader ends.
+"""
+
+import mmap
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image
+
+MAGIC, VERSION = b"DERAINSH", 1
+FIXED = struct.Struct("<8sIIII8s")
+COUNT, CLOSED, SLOTS_AT = 32, 40, 64
+WORD = struct.Struct("<Q")
+SLOTS = 4
+FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
+
+
+class SharedFrames:
+    """One end of a ring; `create` is the writer's, `attach` a reader's."""
+
+    def __init__(self, path: Path, spec: FrameSpec, memory: mmap.mmap, writer: bool) -> None:
+        self.path, self._spec, self._memory, self._writer = path, spec, memory, writer
+        self._bytes = int(np.prod(spec.image_shape))
+        self._slot = _padded(self._bytes)
+
+    @classmethod
+    def create(cls, name: str, spec: FrameSpec) -> Self:
+        """Make the ring; FileExistsError where there is one of that name."""
+        path = _path(name)
+        size = SLOTS_AT + SLOTS * _padded(int(np.prod(spec.image_shape)))
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        except FileExistsError as error:
+            raise FileExistsError(f"{path}: exists: another program writes to it, or died: `rm {path}`") from error
+        try:
+            os.ftruncate(descriptor, size)
+            memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        memory[8 : FIXED.size] = FIXED.pack(*_header(spec))[8:]
+        memory[:8] = MAGIC  # last: it makes the header valid
+        return cls(path, spec, memory, writer=True)
+
+    @classmethod
+    def attach(cls, name: str, spec: FrameSpec) -> Self:
+        """Open a ring; OSError where there is none yet, ValueError where its frames are not `spec`'s."""
+        path = _path(name)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such shared memory: start the program that writes it first")
+        with path.open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < SLOTS_AT:
+                raise OSError(f"{path}: {size} bytes, no frames yet: is its writer still starting?")
+            memory = mmap.mmap(file.fileno(), 0)
+        seen, expected = FIXED.unpack_from(memory), _header(spec)
+        if seen != expected:
+            raise ValueError(f"{path}: holds {_told(seen)}, expected {_told(expected)}: start its writer accordingly")
+        return cls(path, spec, memory, writer=False)
+
+    def publish(self, image: Image, captured_ns: int) -> None:
+        """Write a frame, uint8 in `spec.image_shape`, over the oldest."""
+        number = self.published
+        at = SLOTS_AT + number % SLOTS * self._slot
+        WORD.pack_into(self._memory, at, 2 * number + 1)
+        WORD.pack_into(self._memory, at + 8, captured_ns)
+        np.frombuffer(self._memory, np.uint8, self._bytes, at + 64)[:] = image.reshape(-1)
+        WORD.pack_into(self._memory, at, 2 * number + 2)
+        WORD.pack_into(self._memory, COUNT, number + 1)
+
+    def newest(self) -> tuple[int, int, Image] | None:
+        """Number, capture time and a copy of the newest frame; None where there is none, or it was overwritten."""
+        number = self.published - 1
+        if number < 0:
+            return None
+        at = SLOTS_AT + number % SLOTS * self._slot
+        before = self._word(at)
+        captured_ns = self._word(at + 8)
+        image = np.frombuffer(self._memory, np.uint8, self._bytes, at + 64).reshape(self._spec.image_shape).copy()
+        if before != 2 * number + 2 or self._word(at) != before:
+            return None
+        return number, captured_ns, image
+
+    @property
+    def published(self) -> int:
+        """How many frames were written so far."""
+        return self._word(COUNT)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the writer has closed."""
+        return self._word(CLOSED) != 0
+
+    def close(self) -> None:
+        """Let go; a writer marks the ring as closed and removes its name."""
+        if self._writer:
+            WORD.pack_into(self._memory, CLOSED, 1)
+            self.path.unlink(missing_ok=True)
+        self._memory.close()
+
+    def _word(self, at: int) -> int:
+        word: int = WORD.unpack_from(self._memory, at)[0]
+        return word
+
+
+def wait_for_newer(frames: SharedFrames, than: int, timeout_s: float) -> bool:
+    """Wait until more than `than` frames were published, looking twice a millisecond."""
+    end = time.monotonic() + timeout_s
+    while frames.published <= than:
+        if frames.closed or time.monotonic() >= end:
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def _path(name: str) -> Path:
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(f"shm://{name}: expected a name without slashes, such as shm://front-camera")
+    return FOLDER / name
+
+
+def _header(spec: FrameSpec) -> tuple[bytes, int, int, int, int, bytes]:
+    return MAGIC, VERSION, SLOTS, spec.width, spec.height, spec.pixels.encode().ljust(8, b"\0")
+
+
+def _told(header: tuple[bytes, int, int, int, int, bytes]) -> str:
+    magic, version, slots, width, height, pixels = header
+    words = f"version {version}, {slots} slots of {width}x{height} {pixels.rstrip(bytes(1)).decode('ascii', 'replace')}"
+    return words if magic == MAGIC else f"something else ({magic!r})"
+
+
+def _padded(size: int) -> int:
+    return 64 + -(-size // 64) * 64

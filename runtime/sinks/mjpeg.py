@@ -1,0 +1,103 @@
+"""`mjpeg://127.0.0.1:8090`: a stream any browser shows, Motion JPEG over HTTP."""
+
+import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import cv2
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image, to_bgr
+from derain.runtime.sinks.base import Sink, register
+
+log = logging.getLogger(__name__)
+HOST, PORT = "127.0.0.1", 8090
+QUALITY = 85
+BOUNDARY = "derain-frame"
+
+
+@register("mjpeg")
+class HttpStream(Sink):
+    """Serves the newest frame to every client, at `http://host:port/`; on this machine alone unless a host is given.
+
+    Frames are coded on the clients' threads, once each and only while somebody looks, so that `write` costs nothing; a
+    slow client misses frames and holds nobody up. `address` is where it listens; port 0 takes a free one.
+    """
+
+    def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
+        super().__init__(f"mjpeg://{location}", spec, fps)
+        host, _, port = location.strip("/").rpartition(":") if ":" in location else (location.strip("/"), "", "")
+        if not (port or str(PORT)).isdigit() or int(port or PORT) > 65535:
+            raise ValueError(f"{self.location}: port {port!r}, expected 0 to 65535, as in mjpeg://{HOST}:{PORT}")
+        self._newest = threading.Condition()
+        self._image: Image | None = None
+        self._number = 0
+        self._open = True
+        self._jpeg: tuple[int, bytes] = (0, b"")
+        self._coding = threading.Lock()
+        handler = type("Handler", (_Handler,), {"stream": self})
+        try:
+            self._server = ThreadingHTTPServer((host.strip("[]") or HOST, int(port or PORT)), handler)
+        except OSError as error:
+            raise OSError(f"{self.location}: cannot listen there: {error.strerror or error}: give another") from error
+        self._server.daemon_threads = True
+        self.address = f"http://{self._server.server_address[0]!s}:{self._server.server_address[1]}/"
+        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="derain-mjpeg", daemon=True).start()
+
+    def _write(self, image: Image) -> None:
+        with self._newest:
+            self._image, self._number = image, self._number + 1
+            self._newest.notify_all()
+
+    def next_jpeg(self, after: int) -> tuple[int, bytes] | None:
+        """Wait for a frame newer than number `after`: its number and its JPEG; None once the sink is closed."""
+        with self._newest:
+            self._newest.wait_for(lambda: self._number > after or not self._open)
+            if not self._open:
+                return None
+            number, image = self._number, self._image
+        assert image is not None
+        with self._coding:
+            if self._jpeg[0] < number:
+                _, coded = cv2.imencode(".jpg", to_bgr(image, self.spec), (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
+                self._jpeg = number, coded.tobytes()
+            return self._jpeg
+
+    def close(self) -> None:
+        """Let every client go and stop listening."""
+        with self._newest:
+            if not self._open:
+                return
+            self._open = False
+            self._newest.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One client."""
+
+    stream: HttpStream
+
+    def do_GET(self) -> None:
+        """Send frames until the client or the sink goes."""
+        if self.path != "/":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        number = 0
+        try:
+            while (newest := self.stream.next_jpeg(number)) is not None:
+                number, jpeg = newest
+                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            log.debug("client %s has gone", self.client_address[0])
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's name)
+        """Into the log, not onto stderr."""
+        log.debug(format, *args)

@@ -1,0 +1,27 @@
+"""`shm://name`: frames for other processes of this machine, in a ring that never waits for them."""
+
+import time
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image
+from derain.runtime.shared_frames import SharedFrames
+from derain.runtime.sinks.base import Sink, register
+
+
+@register("shm")
+class SharedMemory(Sink):
+    """Writes the ring that `--source shm://name` reads; it appears with this sink and goes with it."""
+
+    def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
+        super().__init__(f"shm://{location}", spec, fps)
+        self._frames: SharedFrames | None = SharedFrames.create(location, spec)
+
+    def _write(self, image: Image) -> None:
+        assert self._frames is not None
+        self._frames.publish(image, time.monotonic_ns())
+
+    def close(self) -> None:
+        """Tell the readers, and remove the ring."""
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.close()

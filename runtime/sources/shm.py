@@ -1,0 +1,39 @@
+"""`shm://name`: frames another process of this machine writes, such as a camera driver or `--sink shm://name`."""
+
+from collections.abc import Iterator
+
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.frames import Image
+from derain.runtime.shared_frames import SharedFrames, wait_for_newer
+from derain.runtime.sources.base import Source, register
+
+LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
+
+
+@register("shm")
+class SharedMemory(Source):
+    """The newest frame each time, captured when its writer says; one copy, out of the ring. OSError when it closes."""
+
+    def __init__(self, location: str, spec: FrameSpec) -> None:
+        super().__init__(f"shm://{location}", spec)
+        self.live = True
+        self._frames = SharedFrames.attach(location, spec)
+        self._newest_ns = 0
+
+    def _images(self) -> Iterator[Image]:
+        seen = 0
+        while not self._closed:
+            if wait_for_newer(self._frames, seen, LOOK_S):
+                newest = self._frames.newest()
+                if newest is not None:
+                    number, self._newest_ns, image = newest
+                    seen = number + 1
+                    yield image
+            elif self._frames.closed:
+                raise OSError(f"{self.location}: its writer has closed it")
+
+    def _captured_ns(self) -> int:
+        return self._newest_ns
+
+    def _close(self) -> None:
+        self._frames.close()

@@ -1,0 +1,23 @@
+"""An RTSP server with a moving test picture, run by the system's Python: rtsp_server.py PORT WIDTH HEIGHT."""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 (after the versions)
+
+Gst.init(None)
+port, width, height = sys.argv[1:]
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(
+    f"( videotestsrc is-live=true pattern=ball ! video/x-raw,width={width},height={height},framerate=30/1 "
+    "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96 )"
+)
+factory.set_shared(True)
+server = GstRtspServer.RTSPServer(service=port)
+server.get_mount_points().add_factory("/test", factory)
+server.attach(None)
+print("ready", flush=True)  # noqa: T201
+GLib.MainLoop().run()

@@ -1,0 +1,148 @@
+import itertools
+import re
+import time
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from derain.cli.bench import bench as verb
+from derain.runtime.bench import BenchReport, CameraClock, bench, compare
+from derain.runtime.machine import machine
+from derain.runtime.page import page
+from derain.runtime.testing import Fault, ScriptedEngine
+
+
+@pytest.fixture
+def report(bundle, noise):
+    with ScriptedEngine(bundle) as engine:
+        return bench(engine, noise, fps=100, seconds=0.5, warm_up_s=0.2)
+
+
+@pytest.fixture
+def derain_bench():
+    app = Typer()
+    app.command()(verb)
+    return lambda *options: CliRunner().invoke(app, [str(option) for option in options])
+
+
+def with_samples(report, samples):
+    return report.model_copy(update={"samples_ms": {"inference": list(samples)}})
+
+
+def test_the_clock_is_an_open_loop_and_a_frame_is_as_old_as_its_due_time(noise, make_spec):
+    source = CameraClock(noise, make_spec(), fps=100, count=12)
+    frames = iter(source)
+    captured = [next(frames).captured_ns]
+    time.sleep(0.2)  # a reader that comes too late
+    captured += [frame.captured_ns for frame in frames]
+    assert len(captured) == 12
+    assert {later - earlier for earlier, later in itertools.pairwise(captured)} == {10**7}
+
+
+def test_the_pictures_are_shown_in_turn_without_a_copy(noise, make_spec):
+    images = [frame.image for frame in CameraClock(noise[:3], make_spec(), fps=1e4, count=7)]
+    assert [next(i for i, one in enumerate(noise) if one is image) for image in images] == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_only_what_comes_after_the_warm_up_counts(report):
+    assert report.frames == 50
+    assert report.presented + report.dropped == 50
+    assert min(report.at_s) >= 0
+    assert max(report.at_s) < 0.5
+    assert {len(samples) for samples in report.samples_ms.values()} == {len(report.at_s)}
+    assert report.latency_ms["inference"].p50 == pytest.approx(np.median(report.samples_ms["inference"]), rel=0.01)
+
+
+def test_a_slow_engine_shows_as_drops_and_age_and_not_as_a_slower_camera(bundle, noise):
+    slow = dict.fromkeys(range(1000), Fault.SLOW)
+    with ScriptedEngine(bundle, slow, slow_s=0.05) as engine:
+        report = bench(engine, noise, fps=100, seconds=1, warm_up_s=0.1)
+    assert report.frames == 100
+    assert report.dropped > 50
+    assert report.latency_ms["capture_to_present"].p50 > 50
+    assert report.jitter_ms.p50 > 20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size", "part"),
+    [
+        (0.05, 16, r"0\.05 s at 10 frames/s hold no frame: give it longer with --seconds"),
+        (1.0, 15, r"image is uint8 \(15, 32, 3\), expected uint8 \(16, 32, 3\)"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_run(seconds, size, part, bundle, noise):
+    with ScriptedEngine(bundle) as engine, pytest.raises(ValueError, match=part):
+        bench(engine, [image[:size] for image in noise], fps=10, seconds=seconds)
+
+
+def test_the_state_of_the_machine_is_recorded():
+    here = machine()
+    assert here.cpu
+    assert here.cores >= 1
+    assert here.load >= 0
+
+
+def test_the_page_stands_alone_and_has_a_plot_a_stage_and_one_over_time(report):
+    html = page(report.model_copy(update={"model": "<nano>"}))
+    tree = ElementTree.fromstring(html.partition("\n")[2].replace('<meta charset="utf-8">', ""))
+    assert tree.find("head/title").text.startswith("<nano>, 32x16 bgr8")
+    assert len(tree.findall("body/svg")) == 5
+    assert len(tree.findall("body/svg/circle")) == len(report.at_s)
+    assert not re.search(r"https?://|src=|@import", html)
+
+
+def test_reports_survive_json(report):
+    assert BenchReport.model_validate_json(report.model_dump_json()) == report
+
+
+def test_the_same_distribution_is_no_difference_and_a_faster_one_is_faster(report):
+    rng = np.random.default_rng(0)
+    a, same, faster = (with_samples(report, rng.normal(mean, 1, 2000)) for mean in (20, 20, 18))
+    assert compare(a, same).verdict == "no difference found"
+    verdict = compare(a, faster)
+    assert verdict.verdict == f"B is {abs(verdict.change):.1%} faster"
+    assert verdict.change == pytest.approx(-0.1, abs=0.01)
+    assert verdict.low < verdict.change < verdict.high < 0
+    assert 0.95 < verdict.confidence < 1
+    assert "slower" in compare(faster, a).verdict
+
+
+def test_noise_that_neighbours_share_does_not_pass_for_a_difference(report):
+    """Slow drifts of the machine: a bootstrap over single frames would be sure of a difference between these."""
+    wrong = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        a, b = (with_samples(report, 20 + rng.normal(0, 1, 40).repeat(50)) for _ in range(2))
+        wrong += compare(a, b).verdict != "no difference found"
+    assert wrong <= 3
+
+
+def test_the_verb_measures_and_compares(bundle, derain_bench, tmp_path):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        options = ("--fps", 50, "--seconds", 0.4, "--warm-up", 0.1, "--json", path, "--html", tmp_path / "a.html")
+        result = derain_bench(bundle.path, *options)
+        assert result.exit_code == 0, result.output
+        assert "of 20 frames" in result.output
+        assert "jitter" in result.output
+    assert "<svg" in (tmp_path / "a.html").read_text()
+    result = derain_bench("--compare", *paths)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("95 % interval") == 2
+
+
+def test_reports_that_cannot_be_compared_are_refused(report, derain_bench, tmp_path):
+    a, b, c = (tmp_path / name for name in ("a.json", "b.json", "c.json"))
+    a.write_text(report.model_dump_json())
+    b.write_text(report.model_copy(update={"camera_fps": 30.0}).model_dump_json())
+    c.write_text('{"fps": 3}')
+    assert "camera_fps is 100.0 and 30.0, expected the same" in str(derain_bench("--compare", a, b).exception)
+    assert "c.json: no report of a bench" in str(derain_bench("--compare", a, c).exception)
+
+
+@pytest.mark.parametrize("options", [(), ("bundle", "--compare", "a", "b"), ("bundle", "--precision", "fp64")])
+def test_a_wrong_choice_of_arguments_is_wrong_usage(derain_bench, options):
+    assert derain_bench(*options).exit_code == 2

@@ -1,0 +1,88 @@
+import threading
+
+import numpy as np
+
+from derain.runtime.capture import Capture
+from derain.runtime.queues import FrameQueue, Policy
+from derain.runtime.sources import Source
+
+
+class Camera(Source):
+    """Gives `images`, and hangs at a None until `go_on` is set; `reopened` gives `successor`."""
+
+    def __init__(self, spec, images, successor=None):
+        super().__init__("camera", spec)
+        self.live, self.images, self.successor = True, images, successor
+        self.hangs, self.go_on, self.released = threading.Event(), threading.Event(), threading.Event()
+
+    def _images(self):
+        for image in self.images:
+            if image is None:
+                self.hangs.set()
+                assert self.go_on.wait(20)
+            else:
+                yield image
+
+    def reopened(self):
+        return self.successor
+
+    def _close(self):
+        self.released.set()
+
+
+def grey(level, spec):
+    return np.full(spec.image_shape, level, np.uint8)
+
+
+def taken(queue, count):
+    """The first pixels of the next `count` frames."""
+    levels = []
+    for _ in range(100_000):
+        if (frame := queue.take()) is not None:
+            levels.append((frame.id, int(frame.image.flat[0])))
+            if len(levels) == count:
+                return levels
+        threading.Event().wait(0.001)
+    raise AssertionError(f"only {levels} came")
+
+
+def test_what_a_stalled_reader_delivers_after_all_is_ignored_and_its_source_released(make_spec):
+    spec = make_spec()
+    back = Camera(spec, [grey(2, spec), grey(3, spec), None])
+    camera = Camera(spec, [grey(1, spec), None, grey(99, spec)], back)
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue) as capture:
+        assert taken(queue, 1) == [(0, 1)]
+        assert camera.hangs.wait(20)
+        capture.watch(capture._heard_ns + 10**12)
+        assert "no frame for 1000.0 s" in capture.state
+        assert taken(queue, 2) == [(1, 2), (2, 3)]
+        assert back.hangs.wait(20)
+        assert capture.state == "open"
+        camera.go_on.set()
+        assert camera.released.wait(20)
+        assert queue.take() is None
+        assert (capture.faults, capture.error) == (1, None)
+        back.go_on.set()
+
+
+def test_a_source_closed_during_a_read_is_released_by_the_reader_when_the_read_returns(make_spec):
+    spec = make_spec()
+    camera = Camera(spec, [None])
+    reader = threading.Thread(target=lambda: list(camera))
+    reader.start()
+    assert camera.hangs.wait(20)
+    camera.close()
+    assert not camera.released.is_set()
+    camera.go_on.set()
+    reader.join(20)
+    assert camera.released.is_set()
+
+
+def test_a_camera_that_never_delivered_is_not_called_stalled(make_spec):
+    camera = Camera(make_spec(), [None])
+    with Capture(camera, FrameQueue(Policy.LATEST)) as capture:
+        assert camera.hangs.wait(20)
+        capture.watch(10**18)
+        assert capture.faults == 0
+        camera.go_on.set()

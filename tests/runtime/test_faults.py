@@ -1,0 +1,230 @@
+"""Every fault end to end, on real threads: no crash, no frozen picture, the raw frame in time, the counters right.
+
+The machine may be busy, so times are asserted with SLACK_MS, which is still far below what the fault itself takes.
+"""
+
+import errno
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from derain.runtime import engines, pipeline
+from derain.runtime.guard import State
+from derain.runtime.queues import Policy
+from derain.runtime.records import Outcome, Why
+from derain.runtime.sinks import Sink
+from derain.runtime.sources import open_source
+from derain.runtime.testing import Fault, ScriptedEngine
+
+DEADLINE_MS = 60
+SLACK_MS = 150
+
+
+class MemorySink(Sink):
+    """Keeps what it is shown; `fails` says for which writes it raises ENOSPC."""
+
+    def __init__(self, spec, fails=()):
+        super().__init__("memory", spec, None)
+        self.images, self._fails, self._writes = [], set(fails), 0
+
+    def _write(self, image):
+        self._writes += 1
+        if self._writes - 1 in self._fails:
+            raise OSError(errno.ENOSPC, "No space left on device", "memory")
+        self.images.append(image)
+
+
+class Run:
+    """A finished run with everything it left."""
+
+    def __init__(self, bundle, source, engine=None, fails=(), deadline_ms=DEADLINE_MS, **options):
+        manifest = bundle.manifest
+        self.presented, self.raw, self.dropped = [], [], []
+        self.sink = MemorySink(manifest.output, fails)
+        self.engine = engine or ScriptedEngine(bundle)
+
+        def on_frame(record, frame, image):
+            self.presented.append(record)
+            self.raw.append(image is frame.image)
+
+        with open_source(source, manifest.input) as frames, self.engine:
+            self.report = pipeline.run(
+                self.engine, frames, self.sink, on_frame,
+                on_drop=self.dropped.append, deadline_ms=deadline_ms, **options,
+            )  # fmt: skip
+        self.ages_ms = [(record.presented_ns - record.captured_ns) / 1e6 for record in self.presented]
+
+    def check(self):
+        """What must hold whatever the fault."""
+        report, ids = self.report, [record.id for record in self.presented]
+        assert ids == sorted(set(ids))
+        assert sorted(ids + [record.id for record in self.dropped]) == list(range(report.frames))
+        assert self.raw == [record.outcome is Outcome.PASSED_THROUGH for record in self.presented]
+        assert report.presented == len(self.presented) == len(self.sink.images)
+        assert report.passed_through == sum(self.raw)
+        assert report.dropped == len(self.dropped)
+        assert report.deadline_misses == sum(record.why is Why.DEADLINE for record in self.presented)
+        assert sum(report.why.values()) == report.passed_through + report.dropped
+        return self
+
+    def reasons(self):
+        return {record.id: record.why for record in self.presented if record.why}
+
+
+def camera(frames=60, fps=60, **faults):
+    return "&".join([f"test://rain?live=1&frames={frames}&fps={fps}", *(f"{k}={v}" for k, v in faults.items())])
+
+
+def test_without_a_fault_every_frame_of_a_camera_is_derained_in_time(bundle):
+    run = Run(bundle, camera(), deadline_ms=1000).check()
+    assert run.report.policy == Policy.LATEST
+    assert run.report.passed_through == 0
+    assert run.report.engine_state == State.DERAINING
+
+
+@pytest.mark.parametrize("fault", [Fault.RAISE, Fault.OUT_OF_MEMORY, Fault.BLACK, Fault.FROZEN, Fault.WRONG_SHAPE])
+def test_a_fault_of_the_engine_shows_that_frame_raw_and_derained_ones_after_the_reopening(fault, bundle):
+    run = Run(bundle, camera(), ScriptedEngine(bundle, {10: fault}), deadline_ms=None).check()
+    assert [why for why in run.reasons().values() if why is Why.FAULT] == [Why.FAULT]
+    assert set(run.reasons().values()) == {Why.FAULT, Why.AWAY}
+    assert (run.report.engine_faults, run.report.engine_reopened, run.engine.openings) == (1, 1, 2)
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert max(run.ages_ms) < SLACK_MS
+
+
+def test_a_slow_engine_is_not_waited_for_and_its_late_results_are_thrown_away(bundle):
+    slow_s = 0.4
+    engine = ScriptedEngine(bundle, {20: Fault.SLOW}, slow_s=slow_s)
+    run = Run(bundle, camera(frames=90), engine).check()
+    assert {Why.DEADLINE, Why.LATE} <= set(run.reasons().values())
+    assert run.report.engine_faults == 0
+    assert max(run.ages_ms) < DEADLINE_MS + SLACK_MS < slow_s * 1e3
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert run.report.latency_ms["inference"].max >= slow_s * 1e3
+    gaps = [b.presented_ns - a.presented_ns for a, b in itertools.pairwise(run.presented)]
+    assert max(gaps) / 1e6 < DEADLINE_MS + SLACK_MS  # the picture never froze
+
+
+def test_an_engine_file_that_is_away_is_asked_for_again_until_it_is_back(bundle):
+    engine = ScriptedEngine(bundle, {10: Fault.RAISE}, refusals=2)
+    run = Run(bundle, camera(frames=90), engine, deadline_ms=None).check()
+    assert (run.report.engine_faults, run.report.engine_reopened) == (3, 1)
+    assert "FileNotFoundError" in run.report.engine_fault
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert max(run.ages_ms) < SLACK_MS
+
+
+def test_a_deleted_graph_leaves_raw_frames_not_a_crash(bundle, monkeypatch):
+    engine = engines.create("onnxruntime", bundle, threads=1)
+    infer, calls = engine._infer, []
+
+    def fail_once(tensor):
+        calls.append(None)
+        if len(calls) == 5:
+            (bundle.path / "graph.fp32.onnx").unlink()
+            raise RuntimeError("device lost")
+        return infer(tensor)
+
+    monkeypatch.setattr(engine, "_infer", fail_once)
+    run = Run(bundle, camera(frames=40), engine, deadline_ms=None).check()
+    assert run.report.engine_state in (State.BACKING_OFF, State.REOPENING)
+    assert run.report.engine_reopened == 0
+    assert "graph.fp32.onnx" in run.report.engine_fault
+    assert run.presented[-1].why is Why.AWAY
+
+
+def test_an_engine_that_fails_for_ever_is_given_up_and_every_frame_still_comes_out(bundle):
+    engine = ScriptedEngine(bundle, dict.fromkeys(range(1000), Fault.RAISE))
+    run = Run(bundle, "test://rain?live=1&fps=40&frames=180", engine, deadline_ms=None).check()
+    assert run.report.engine_state == State.RAW
+    assert (run.report.engine_faults, run.report.engine_reopened) == (6, 5)
+    assert run.report.passed_through == run.report.presented
+    assert run.presented[-1].why is Why.GIVEN_UP
+
+
+def test_an_unplugged_camera_is_opened_again_and_the_numbering_goes_on(bundle):
+    run = Run(bundle, camera(unplug=20, outage=0.3), deadline_ms=None).check()
+    assert run.report.source_faults == 1
+    assert "unplugged" in run.report.source_fault
+    assert run.report.frames == 59  # the one at which it was unplugged never came
+    assert run.presented[-1].outcome is Outcome.DERAINED
+
+
+def test_a_stalled_camera_is_left_behind_and_opened_again(bundle):
+    threads = threading.active_count()
+    states = []
+    source = camera(frames=90, stall=20, outage=0.8)
+    run = Run(bundle, source, deadline_ms=None, stall_s=0.2, on_status=lambda status: states.append(status.source))
+    run.check()
+    assert run.report.source_faults >= 1
+    assert "no frame for 0." in run.report.source_fault
+    assert any("no frame for" in state for state in states)
+    assert states[-1] == "open"
+    assert run.report.frames >= 60
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert threading.active_count() <= threads + 1  # the one that hangs, at most
+
+
+def test_a_camera_that_changes_its_size_is_shown_raw_until_it_changes_back(bundle):
+    run = Run(bundle, camera(resize=20, outage=0.3), deadline_ms=None).check()
+    assert run.report.frames == 60
+    assert set(run.reasons().values()) == {Why.UNFIT}
+    assert 20 in run.reasons()
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert run.report.source_faults == 0
+
+
+def test_a_camera_whose_size_never_fitted_is_refused(make_bundle):
+    with pytest.raises(ValueError, match="frames are 64x48, the bundle expects 32x16"):
+        Run(make_bundle(), camera() + "&width=64&height=48")
+
+
+def test_a_full_disk_loses_frames_under_latest_and_the_stream_goes_on_when_there_is_room(bundle):
+    run = Run(bundle, camera(), fails=range(10, 15), deadline_ms=None).check()
+    assert run.report.why[Why.SINK] == 5
+    assert run.presented[-1].outcome is Outcome.DERAINED
+
+
+def test_a_full_disk_ends_a_run_that_may_lose_nothing(bundle):
+    with pytest.raises(OSError, match="No space left on device"):
+        Run(bundle, "test://rain?frames=20", fails=[5])
+
+
+def test_a_step_of_the_wall_clock_changes_nothing(bundle, monkeypatch):
+    steps = itertools.cycle([10**9, -(10**9)])
+    monkeypatch.setattr(time, "time", lambda: next(steps))
+    monkeypatch.setattr(time, "time_ns", lambda: next(steps) * 10**9)
+    run = Run(bundle, camera(frames=30), deadline_ms=1000).check()
+    assert (run.report.passed_through, run.report.source_faults, run.report.engine_faults) == (0, 0, 0)
+    assert max(run.ages_ms) < 1000
+
+
+def test_a_raw_frame_is_turned_into_the_pixels_of_the_output(make_bundle, make_spec, noise):
+    bundle = make_bundle()
+    output = make_spec("clean", pixels="rgb8")
+    manifest = bundle.manifest.model_copy(update={"output": output})
+    bundle.manifest = manifest
+    engine = ScriptedEngine(bundle, dict.fromkeys(range(100), Fault.RAISE))
+    with open_source("test://rain?frames=3", manifest.input) as source, engine:
+        sink = MemorySink(output)
+        report = pipeline.run(engine, source, sink)
+    with open_source("test://rain?frames=3", manifest.input) as source:
+        expected = [frame.image[..., ::-1] for frame in source]
+    assert report.passed_through == 3
+    np.testing.assert_array_equal(sink.images, expected)
+
+
+def test_a_stop_ends_an_endless_camera_and_keeps_what_was_presented(bundle):
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    run = Run(bundle, camera(frames=10**6), stop=stop, deadline_ms=None).check()
+    assert 1 <= run.report.presented < 1000
+
+
+def test_a_stop_ends_a_file_too(bundle):
+    stop = threading.Event()
+    stop.set()
+    assert Run(bundle, "test://rain?frames=100000", stop=stop, deadline_ms=None).check().report.frames < 100

@@ -1,0 +1,208 @@
+"""Network cameras and streams, and that no credential leaves by a message."""
+
+import http.client
+import logging
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from derain.cli.run import run
+from derain.runtime.redact import redact
+from derain.runtime.sinks import open_sink
+from derain.runtime.sources import open_source
+
+SECRET = "hunter2"
+URI = f"rtsp://admin:{SECRET}@camera.local:554/stream?channel=1&password={SECRET}"
+
+
+class FakeCapture:
+    """What OpenCV would open: gives `images`, then nothing more."""
+
+    def __init__(self, images, is_open=True):
+        self.images, self.is_open = list(images), is_open
+
+    def isOpened(self):  # noqa: N802
+        return self.is_open
+
+    def get(self, _):
+        return 25.0
+
+    def read(self):
+        return (True, self.images.pop(0)) if self.images else (False, None)
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """Makes OpenCV open fakes, and keeps what it was asked for."""
+    asked = []
+
+    def fake(images, is_open=True):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *args: asked.append(args) or FakeCapture(images, is_open))
+        return asked
+
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        (URI, "rtsp://***@camera.local:554/stream?channel=1&password=***"),
+        ("rtsp://a:p@ss@host/x", "rtsp://***@host/x"),
+        ("gst:rtspsrc location=rtsp://a:b@h/x user-id=me user-pw='my word' ! appsink",
+         "gst:rtspsrc location=rtsp://***@h/x user-id=*** user-pw=*** ! appsink"),
+        ("http://host/?access_token=abc", "http://host/?access_token=***"),
+        ("file:///home/me/clip.mp4", "file:///home/me/clip.mp4"),
+        ("test://rain?width=32", "test://rain?width=32"),
+    ],
+)  # fmt: skip
+def test_a_uri_is_shown_without_its_credentials(uri, shown):
+    assert redact(uri) == shown
+
+
+def test_a_network_camera_delivers_frames_until_the_stream_breaks_off(captures, noise, make_spec):
+    asked = captures(noise)
+    seen = []
+    with open_source(URI, make_spec()) as source, pytest.raises(OSError, match="the stream broke off") as caught:
+        for frame in source:
+            seen.append(frame.image)  # noqa: PERF401
+    np.testing.assert_array_equal(seen, noise)
+    assert source.live
+    assert source.fps == 25
+    assert asked[0][0] == URI  # OpenCV gets the credentials, nobody else does
+    assert SECRET not in str(caught.value) + source.location
+
+
+def test_a_camera_that_does_not_answer_is_told_without_its_password(captures, make_spec):
+    captures([], is_open=False)
+    with pytest.raises(OSError, match=r"rtsp://\*\*\*@camera\.local:554/.*: no stream: check address, credentials"):
+        open_source(URI, make_spec())
+
+
+def test_a_real_connection_that_is_refused_is_an_error_and_not_a_wait(make_spec):
+    start = time.monotonic()
+    with pytest.raises(OSError, match="no stream"):
+        open_source(f"rtsp://admin:{SECRET}@127.0.0.1:1/", make_spec())
+    assert time.monotonic() - start < 20
+
+
+def test_no_password_reaches_a_log_or_an_error_whatever_is_wrong(captures, bundle, noise, caplog, make_spec):
+    app = Typer()
+    app.command()(run)
+    caplog.set_level(logging.DEBUG)
+    captures([image[:8] for image in noise])
+    outputs = []
+    for source, sink in (
+        (URI, "null://"),
+        (URI.replace("rtsp", "smoke"), "null://"),
+        ("test://rain", URI),
+        ("test://rain", URI.replace("rtsp:", "https:")),
+    ):
+        result = CliRunner().invoke(app, [str(bundle.path), "--source", source, "--sink", sink])
+        assert result.exit_code == 1
+        outputs += [result.output, str(result.exception)]
+    assert SECRET not in "\n".join([*outputs, caplog.text])
+
+
+def test_a_lost_stream_is_logged_without_its_password(captures, bundle, noise, caplog):
+    from derain.runtime import pipeline
+    from derain.runtime.testing import ScriptedEngine
+
+    captures(noise)
+    stop = threading.Event()
+
+    def until_reopened(status):
+        if status.frames > len(noise):
+            stop.set()
+
+    with open_source(URI, bundle.manifest.input) as source, ScriptedEngine(bundle) as engine:
+        sink = open_sink("null://", bundle.manifest.output)
+        report = pipeline.run(engine, source, sink, on_status=until_reopened, stop=stop)
+    assert report.source_faults >= 1
+    assert "the stream broke off" in caplog.text
+    assert SECRET not in caplog.text + report.model_dump_json()
+
+
+def test_a_pipeline_gets_an_appsink_that_holds_the_newest_frame(captures, noise, make_spec, monkeypatch):
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend == cv2.CAP_GSTREAMER)
+    asked = captures(noise)
+    with open_source("gst:videotestsrc ! queue", make_spec()) as source:
+        np.testing.assert_array_equal(next(iter(source)).image, noise[0])
+    open_source("gst:videotestsrc ! appsink name=mine", make_spec())
+    assert asked[0][0].startswith("videotestsrc ! queue ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true")
+    assert asked[1][0] == "videotestsrc ! appsink name=mine"
+
+
+def test_without_gstreamer_a_pipeline_is_refused_in_one_line(make_spec, monkeypatch):
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: False)
+    with pytest.raises(OSError, match=r"gst:videotestsrc: this OpenCV has no GStreamer") as caught:
+        open_source("gst:videotestsrc", make_spec())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_where_there_can_be_none_is_refused_in_one_line(make_spec, monkeypatch):
+    def headless(*_):
+        raise cv2.error("The function is not implemented. Rebuild the library")
+
+    monkeypatch.setattr(cv2, "namedWindow", headless)
+    with pytest.raises(OSError, match=r"no windows: pip install opencv-python .* --sink mjpeg://") as caught:
+        open_sink("display://", make_spec("clean"))
+    assert "\n" not in str(caught.value)
+
+
+def read_jpeg(response):
+    """The next part of a Motion JPEG stream."""
+    assert response.readline().strip() == b"--derain-frame"
+    headers = http.client.parse_headers(response)
+    body = response.read(int(headers["Content-Length"]))
+    response.readline()
+    return cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_a_browser_gets_the_frames_and_is_let_go_at_the_end(smooth, make_spec):
+    with open_sink("mjpeg://:0", make_spec("clean")) as sink:
+        assert sink.address.startswith("http://127.0.0.1:")
+        connection = http.client.HTTPConnection(sink.address.removeprefix("http://").strip("/"), timeout=10)
+        sink.write(smooth)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert response.getheader("Content-Type") == "multipart/x-mixed-replace; boundary=derain-frame"
+        first = read_jpeg(response)
+        sink.write(255 - smooth)
+        second = read_jpeg(response)
+    assert response.read() == b""
+    connection.close()
+    assert np.abs(first.astype(int) - smooth).mean() < 4
+    assert np.abs(second.astype(int) - (255 - smooth)).mean() < 4
+
+
+def test_a_frame_is_coded_once_for_all_clients_and_not_at_all_for_none(smooth, make_spec, monkeypatch):
+    coded = []
+    encode = cv2.imencode
+    monkeypatch.setattr(cv2, "imencode", lambda *args: coded.append(None) or encode(*args))
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
+        for _ in range(5):
+            sink.write(smooth)
+        assert coded == []
+        assert sink.next_jpeg(0) == sink.next_jpeg(0)
+        assert len(coded) == 1
+
+
+def test_another_path_is_not_found_and_a_taken_port_is_told(make_spec):
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
+        place = sink.address.removeprefix("http://").strip("/")
+        connection = http.client.HTTPConnection(place, timeout=10)
+        connection.request("GET", "/etc/passwd")
+        assert connection.getresponse().status == 404
+        connection.close()
+        with pytest.raises(OSError, match=f"mjpeg://{place}: cannot listen there: Address already in use"):
+            open_sink(f"mjpeg://{place}", make_spec("clean"))
+    with pytest.raises(ValueError, match="port 'http', expected 0 to 65535"):
+        open_sink("mjpeg://127.0.0.1:http", make_spec("clean"))
