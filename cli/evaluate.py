@@ -1,61 +1,141 @@
-"""`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images."""
+"""`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images, and pictures to look at."""
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from derain.training.evaluate import Image
+    from derain.training.panels import Tile
+
+SHOWN = 6
+"""Images in a panel, spread over all there are."""
+
+Look = Callable[["Image"], tuple["Image", list["Tile"]]]
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Weights (a file or a shipped name) or a bundle.")],
-    pairs: Annotated[tuple[Path, Path], typer.Option(help="The folder of rainy images and the folder of clean ones.")],
+    pairs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="The folder (or clip) of rainy images and the one of clean ones."),
+    ] = None,
+    group: Annotated[
+        bool, typer.Option("--group", help="Every sub-folder of the rainy folder is a group, scored apart.")
+    ] = False,
+    frames: Annotated[
+        Path | None, typer.Option(help="A folder of rainy images without truth: nothing is scored, see --panel.")
+    ] = None,
+    panel: Annotated[
+        Path | None, typer.Option(help="Draw rainy, output, truth and attention maps of a few images into this PNG.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="What runs a bundle.")] = "onnxruntime",
     json: Annotated[Path | None, typer.Option(help="Write the scores of every image to this file.")] = None,
 ) -> None:
-    """Score the rainy input and the derained output against the truth, in RGB and on the Y channel."""
-    from contextlib import ExitStack
+    """Score the rainy input and the derained output against the truth, in RGB and on the Y channel.
+
+    Pairs that `derain synthesize` made are told apart by their strength of rain.
+    """
     from json import dumps
 
-    import numpy as np
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
     from derain.cli.memory import keep_freed_memory
-    from derain.runtime import engines
     from derain.runtime.atomic import write_bytes
-    from derain.runtime.bundle import Bundle
-    from derain.runtime.frames import from_bgr, to_bgr
     from derain.training import evaluate as scoring
-    from derain.training.models.checkpoint import load
 
+    if (pairs is None) == (frames is None):
+        raise typer.BadParameter("expected --pairs RAINY CLEAN, or --frames FOLDER for images without truth")
+    if frames is not None and (panel is None or json is not None or group):
+        raise typer.BadParameter(
+            "--frames has no truth to score against: give it --panel FILE.png, and no other option"
+        )
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:
-        derain: Callable[[scoring.Image], scoring.Image]
-        if Path(model).is_dir():
-            bundle = Bundle.load(Path(model))
-            runner = stack.enter_context(engines.create(engine, bundle))
-            spec_in, spec_out = bundle.manifest.input, bundle.manifest.output
-
-            def derain(image: scoring.Image) -> scoring.Image:
-                camera = from_bgr(np.ascontiguousarray(image[..., ::-1]), spec_in)
-                return np.ascontiguousarray(to_bgr(runner.infer(camera), spec_out)[..., ::-1])
-
-        else:
-            derain = scoring.derain_with(load(model).network)
-        found = list(scoring.read_pairs(*pairs))
-        scores = scoring.evaluate(derain, track(found, "evaluating", console=console, transient=True))
+        look = _opened(model, engine, stack)
+        if frames is not None:
+            _draw(look, _unpaired(frames), panel)
+            return
+        found = list((scoring.read_groups if group else scoring.read_pairs)(*pairs))  # type: ignore[misc]
+        todo = track(found, "evaluating", console=console, transient=True)
+        scores = scoring.evaluate(lambda image: look(image)[0], todo)
+        if panel is not None:
+            _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in found], panel)
     if json is not None:
         write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
-    table = Table(f"mean of {len(found)}", "input", "output", "gain", box=None)
-    for metric in scoring.METRICS:
-        before, after = scores[metric]["input"], scores[metric]["output"]
+    for name, means in ({"": scores} | scores.get("groups", {})).items():
+        console.print(_table(f"{name + ': ' if name else ''}mean of {means.get('count', len(found))}", means))
+
+
+def _opened(model: str, engine: str, stack: ExitStack) -> Look:
+    """What derains one image; a bundle has no attention maps to show."""
+    import numpy as np
+
+    from derain.training import evaluate as scoring
+
+    if not Path(model).is_dir():
+        from derain.training.models.checkpoint import load
+
+        return scoring.look_with(load(model).network)
+    from derain.runtime import engines
+    from derain.runtime.bundle import Bundle
+    from derain.runtime.frames import from_bgr, to_bgr
+
+    bundle = Bundle.load(Path(model))
+    runner = stack.enter_context(engines.create(engine, bundle))
+    spec_in, spec_out = bundle.manifest.input, bundle.manifest.output
+
+    def look(image: "Image") -> tuple["Image", list["Tile"]]:
+        camera = from_bgr(np.ascontiguousarray(image[..., ::-1]), spec_in)
+        return np.ascontiguousarray(to_bgr(runner.infer(camera), spec_out)[..., ::-1]), []
+
+    return look
+
+
+def _unpaired(folder: Path) -> list[tuple[str, "Image", None]]:
+    from derain.training.data import list_images, read_rgb
+
+    files = list_images(folder)
+    return [(file.stem, read_rgb(file), None) for file in files[:: max(1, -(-len(files) // SHOWN))]]
+
+
+def _draw(look: Look, images: list[tuple[str, "Image", Any]], file: Path | None) -> None:
+    """A row for each of a few images, spread over all of them."""
+    import cv2
+
+    from derain.runtime.atomic import write_bytes
+    from derain.training.data import to_tensor
+    from derain.training.panels import Tile, panel
+
+    assert file is not None
+    rows = []
+    for name, rainy, clean in images[:: max(1, -(-len(images) // SHOWN))]:
+        output, maps = look(rainy)
+        truth = [] if clean is None else [Tile("truth", to_tensor(clean))]
+        rows.append([Tile(f"{name}: rainy", to_tensor(rainy)), Tile("output", to_tensor(output)), *truth, *maps])
+    drawn, data = cv2.imencode(".png", panel(rows)[..., ::-1])
+    if not drawn:
+        raise ValueError(f"{file}: a panel of {len(rows)} rows cannot be encoded as PNG: evaluate smaller images")
+    write_bytes(file, data.tobytes())
+
+
+def _table(title: str, means: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    from derain.training.evaluate import METRICS
+
+    table = Table(title, "input", "output", "gain", box=None)
+    for metric in METRICS:
+        before, after = means[metric]["input"], means[metric]["output"]
         digits = 2 if metric.startswith("psnr") else 4
         table.add_row(metric, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
-    console.print(table)
+    return table
 
 
 def _plain(value: Any) -> Any:

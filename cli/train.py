@@ -1,4 +1,4 @@
-"""`derain train`: a training run from a YAML configuration."""
+"""`derain train`: a training run from a YAML configuration, to be resumed after whatever ended it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,22 +11,42 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: --set optimiser.batch=8 (repeatable).")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder behind its last checkpoint.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so many minutes with a checkpoint, to be resumed.")
+    ] = None,
 ) -> None:
-    """Train a network on rendered rain; OUT gets its weights, its configuration and its measurements."""
+    """Train a network on rendered rain or real pairs; OUT gets its weights, its configuration and its measurements.
+
+    Several GPUs: torchrun --nproc-per-node 4 --no-python derain train CONFIG --set machine.devices=4
+    """
     import logging
+    import warnings
 
     from rich.console import Console
 
     from derain.cli.data import data_root
+    from derain.training.checkpoints import iterations_done
     from derain.training.config import read_config
     from derain.training.trainer import train as run
 
+    console = Console(markup=False)
     logging.getLogger("derain").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
     overrides = list(set_ or [])
     root = data_root()
     if root is not None and not any(override.startswith("data.root=") for override in overrides):
         overrides.append(f"data.root={root}")
-    weights = run(read_config(config, overrides))
-    Console(markup=False).print(
-        f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`", highlight=False, soft_wrap=True
-    )
+    if resume is not None:
+        overrides.append(f"out={resume}")
+    settings = read_config(config, overrides)
+    weights = run(settings, resume is not None, minutes, progress=console.is_terminal)
+    done, wanted = iterations_done(weights.with_name("checkpoint.safetensors")), settings.optimiser.iterations
+    if done < wanted:
+        told = f"iteration {done} of {wanted}: go on with `derain train {config} --resume {settings.out}`"
+    else:
+        told = f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`"
+    console.print(told, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from derain.training.data import DataConfig
+from derain.training.distillation import DistillConfig
 from derain.training.losses import LossConfig
 from derain.training.rain import RainConfig
 
@@ -29,6 +30,7 @@ class OptimiserConfig(_Strict):
 
     iterations: int = Field(gt=0)
     batch: int = Field(16, gt=0)
+    """Patches an iteration, all processes together."""
     learning_rate: float = Field(1e-4, gt=0)
     final_learning_rate: float = Field(1e-6, gt=0)
     warm_up: int = Field(200, ge=0)
@@ -45,6 +47,13 @@ class MachineConfig(_Strict):
     compile: bool = False
     threads: int = Field(0, ge=0)
     """CPU threads PyTorch may use; 0 leaves it to PyTorch."""
+    workers: int = Field(0, ge=0)
+    """Processes that cut patches beside the one that trains."""
+    devices: int | Literal["auto"] = 1
+    """Devices on each machine. With torchrun: its --nproc-per-node."""
+    nodes: int = Field(1, gt=0)
+    """Machines. With torchrun: its --nnodes."""
+    strategy: Literal["auto", "ddp"] = "auto"
 
 
 class TrainConfig(_Strict):
@@ -54,10 +63,17 @@ class TrainConfig(_Strict):
     data: DataConfig = DataConfig()
     rain: RainConfig = RainConfig()
     loss: LossConfig = LossConfig()
+    distill: DistillConfig | None = None
     optimiser: OptimiserConfig
     machine: MachineConfig = MachineConfig()
     seed: int = Field(1, ge=0, lt=2**32)
     validate_every: int = Field(1000, gt=0)
+    checkpoint_every: int = Field(500, gt=0)
+    """Iterations between checkpoints: what a killed run may lose."""
+    log_every: int = Field(50, gt=0)
+    """Iterations between rows of metrics.csv."""
+    tensorboard: bool = False
+    """Also write scalars and, at every validation, panels for TensorBoard into OUT/tensorboard."""
     out: Path
 
 

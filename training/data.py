@@ -1,7 +1,7 @@
-"""Clean frames to render rain over: which folders, which of their files are held out, and batches of random patches."""
+"""Pictures to train on: which folders, which of their files are held out, and how a file becomes a tensor."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 HELD_OUT_EVERY = {"backgrounds/camvid": 10}
 """Folders of which every n-th file in sorted order (indices 0, n, 2n, …) is for testing only."""
@@ -20,14 +19,32 @@ TEST_ONLY = ("rain100", "sequences/camvid_val", "sequences/solid_white_right.mp4
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
+class PairsConfig(BaseModel):
+    """One set of rainy and clean pairs: its layout (see `readers`), where it lies below `data.root`, which split.
+
+    `kind` says which mask |rainy − clean| is of, for the layouts that do not say it themselves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layout: Literal["qian", "rain100", "rainds", "spa", "folders", "clips"]
+    path: Path
+    split: Literal["train", "test", "test_b"] = "train"
+    kind: Literal["streaks", "drops"] = "streaks"
+
+
 class DataConfig(BaseModel):
-    """Folders of clean frames under `root`, and the patch cut from them."""
+    """Folders of clean frames under `root`, or real pairs in their place, and the patch cut from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path = Path("../shared/data")
     folders: tuple[str, ...] = ("backgrounds/bsds", "backgrounds/camvid", "backgrounds/road", "sequences/kitti_0926")
     validation: str = "backgrounds/camvid"
+    pairs: tuple[PairsConfig, ...] = ()
+    """Sets of real pairs to train on instead of rain rendered over `folders`."""
+    validation_pairs: PairsConfig | None = None
+    """A set of real pairs to validate on instead of rain rendered over `validation`."""
     patch: int = Field(112, ge=16)
 
 
@@ -51,13 +68,18 @@ def training_files(config: DataConfig) -> list[Path]:
     """
     files: list[Path] = []
     for folder in config.folders:
-        whole = _resolved(config, folder)
-        for test in TEST_ONLY:
-            if whole.is_relative_to(_resolved(config, test)) or _resolved(config, test).is_relative_to(whole):
-                raise ValueError(f"data.folders names {folder!r}, but {test!r} is for testing only: take it out")
+        refuse_test_only(config, folder, "data.folders")
         every = _held_out_every(config, folder)
         files += [f for i, f in enumerate(list_images(config.root / folder)) if every is None or i % every]
     return files
+
+
+def refuse_test_only(config: DataConfig, folder: str, key: str) -> None:
+    """Raise ValueError if a path to train on is, holds or lies in one of `TEST_ONLY`, however it is spelt."""
+    whole = _resolved(config, folder)
+    for test in TEST_ONLY:
+        if whole.is_relative_to(_resolved(config, test)) or _resolved(config, test).is_relative_to(whole):
+            raise ValueError(f"{key} names {folder!r}, but {test!r} is for testing only: take it out")
 
 
 def held_out_files(config: DataConfig) -> list[Path]:
@@ -101,42 +123,3 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """RGB uint8 [H, W, 3] as float [3, H, W] in 0…1."""
     return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
-
-
-class CleanPatches(IterableDataset[Tensor]):
-    """Batches [batch, 3, patch, patch] in 0…1 for iterations start … stop − 1.
-
-    Batch i depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen. A patch is a
-    random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
-    """
-
-    def __init__(
-        self, images: list[NDArray[np.uint8]], batch: int, patch: int, seed: int, start: int, stop: int
-    ) -> None:
-        too_small = [image.shape[:2] for image in images if min(image.shape[:2]) < patch]
-        if too_small:
-            raise ValueError(
-                f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch"
-            )
-        self.images, self.batch, self.patch, self.seed, self.start, self.stop = images, batch, patch, seed, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for iteration in range(self.start, self.stop):
-            random = np.random.default_rng((self.seed, iteration))
-            yield torch.stack([to_tensor(self._patch(random)) for _ in range(self.batch)])
-
-    def _patch(self, random: np.random.Generator) -> NDArray[np.uint8]:
-        image = self.images[random.integers(len(self.images))]
-        height, width = image.shape[:2]
-        scale = max(random.uniform(0.6, 1.0), self.patch / min(height, width))
-        side = min(round(self.patch / scale), height, width)
-        top, left = random.integers(height - side + 1), random.integers(width - side + 1)
-        crop = image[top : top + side, left : left + side]
-        if random.random() < 0.5:
-            crop = crop[:, ::-1]
-        if side != self.patch:
-            return np.asarray(cv2.resize(crop, (self.patch, self.patch), interpolation=cv2.INTER_AREA), np.uint8)
-        return np.ascontiguousarray(crop)

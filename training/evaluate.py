@@ -1,8 +1,6 @@
 """PSNR and SSIM over pairs of images, in RGB and on the Y channel, as the deraining papers report them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,47 +10,25 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 from torch.nn import functional as F
 
-from derain.training.data import list_images, read_rgb, to_tensor
+from derain.training.data import to_tensor
 from derain.training.models import size_multiple
+from derain.training.panels import Tile, attention_tiles
+from derain.training.readers import Image, Pair, read_groups, read_pairs
 
-Image = NDArray[np.uint8]
+__all__ = [
+    "METRICS",
+    "Image",
+    "Pair",
+    "derain_with",
+    "evaluate",
+    "look_with",
+    "luma",
+    "read_groups",
+    "read_pairs",
+    "score",
+]
+
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A rainy image and its truth, RGB uint8 [H, W, 3] of one size."""
-
-    name: str
-    rainy: Image
-    clean: Image
-
-
-def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:
-    """The pairs of two folders, matched by file name without its suffix, in sorted order.
-
-    Raises:
-        FileNotFoundError: a folder that is missing or empty.
-        ValueError: the first file without a partner, or the first pair of two sizes.
-    """
-    left, right = _by_stem(rainy), _by_stem(clean)
-    for stem in sorted(left.keys() ^ right.keys()):
-        here, there = (left[stem], clean) if stem in left else (right[stem], rainy)
-        raise ValueError(f"{here} has no partner of that name in {there}: expected one file a pair in each folder")
-    for stem in sorted(left):
-        pair = Pair(stem, read_rgb(left[stem]), read_rgb(right[stem]))
-        if pair.rainy.shape != pair.clean.shape:
-            sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pair.rainy, pair.clean)]
-            raise ValueError(f"{left[stem]} is {sizes[0]} and {right[stem]} {sizes[1]}: expected one size a pair")
-        yield pair
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in list_images(folder):
-        if files.setdefault(file.stem, file) is not file:
-            raise ValueError(f"{file} and {files[file.stem].name} have one name: expected one file a pair; remove one")
-    return files
 
 
 def luma(image: Image) -> NDArray[np.float64]:
@@ -77,29 +53,49 @@ def score(image: Image, truth: Image) -> dict[str, float]:
 def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[str, Any]:
     """Score the rainy and the derained image of every pair.
 
-    Returns {metric: {"input": mean, "output": mean}} for each of `METRICS` and "images", a list with every pair's name
-    and scores.
+    Returns {metric: {"input": mean, "output": mean}} for each of `METRICS`; "images", a list with every pair's name,
+    group and scores; and "groups", the means and the "count" of each group, where the pairs have any.
     """
     images = [
-        {"name": pair.name, "input": score(pair.rainy, pair.clean), "output": score(derain(pair.rainy), pair.clean)}
+        {
+            "name": pair.name,
+            "group": pair.group,
+            "input": score(pair.rainy, pair.clean),
+            "output": score(derain(pair.rainy), pair.clean),
+        }
         for pair in pairs
     ]
-    means = {
-        metric: {side: float(np.mean([image[side][metric] for image in images])) for side in ("input", "output")}  # type: ignore[index]
+    groups = {
+        group: {**_means(members), "count": len(members)}
+        for group in dict.fromkeys(image["group"] for image in images)
+        if group and (members := [image for image in images if image["group"] == group])
+    }
+    return {**_means(images), "images": images, **({"groups": groups} if groups else {})}
+
+
+def _means(images: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    return {
+        metric: {side: float(np.mean([image[side][metric] for image in images])) for side in ("input", "output")}
         for metric in METRICS
     }
-    return {**means, "images": images}
 
 
 def derain_with(network: nn.Module) -> Callable[[Image], Image]:
     """A function that derains one RGB uint8 image of any size with a network, padding it to the network's multiple."""
+    return lambda image: look_with(network)(image)[0]
+
+
+def look_with(network: nn.Module) -> Callable[[Image], tuple[Image, list[Tile]]]:
+    """As `derain_with`, with the attention maps beside the derained image."""
     multiple = size_multiple(network)
 
-    def derain(image: Image) -> Image:
+    def look(image: Image) -> tuple[Image, list[Tile]]:
         height, width = image.shape[:2]
         x = F.pad(to_tensor(image)[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
         with torch.inference_mode():
-            clean = network(x)[0].image[0, :, :height, :width]
-        return (clean.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
+            prediction = network(x)[0]
+        clean = prediction.image[0, :, :height, :width]
+        maps = [Tile(tile.caption, tile.image[:, :height, :width]) for tile in attention_tiles(prediction)]
+        return (clean.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy(), maps
 
-    return derain
+    return look

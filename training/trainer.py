@@ -1,32 +1,34 @@
 """One training run, read from top to bottom: data, rain, network, losses, schedule, validation, weights."""
 
-import json
-import logging
+import contextlib
 import math
-import platform
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from derain.training.callbacks import Checkpoints, Panels, SaveWeights, Stopped
+from derain.training.checkpoints import SafetensorsCheckpointIO
 from derain.training.config import OptimiserConfig, TrainConfig
-from derain.training.data import CleanPatches, held_out_files, read_rgb, to_tensor, training_files
+from derain.training.distillation import Teacher
+from derain.training.logs import CsvLog, tensorboard
 from derain.training.losses import derain_loss, psnr
+from derain.training.material import find_material
 from derain.training.models import build, size_multiple
 from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ResBlock
-from derain.training.models.checkpoint import save_weights
 from derain.training.models.compact import CompactEncoder
 from derain.training.models.dam import Decoder, Encoder
-from derain.training.rain import render
-
-log = logging.getLogger(__name__)
+from derain.training.patches import ResumableLoader, own_share
+from derain.training.rain import RainyBatch, render
+from derain.training.rain.scene import item_seeds, soft_mask
+from derain.training.records import begin_or_resume
 
 RAIN_COVER = 0.1
 """The share of a frame that rain covers, about; where attention starts."""
@@ -37,8 +39,8 @@ VALIDATION_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 def initialise(model: nn.Module, init: str) -> None:
     """Weights before training.
 
-    "gaussian": the paper's N(0, 0.01²). "he": He et al. 2015 for the leaky slope, Glorot's for LSTM gates and 1×1
-    gates; the second convolution of a residual block and the last one to an image start small, so that a block starts
+    "gaussian": the paper's N(0, 0.01²). "he": He et al. 2015 for the leaky slope, Glorot's for LSTM gates;
+    the second convolution of a residual block and the last one to an image start small, so that a block starts
     near its skip and a residual network near the rainy image. Attention heads start at the share of a frame that rain
     covers: starting at a half, the way down saturates the LSTM before them, and the map stays dead. LSTM gates start
     open, their biases at 1, and the candidate's weights doubled, so that one step from zeros lets the signal through.
@@ -83,6 +85,12 @@ def branch_masks(streak: Tensor, drop: Tensor) -> dict[str, Tensor]:
     return {"streak": streak, "drop": drop, "rain": torch.maximum(streak, drop)}
 
 
+def paired(images: Sequence[Tensor]) -> RainyBatch:
+    """Real pairs as rendered rain comes: rainy, drops only, clean [B, 3, H, W], and the masks of their differences."""
+    rainy, drops_only, clean = images
+    return RainyBatch(rainy, drops_only, clean, soft_mask(rainy, drops_only), soft_mask(drops_only, clean))
+
+
 class Deraining(lightning.LightningModule):
     """Renders rain over each batch of clean patches on its own device and learns to take it off."""
 
@@ -93,16 +101,19 @@ class Deraining(lightning.LightningModule):
         initialise(self.network, config.network.init)
         if config.machine.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward_network: Callable[..., Any] = (
-            torch.compile(self.network) if config.machine.compile else self.network
-        )
+        if config.machine.compile:
+            self.network.compile()
+        self.teacher = None if config.distill is None else Teacher(config.distill, self.network, config.data.patch)
 
-    def training_step(self, clean: Tensor, iteration: int) -> Tensor:
-        """One iteration; rain depends on (seed, global step) alone."""
-        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.global_step)
-        rain = render(clean, generator, self.config.rain)
-        prediction, _ = self.forward_network(rain.rainy)
+    def training_step(self, batch: Tensor | Sequence[Tensor], iteration: int) -> Tensor:
+        """One iteration on clean patches, or on pairs (rainy, drops only, clean)."""
+        rain = self._rendered(batch) if isinstance(batch, Tensor) else paired(batch)
+        clean = rain.clean
+        prediction, _ = self.network(rain.rainy)
         terms = derain_loss(prediction, clean, branch_masks(rain.mask_streak, rain.mask_drop), self.config.loss)
+        if self.teacher is not None:
+            terms |= self.teacher.terms(prediction, rain.rainy)
+            terms["loss"] = terms["loss"] + terms["distill"]
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=True)
         self.log("train/psnr", psnr(prediction.image.detach().float(), clean).mean(), on_step=True, prog_bar=True)
         if not torch.isfinite(terms["loss"]):
@@ -111,19 +122,50 @@ class Deraining(lightning.LightningModule):
             )
         return terms["loss"]
 
-    def validation_step(self, clean: Tensor, index: int) -> None:
-        """PSNR before and after on one held-out frame; frame i has the i-th strength in turn, and rain seeded by i."""
-        strength = VALIDATION_STRENGTHS[index % len(VALIDATION_STRENGTHS)]
-        multiple = size_multiple(self.network)
-        height, width = (size - size % multiple for size in clean.shape[-2:])
-        clean = clean[..., :height, :width]
-        generator = torch.Generator(self.device).manual_seed(index)
-        rain = render(clean, generator, self.config.rain.model_copy(update={"kinds": "both", "strength": strength}))
-        prediction, _ = self.forward_network(rain.rainy)
+    def _rendered(self, clean: Tensor) -> RainyBatch:
+        """The rain of a batch depends on (seed, global step) alone; each process draws its share."""
+        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.global_step)
+        seeds = item_seeds(generator, self.config.optimiser.batch, self.device)
+        own = own_share(self.config.optimiser.batch, self.trainer.global_rank, self.trainer.world_size)
+        return render(clean, seeds[own], self.config.rain)
+
+    def validation_step(self, batch: tuple[int, Any], _: int) -> dict[str, Any]:
+        """PSNR before and after on one held-out frame; frame i has the i-th strength in turn, and rain seeded by i.
+
+        Its rain and prediction go to the panels.
+        """
+        index, frame = batch
+        if isinstance(frame, Tensor):
+            strength = VALIDATION_STRENGTHS[index % len(VALIDATION_STRENGTHS)]
+            wanted = self.config.rain.model_copy(update={"kinds": "both", "strength": strength})
+            rain = render(self._fitting(frame), torch.Generator(self.device).manual_seed(index), wanted)
+        else:
+            rain = paired([self._fitting(image) for image in frame])
+        clean = rain.clean
+        prediction, _ = self.network(rain.rainy)
         before, after = psnr(rain.rainy, clean).mean(), psnr(prediction.image.float(), clean).mean()
-        self.log_dict(
-            {"val/psnr_input": before, "val/psnr": after, "val/gain": after - before}, batch_size=1, prog_bar=True
-        )
+        self.tally += torch.stack([before, after, torch.ones_like(after)])
+        return {"rain": rain, "prediction": prediction}
+
+    def _fitting(self, image: Tensor) -> Tensor:
+        """An image [3, H, W] as a batch, cut to the multiple that the network takes."""
+        multiple = size_multiple(self.network)
+        height, width = (size - size % multiple for size in image.shape[-2:])
+        return image[None, :, :height, :width]
+
+    def on_validation_epoch_start(self) -> None:
+        """Nothing measured yet: sums of both PSNRs and the number of frames."""
+        self.tally = torch.zeros(3, device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """The means over all processes' frames."""
+        before, after, frames = self.trainer.strategy.reduce(self.tally, reduce_op="sum")
+        measured = {
+            "val/psnr_input": before / frames,
+            "val/psnr": after / frames,
+            "val/gain": (after - before) / frames,
+        }
+        self.log_dict(measured, prog_bar=True, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         """Adam, its learning rate set every iteration."""
@@ -133,81 +175,65 @@ class Deraining(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class SaveWeights(lightning.Callback):
-    """Writes OUT/weights.safetensors (the moving average, fp16) after every validation."""
+def train(config: TrainConfig, resume: bool = False, minutes: float | None = None, progress: bool = False) -> Path:
+    """Train and return the weights file, which is there from the first validation on.
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
-        self.path, self.config = path, config
+    OUT gets config.yaml (resolved), environment.json, split.json (every training and held-out file), metrics.csv,
+    weights.safetensors and checkpoint.safetensors.
 
-    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """The EMA callback has swapped its average in while validation runs, so this saves what was validated."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        measured = {
-            name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items() if name[:4] == "val/"
-        }
-        network = self.config.network
-        save_weights(
-            self.path,
-            module.network,  # type: ignore[arg-type]
-            network.name,
-            network.options,
-            torch.float16,
-            iterations=str(trainer.global_step),
-            seed=str(self.config.seed),
-            measured=json.dumps(measured),
-        )
-        log.info("iteration %d: %s", trainer.global_step, measured)
-
-
-def train(config: TrainConfig) -> Path:
-    """Train and return the weights file.
-
-    OUT gets config.yaml (resolved), environment.json, split.json (every training and held-out file), metrics.csv and
-    weights.safetensors.
+    Args:
+        config: the run.
+        resume: go on with the run in OUT behind its last checkpoint; it ends in the weights it would have had.
+        minutes: leave after so long with a checkpoint, to be resumed; None: train to the end.
+        progress: show a bar.
 
     Raises:
-        FileNotFoundError, ValueError: data that is missing or broken, or a loss that is no longer finite.
+        FileNotFoundError, ValueError: data that is missing or broken, another configuration than the run to resume
+            has, or a loss that is no longer finite.
+        OSError: a file that cannot be written; the last checkpoint is kept.
     """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     torch.set_num_threads(config.machine.threads or torch.get_num_threads())
     lightning.seed_everything(config.seed, verbose=False)
-    train_files, test_files = training_files(config.data), held_out_files(config.data)
-    config.out.mkdir(parents=True, exist_ok=True)
-    _write(config.out / "config.yaml", yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False))
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
-    _write(config.out / "environment.json", json.dumps(versions, indent=2))
-    root = config.data.root
-    split = {
-        name: [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
-        for name, files in (("train", train_files), ("test", test_files))
-    }
-    _write(config.out / "split.json", json.dumps(split, indent=1))
-
-    images = [read_rgb(file) for file in train_files]
-    validation = [to_tensor(read_rgb(file)) for file in test_files]
+    material = find_material(config.data)
+    checkpoint, weights = config.out / "checkpoint.safetensors", config.out / "weights.safetensors"
     optimiser = config.optimiser
-    patches = CleanPatches(images, optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations)
-    weights = config.out / "weights.safetensors"
+    done = begin_or_resume(config, material.names(), checkpoint, resume)
+    if done >= optimiser.iterations:
+        return weights
+
+    loggers: list[Logger] = [CsvLog(config.out / "metrics.csv", keep=done)]
+    if config.tensorboard:
+        loggers.append(tensorboard(config.out, done))
     module = Deraining(config)
     trainer = lightning.Trainer(
         accelerator=config.machine.accelerator,
+        devices=config.machine.devices,
+        num_nodes=config.machine.nodes,
+        strategy=config.machine.strategy,
         precision=config.machine.precision,
         max_steps=optimiser.iterations,
         gradient_clip_val=optimiser.gradient_clip,
         val_check_interval=min(config.validate_every, optimiser.iterations),
         num_sanity_val_steps=0,
-        log_every_n_steps=50,
-        logger=CSVLogger(config.out, name=None, version=""),
-        callbacks=[EMAWeightAveraging(decay=optimiser.ema_decay), SaveWeights(weights, config)],
+        log_every_n_steps=config.log_every,
+        logger=loggers,
+        callbacks=[
+            EMAWeightAveraging(decay=optimiser.ema_decay),
+            SaveWeights(weights, config),
+            *([Panels()] if config.tensorboard else []),
+            Checkpoints(checkpoint, config.checkpoint_every, optimiser.iterations, deadline),
+        ],
+        plugins=[SafetensorsCheckpointIO()],
+        use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=progress,
     )
-    held_out: DataLoader[Tensor] = DataLoader(validation, batch_size=1)  # type: ignore[arg-type]
-    trainer.fit(module, DataLoader(patches, batch_size=None), held_out)
+    rank, world = trainer.global_rank, trainer.world_size
+    patches = material.patches(config, rank, world)
+    loader = ResumableLoader(patches, config.machine.workers, lambda: trainer.global_step)
+    held_out: DataLoader[Any] = DataLoader(material.frames(rank, world), batch_size=None)  # type: ignore[arg-type]
+    with contextlib.suppress(Stopped):
+        trainer.fit(module, loader, held_out, ckpt_path=checkpoint if done else None, weights_only=False)
     return weights
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

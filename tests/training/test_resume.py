@@ -1,0 +1,281 @@
+"""A run survives anything: whatever ends it, it resumes to the bits of a run that nothing ended."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from derain.training import trainer
+from derain.training.checkpoints import iterations_done, load_checkpoint, pack, save_checkpoint, unpack
+from derain.training.config import TrainConfig
+from derain.training.trainer import train
+
+ITERATIONS = 8
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, picture) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    for folder, count in (("train", 3), ("test", 1)):
+        (root / folder).mkdir()
+        for index in range(count):
+            cv2.imwrite(str(root / folder / f"{index}.png"), picture(10 * count + index, 48, 36))
+    return root
+
+
+def tree(images: Path, out: Path, **changes) -> dict:
+    return {
+        "network": {"name": "daiam-nano"},
+        "data": {"root": str(images), "folders": ["train"], "validation": "test", "patch": 32},
+        "optimiser": {"iterations": ITERATIONS, "batch": 2, "learning_rate": 1e-3, "warm_up": 2, "ema_decay": 0.5},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "seed": 3,
+        "validate_every": 3,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "out": str(out),
+        **changes,
+    }
+
+
+def config(*args, **changes) -> TrainConfig:
+    return TrainConfig.model_validate(tree(*args, **changes))
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory) -> Path:
+    """The folder of a run that nothing ended."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(config(images, out))
+    return out
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    for name in ("metrics.csv", "split.json"):
+        assert (out / name).read_text() == (whole / name).read_text(), name
+    assert_same(load_file(out / "weights.safetensors"), load_file(whole / "weights.safetensors"))
+    ours, theirs = (load_checkpoint(folder / "checkpoint.safetensors") for folder in (out, whole))
+    for part in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers"):
+        assert_same(ours[part], theirs[part])
+    assert list(out.glob(".*")) == []
+
+
+def assert_same(a, b) -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b) and a.stride() == b.stride()
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for left, right in zip(a, b, strict=True):
+            assert_same(left, right)
+    else:
+        assert a == b
+
+
+DIE = """
+import os, signal, sys
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+DIE_IN_THE_SECOND_CHECKPOINTS_WRITE = """
+from derain.training import atomic
+fsync, checkpoints = os.fsync, 0
+
+def half_written(fd):
+    global checkpoints
+    name = os.readlink(f"/proc/self/fd/{fd}")
+    checkpoints += "checkpoint" in name
+    if checkpoints == 2:
+        os.ftruncate(fd, os.fstat(fd).st_size // 2)
+        die()
+    fsync(fd)
+
+atomic.os.fsync = half_written
+"""
+
+DIE_BETWEEN_TWO_CHECKPOINTS = """
+from derain.training.trainer import Deraining
+step = Deraining.training_step
+
+def deadly(self, batch, iteration):
+    if self.global_step == 7:
+        die()
+    return step(self, batch, iteration)
+
+Deraining.training_step = deadly
+"""
+
+
+def killed(how: str, *arguments: str) -> None:
+    code = f"{DIE}{how}\nfrom derain.cli.main import main\nsys.argv = {['derain', 'train', *arguments]!r}\nmain()"
+    environment = {key: value for key, value in os.environ.items() if key != "DERAIN_DATA"}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert answer.returncode == -9, answer.stderr
+
+
+def test_a_run_killed_twice_ends_in_the_bits_of_one_never_killed(images, whole, tmp_path):
+    """First half-way through the write of its second checkpoint, then, resumed, between two checkpoints."""
+    path, out = tmp_path / "run.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(tree(images, out)))
+    killed(DIE_IN_THE_SECOND_CHECKPOINTS_WRITE, str(path))
+    assert iterations_done(out / "checkpoint.safetensors") == 2
+    assert (out / ".checkpoint.safetensors.partial").stat().st_size > 0
+    killed(DIE_BETWEEN_TWO_CHECKPOINTS, str(path), "--resume", str(out))
+    assert iterations_done(out / "checkpoint.safetensors") == 6
+    assert (out / "metrics.csv").read_text() != (whole / "metrics.csv").read_text()
+    train(config(images, out), resume=True)
+    assert_same_run(out, whole)
+
+
+def test_slices_of_one_iteration_each_end_in_the_bits_of_one_run(images, whole, tmp_path):
+    done = []
+    for _ in range(ITERATIONS):
+        train(config(images, tmp_path / "run"), resume=bool(done), minutes=1e-9)
+        done.append(iterations_done(tmp_path / "run/checkpoint.safetensors"))
+    assert done == list(range(1, ITERATIONS + 1))
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_complete_run_that_is_resumed_is_left_as_it_is(images, whole):
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in whole.iterdir()}
+    assert train(config(images, whole), resume=True) == whole / "weights.safetensors"
+    assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in whole.iterdir()} == before
+
+
+def test_a_run_that_died_before_its_first_checkpoint_resumes_at_its_beginning(images, whole, tmp_path):
+    (tmp_path / "run").mkdir()
+    train(config(images, tmp_path / "run"), resume=True)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_last_checkpoint(images, whole, tmp_path):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=1e-9)
+    good = (out / "checkpoint.safetensors").read_bytes()
+    (out / ".checkpoint.safetensors.partial").symlink_to("/dev/full")  # where every write fails for want of room
+    with pytest.raises(
+        OSError, match=r"^.*/checkpoint\.safetensors \([\d,]+ bytes\) cannot be written: No space left"
+    ) as e:
+        train(config(images, out), resume=True)
+    assert str(e.value).endswith("; the one before it is kept; make room, then go on with --resume")
+    assert (out / "checkpoint.safetensors").read_bytes() == good
+    train(config(images, out), resume=True)
+    assert_same_run(out, whole)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(images, whole, tmp_path, monkeypatch):
+    out, honest = tmp_path / "run", trainer.derain_loss
+
+    def spoilt(*args):
+        terms = honest(*args)
+        if iterations_done(out / "checkpoint.safetensors") == 4:
+            terms["loss"] = terms["loss"] * float("nan")
+        return terms
+
+    monkeypatch.setattr(trainer, "derain_loss", spoilt)
+    with pytest.raises(ValueError, match=r"^the loss is nan at iteration 4: lower optimiser\.learning_rate$"):
+        train(config(images, out))
+    assert iterations_done(out / "checkpoint.safetensors") == 4
+    monkeypatch.undo()
+    train(config(images, out), resume=True)
+    assert_same_run(out, whole)
+
+
+def test_the_last_iteration_is_validated_whatever_the_interval(whole):
+    with safe_open(whole / "weights.safetensors", framework="pt") as file:
+        assert file.metadata()["iterations"] == str(ITERATIONS)
+    assert (whole / "metrics.csv").read_text().count("\n") == 1 + ITERATIONS + 3  # validated after 3, 6 and 8
+
+
+def test_a_run_names_the_versions_the_code_and_the_seed_that_made_it(whole):
+    noted = json.loads((whole / "environment.json").read_text())
+    assert noted["seed"] == 3
+    assert {"python", "torch", "lightning", "numpy", "derain", "safetensors"} <= noted.keys()
+    assert len(noted["code"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"seed": 4},
+            r"^seed is 4, but the run in .* has 3: resume it with its own .*config\.yaml, or start a new run",
+        ),
+        ({"loss": {"alpha": 0.5}}, r"^loss\.alpha is 0\.5, but the run in .* has 0\.8"),
+        ({"network": {"name": "daiam-small"}}, r"^network\.name is 'daiam-small', but the run in .* has 'daiam-nano'"),
+        ({"network": {"name": "daiam-nano", "options": {"decoder_steps": 2}}}, r"^network\.options"),
+    ],
+)
+def test_another_configuration_does_not_resume_a_run_and_the_key_is_named(images, whole, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        train(config(images, whole, **changes), resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_machine_and_what_is_recorded_may_change(images, whole):
+    other = config(images, whole, machine={"accelerator": "cpu", "threads": 2}, checkpoint_every=7, log_every=9)
+    train(other, resume=True)
+
+
+def test_files_that_came_or_went_are_named(images, tmp_path, picture):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=1e-9)
+    extra = images / "train/new.png"
+    cv2.imwrite(str(extra), picture(5, 48, 36))
+    try:
+        with pytest.raises(ValueError, match=r"^train/new\.png is new among the train files since the run in .* began"):
+            train(config(images, out), resume=True)
+    finally:
+        extra.unlink()
+
+
+def test_a_run_is_neither_overwritten_nor_invented(images, whole, tmp_path):
+    with pytest.raises(ValueError, match=rf"holds a run of {ITERATIONS} iterations: go on with it \(--resume"):
+        train(config(images, whole))
+    with pytest.raises(FileNotFoundError, match=r"no run in '.*nowhere': --resume expects the folder of a run"):
+        train(config(images, tmp_path / "nowhere"), resume=True)
+
+
+def test_a_tree_comes_back_from_a_checkpoint_bit_for_bit(tmp_path):
+    weights = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    saved = {
+        "global_step": 7,
+        "tuple": (0.1, 1e-300, [None, True, "x"]),
+        "numbers": {0: {"step": torch.tensor(3.0), "m": weights}, 1: {}},
+        "half": torch.randn(5).bfloat16(),
+        "empty": torch.zeros(0, 2, dtype=torch.int64),
+    }
+    save_checkpoint(saved, tmp_path / "c")
+    assert_same(load_checkpoint(tmp_path / "c"), saved)
+    assert load_checkpoint(tmp_path / "c")["numbers"][0]["m"].is_contiguous(memory_format=torch.channels_last)
+    assert iterations_done(tmp_path / "c") == 7 and iterations_done(tmp_path / "none") == 0
+
+
+def test_what_would_need_a_pickle_or_is_not_finite_is_refused_by_its_place():
+    with pytest.raises(TypeError, match=r"^checkpoint\.a\.1 is a Path|^checkpoint\.a\.1 is a PosixPath"):
+        pack({"a": [1, Path()]}, {})
+    with pytest.raises(ValueError, match=r"^checkpoint\.a is no longer finite, so it is not saved and"):
+        pack({"a": torch.tensor([1.0, float("inf")])}, {})
+    assert unpack(pack(({"a": 1},), {}), {}) == ({"a": 1},)
+
+
+def test_a_torn_checkpoint_is_refused_in_one_line(images, whole, tmp_path):
+    torn = tmp_path / "checkpoint.safetensors"
+    torn.write_bytes((whole / "checkpoint.safetensors").read_bytes()[:5000])
+    for read in (load_checkpoint, iterations_done):
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors is not a whole checkpoint") as caught:
+            read(torn)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,136 @@
+"""What happens around a run's iterations: weights after a validation, checkpoints, the end of a time slice."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from derain.training.config import TrainConfig
+from derain.training.models.checkpoint import save_weights
+from derain.training.panels import Tile, attention_tiles, panel
+
+log = logging.getLogger(__name__)
+
+
+class SaveWeights(lightning.Callback):
+    """Writes OUT/weights.safetensors (the moving average, fp16) after every validation."""
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path, self.config = path, config
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """The EMA callback has swapped its average in while validation runs, so this saves what was validated."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        measured = {
+            name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items() if name[:4] == "val/"
+        }
+        network = self.config.network
+        save_weights(
+            self.path,
+            module.network,  # type: ignore[arg-type]
+            network.name,
+            network.options,
+            torch.float16,
+            iterations=str(trainer.global_step),
+            seed=str(self.config.seed),
+            measured=json.dumps(measured),
+        )
+        log.info("iteration %d: %s", trainer.global_step, measured)
+
+
+class Panels(lightning.Callback):
+    """Shows TensorBoard the first held-out frames of every validation: images, attention maps and exact masks."""
+
+    FRAMES = 4
+    """One of each strength of rain that validation renders."""
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Rainy, output, truth, the attention maps, the masks."""
+        if batch[0] >= self.FRAMES or not trainer.is_global_zero:
+            return
+        rain, prediction = outputs["rain"], outputs["prediction"]
+        tiles = [
+            Tile("rainy", rain.rainy[0]),
+            Tile("output", prediction.image[0].float()),
+            Tile("truth", rain.clean[0]),
+            *attention_tiles(prediction),
+            Tile("M streak", rain.mask_streak[0]),
+            Tile("M drop", rain.mask_drop[0]),
+        ]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                picture = panel([tiles])
+                logger.experiment.add_image(f"val/{batch[0]}", picture, trainer.global_step, dataformats="HWC")
+
+
+class Stopped(Exception):  # noqa: N818 (not an error: the time slice is over and a checkpoint written)
+    """Raised through Lightning's loop, which offers no other way out between two iterations without a validation."""
+
+
+class Checkpoints(lightning.Callback):
+    """Writes OUT/checkpoint.safetensors every so many iterations, at the end, and when the time slice is over.
+
+    A checkpoint is written between two iterations, at the start of the next: everything of the one before, its
+    validation included, is behind it then, and resuming begins with the next.
+    """
+
+    def __init__(self, path: Path, every: int, iterations: int, deadline: float | None) -> None:
+        self.path, self.every, self.iterations, self.deadline = path, every, iterations, deadline
+        self.began = self.saved = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Where this process begins: it does at least one iteration, however short its slice."""
+        self.began = self.saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, where due; leave, where the time is over."""
+        done = trainer.global_step
+        over = done > self.began and self._time_is_over(trainer)
+        if done > self.saved and (over or done % self.every == 0):
+            self._save(trainer)
+        if over:
+            raise Stopped
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Have the last iteration validated, whatever `validate_every` is."""
+        if trainer.global_step == self.iterations:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """The run is complete; whoever resumes it learns so from this checkpoint."""
+        self._save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning counts one batch more in its logs when it resumes from a save at the start of a batch."""
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved = trainer.global_step
+        log.info("iteration %d of %d: checkpoint", self.saved, self.iterations)
+
+    def _time_is_over(self, trainer: lightning.Trainer) -> bool:
+        """Asked by all processes together: they stop at one iteration."""
+        if self.deadline is None:
+            return False
+        return bool(trainer.strategy.reduce_boolean_decision(time.monotonic() > self.deadline, all=False))

@@ -1,0 +1,82 @@
+"""A compact student learns from a larger teacher's image and attention maps besides the truth (Hinton et al. 2015)."""
+
+import hashlib
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from derain.training.models import Prediction, size_multiple
+from derain.training.models.checkpoint import load, resolve
+
+
+class DistillConfig(BaseModel):
+    """The teacher, by the name or path of its weights, and the weights of the two terms it adds to the loss."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str
+    output: float = Field(1.0, ge=0)
+    attention: float = Field(0.5, ge=0)
+
+
+class Teacher:
+    """A trained network that is asked and never taught; no part of the module it teaches, its state or its average."""
+
+    def __init__(self, config: DistillConfig, student: nn.Module, patch: int) -> None:
+        """Load the weights.
+
+        Raises:
+            FileNotFoundError, ValueError: no such weights, a patch the teacher does not take, or no common rain type.
+        """
+        self.config = config
+        self.network = load(config.teacher).network.requires_grad_(False)
+        multiple = size_multiple(self.network)
+        if patch % multiple:
+            raise ValueError(
+                f"data.patch is {patch}, expected a multiple of {multiple} for {config.teacher!r} to see it"
+            )
+        taught, teaching = rain_types(student), rain_types(self.network)
+        if config.attention and not taught & teaching:
+            raise ValueError(
+                f"distill.attention is {config.attention}, but the network has maps of {sorted(taught) or 'nothing'} "
+                f"and {config.teacher!r} of {sorted(teaching) or 'nothing'}: set it to 0"
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
+        return self  # the moving average copies the module, and needs no teacher of its own
+
+    @torch.no_grad()
+    def __call__(self, rainy: Tensor) -> Prediction:
+        """The teacher's view of rainy [B, 3, H, W], on its device."""
+        prediction: Prediction = self.network.to(rainy.device)(rainy)[0]
+        return prediction
+
+    def terms(self, student: Prediction, rainy: Tensor) -> dict[str, Tensor]:
+        """Mean squared errors of the image and of the S+ of all common rain types, and their weighted sum.
+
+        Named "distill_output", "distill_attention" and "distill".
+        """
+        teacher = self(rainy)
+        output = F.mse_loss(student.image, teacher.image.clamp(0, 1).to(student.image.dtype))
+        attention = student.image.new_zeros(())
+        for rain in student.branches.keys() & teacher.branches.keys():
+            ours, theirs = student.branches[rain].attention, teacher.branches[rain].attention
+            if ours is not None and theirs is not None:
+                attention = attention + F.mse_loss(ours, theirs.to(ours.dtype))
+        total = self.config.output * output + self.config.attention * attention
+        return {"distill_output": output, "distill_attention": attention, "distill": total}
+
+
+def rain_types(network: nn.Module) -> set[str]:
+    """The rain types that a network has branches for: its own, or those of its stages."""
+    return {rain for module in network.modules() for rain in dict(getattr(module, "branches", {}))}
+
+
+def teacher_digest(config: DistillConfig | None) -> str | None:
+    """The SHA-256 of the teacher's weights file; a resumed run must have the same."""
+    if config is None or config.teacher.startswith("random:"):
+        return None
+    return hashlib.sha256(resolve(config.teacher).read_bytes()).hexdigest()

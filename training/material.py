@@ -1,0 +1,113 @@
+"""What a configuration trains on and validates on: clean frames to render rain over, or real pairs."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from derain.training.config import TrainConfig
+from derain.training.data import (
+    DataConfig,
+    PairsConfig,
+    held_out_files,
+    list_images,
+    read_rgb,
+    refuse_test_only,
+    to_tensor,
+    training_files,
+)
+from derain.training.patches import CleanPatches, PairPatches
+from derain.training.readers import Image, Pair, find_pairs, read_set
+
+log = logging.getLogger(__name__)
+
+TEST_SCENES = "rain100/clean"
+"""Clean test images that other sets may hold too: the training half of Rain100H shares scenes with its test half."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The files of a run, found but not yet read."""
+
+    data: DataConfig
+    train: list[Path]
+    test: list[Path]
+
+    def names(self) -> dict[str, list[str]]:
+        """Every training and held-out file by its name below the data's root."""
+        root = self.data.root
+        return {
+            part: [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+            for part, files in (("train", self.train), ("test", self.test))
+        }
+
+    def patches(self, config: TrainConfig, rank: int, world: int) -> CleanPatches:
+        """Read the training files; the batches of the whole run."""
+        optimiser = config.optimiser
+        arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
+        if not self.data.pairs:
+            return CleanPatches([read_rgb(file) for file in self.train], *arguments)
+        pairs = [pair for pairs in self.data.pairs for pair in read_set(self.data.root, pairs)]
+        return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
+
+    def frames(self, rank: int, world: int) -> list[tuple[int, Any]]:
+        """This process's held-out frames with their numbers: clean [3, H, W], or rainy, drops only and clean."""
+        if self.data.validation_pairs is None:
+            return [(i, to_tensor(read_rgb(file))) for i, file in enumerate(self.test) if i % world == rank]
+        return [
+            (index, tuple(to_tensor(image) for image in (pair.rainy, _drops(pair), pair.clean)))
+            for index, pair in enumerate(read_set(self.data.root, self.data.validation_pairs))
+            if index % world == rank
+        ]
+
+
+def find_material(data: DataConfig) -> Material:
+    """The files a configuration names.
+
+    Raises:
+        FileNotFoundError: a folder that is missing or empty.
+        ValueError: something that is for testing only, or validated on, is among what would be trained on.
+    """
+    for pairs in data.pairs:
+        refuse_test_only(data, str(pairs.path), "data.pairs")
+        if pairs.split != "train":
+            raise ValueError(f"data.pairs names the split {pairs.split!r} of {str(pairs.path)!r}: train on 'train'")
+        if data.validation_pairs is not None and _same_place(data, pairs, data.validation_pairs):
+            raise ValueError(f"data.validation_pairs names {str(pairs.path)!r}, which is trained on: name another set")
+    train = [file for pairs in data.pairs for file in _files(data.root, pairs)] or training_files(data)
+    test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
+    return Material(data, train, test)
+
+
+def without_test_scenes(pairs: list[Pair], root: Path) -> list[Pair]:
+    """The pairs whose clean image is none of `TEST_SCENES`, where those are at hand."""
+    if not (root / TEST_SCENES).is_dir():
+        return pairs
+    tested = {_digest(read_rgb(file)) for file in list_images(root / TEST_SCENES)}
+    kept = [pair for pair in pairs if _digest(pair.clean) not in tested]
+    if len(kept) < len(pairs):
+        log.warning(
+            "left out %d of %d pairs: their scenes are among %s", len(pairs) - len(kept), len(pairs), TEST_SCENES
+        )
+    if not kept:
+        raise ValueError(f"every pair shows a scene of {TEST_SCENES}, which is for testing only: name another set")
+    return kept
+
+
+def _files(root: Path, pairs: PairsConfig) -> list[Path]:
+    if pairs.layout == "clips":
+        return sorted(file for file in (root / pairs.path).glob("*.*") if file.stem in ("rainy", "clean"))
+    return [file for pair in find_pairs(root, pairs) for file in (pair.rainy, pair.clean)]
+
+
+def _same_place(data: DataConfig, a: PairsConfig, b: PairsConfig) -> bool:
+    return (data.root / a.path).resolve() == (data.root / b.path).resolve() and a.split == b.split
+
+
+def _digest(image: Image) -> bytes:
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+
+
+def _drops(pair: Pair) -> Image:
+    return pair.clean if pair.drops is None else pair.drops

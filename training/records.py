@@ -1,0 +1,128 @@
+"""What a run writes beside its weights: the resolved configuration, versions, data split; and what resuming checks."""
+
+import hashlib
+import json
+import logging
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from derain.training.atomic import write_text
+from derain.training.checkpoints import iterations_done
+from derain.training.config import TrainConfig, read_config
+from derain.training.distillation import teacher_digest
+
+log = logging.getLogger(__name__)
+
+FREE_TO_CHANGE = ("machine", "out", "data.root", "checkpoint_every", "log_every", "tensorboard")
+"""Keys that a resumed run may have otherwise than the run it goes on with: they do not change what is learnt."""
+
+PACKAGES = ("derain", "torch", "lightning", "numpy", "opencv-python-headless", "safetensors")
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, of the packages that do the arithmetic, and a digest of this package's own sources."""
+    sources = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for file in sorted(sources.rglob("*.py")):
+        digest.update(file.relative_to(sources).as_posix().encode() + b"\0" + file.read_bytes())
+    versions = {name: version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "code": digest.hexdigest(),
+        "platform": platform.platform(),
+    }
+
+
+def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint: Path, resume: bool) -> int:
+    """Write the records of a new run, or check those of the one to resume; the iterations that are done.
+
+    A run that was killed before its first checkpoint resumes at its beginning.
+
+    Raises:
+        FileNotFoundError: no run to resume.
+        ValueError: a run lies where a new one would go; or see `check_resumable`.
+    """
+    done = iterations_done(checkpoint)
+    if resume and not config.out.is_dir():
+        raise FileNotFoundError(f"no run in {str(config.out)!r}: --resume expects the folder of a run that was begun")
+    if not resume and done:
+        raise ValueError(
+            f"{config.out} holds a run of {done} iterations: go on with it (--resume {config.out}), "
+            "or name another folder (--set out=FOLDER)"
+        )
+    if done:
+        check_resumable(config, split, done)
+    else:
+        write_records(config, split)
+    return done
+
+
+@rank_zero_only
+def write_records(config: TrainConfig, split: dict[str, list[str]]) -> None:
+    """Write config.yaml (resolved), environment.json and split.json into OUT."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_text(config.out / "split.json", json.dumps(split, indent=1))
+    made_by = {**environment(), "seed": config.seed, "teacher": teacher_digest(config.distill)}
+    write_text(config.out / "environment.json", json.dumps(made_by, indent=2))
+    write_text(config.out / "config.yaml", yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False))
+
+
+def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration: int) -> None:
+    """Compare a run with what OUT says of it; note versions that have changed since in environment.json.
+
+    Raises:
+        ValueError: another configuration (but for `FREE_TO_CHANGE`) or other files, naming the first that differs.
+    """
+    old, new = (_leaves(tree.model_dump(mode="json")) for tree in (read_config(config.out / "config.yaml"), config))
+    for key in sorted(old.keys() | new.keys()):
+        if any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE):
+            continue
+        if old.get(key) != new.get(key):
+            raise ValueError(
+                f"{key} is {new.get(key)!r}, but the run in {config.out} has {old.get(key)!r}: resume it with its own "
+                f"{config.out / 'config.yaml'}, or start a new run with another `out`"
+            )
+    teacher = json.loads((config.out / "environment.json").read_text()).get("teacher")
+    if config.distill is not None and teacher != teacher_digest(config.distill):
+        raise ValueError(
+            f"the teacher's weights {config.distill.teacher!r} are others than the run in {config.out} began with: "
+            "bring those back, or start a new run"
+        )
+    saved = json.loads((config.out / "split.json").read_text())
+    for part in split:
+        changed = sorted(set(saved[part]) ^ set(split[part]))
+        if changed:
+            raise ValueError(
+                f"{changed[0]} is {'gone' if changed[0] in saved[part] else 'new'} among the {part} files since the "
+                f"run in {config.out} began: bring the files of its split.json back, or start a new run"
+            )
+    _note_changes(config, iteration)
+
+
+@rank_zero_only
+def _note_changes(config: TrainConfig, iteration: int) -> None:
+    noted = json.loads((config.out / "environment.json").read_text())
+    now = environment()
+    last = {**noted, **(noted.get("resumed") or [{}])[-1]}
+    changed = [name for name in now if last.get(name) != now[name]]
+    if changed:
+        log.warning("resuming with another %s than before: expect other rounding", ", ".join(changed))
+        again = {"iteration": iteration, **{name: now[name] for name in changed}}
+        noted["resumed"] = [*(noted.get("resumed") or []), again]
+        write_text(config.out / "environment.json", json.dumps(noted, indent=2))
+
+
+def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {
+        key: leaf
+        for name, branch in tree.items()
+        for key, leaf in _leaves(branch, f"{prefix}.{name}" if prefix else name).items()
+    }
