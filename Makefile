@@ -30,5 +30,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
-	$(VENV)/bin/pip install --quiet --editable '.[cpu,demo,dev]'
+	$(VENV)/bin/pip install --quiet --editable '.[cpu,demo,dev,rtx]' tensorrt-rtx-cu13==1.6.1.120
 	touch $@

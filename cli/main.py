@@ -11,6 +11,9 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from derain.cli.bench import bench
+from derain.cli.build import build
+from derain.cli.calibrate import calibrate
 from derain.cli.demo import demo
 from derain.cli.doctor import doctor
 from derain.cli.evaluate import evaluate
@@ -28,22 +31,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, synthesize, train, evaluate, export, verify, run, inspect, doctor):
+for verb in (demo, synthesize, train, evaluate, export, calibrate, build, verify, run, bench, inspect, doctor):
     app.command()(verb)
 
 EXTRAS = {
+    "demo": "demo",
+    "synthesize": "train",
+    "train": "train",
+    "evaluate": "train",
+    "export": "export",
+    "calibrate": "export",
+    "build": "export",
+    "verify": "export",
+    "inspect": "export",
+}
+"""Which extra brings all that a verb needs."""
+
+PACKAGES = {
     "torch": "train",
     "lightning": "train",
-    "torchmetrics": "train",
     "yaml": "train",
     "safetensors": "train",
+    "skimage": "train",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "cpu",
-    "skimage": "train",
     "sklearn": "demo",
 }
-"""Which extra brings a package that a verb may miss."""
+"""Which extra brings a package, for verbs not named above; any other missing module is a fault of its own."""
 
 
 @app.callback()
@@ -63,9 +78,10 @@ def tell(error: Exception) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
-        extra = EXTRAS.get(package)
-        if extra:
-            return f"this verb needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
+        verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "derain")
+        if package in PACKAGES:
+            extra = EXTRAS.get(verb, PACKAGES[package])
+            return f"{verb} needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ModuleNotFoundError)) and message:

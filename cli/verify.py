@@ -38,6 +38,7 @@ def verify(
     failed = [result for result in results if not result.passed]
     if failed:
         where = f", first in tensor {failed[0].first_drift!r}" if failed[0].first_drift else ""
+        where += f"; {failed[0].overflow!r} overflows" if failed[0].overflow else ""
         raise ValueError(
             f"{bundle}: the {failed[0].precision} graph drifts from PyTorch{where}: export it again with this version"
         )

@@ -1,0 +1,128 @@
+"""Explicit INT8 and FP8: QuantizeLinear and DequantizeLinear where TensorRT fuses them.
+
+- A quantised convolution reads its input and its weight through DequantizeLinear: activations symmetric with one scale
+  a tensor, weights with one an output channel (axis 0), zero points 0. Its bias and its output stay as they are.
+- Q/DQ stand on the value a convolution reads: behind the activation, so that TensorRT fuses convolution, activation
+  and Q into one kernel; and behind a concatenation, so that one scale holds across its inputs.
+- A residual Add behind a quantised convolution reads its other operand through the same DQ as the block's first
+  convolution, so that both operands come from 8 bits and the Add joins the convolution's kernel.
+- What else there is, gates and cell path among them, computes in floating point.
+
+Scales are numbers that FP16 holds exactly, so that `derain.export.precision.to_fp16` may turn the rest into FP16.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from derain.export.onnx_graph import producers
+from derain.runtime.bundle import Precision
+
+EDGE = ("decode_", "encode_")
+"""Names that begin so are the camera edge's own colour conversion, not the network."""
+
+LARGEST = {Precision.INT8: 127.0, Precision.FP8: 448.0}
+EIGHT_BITS = {Precision.INT8: np.int8, Precision.FP8: ml_dtypes.float8_e4m3fn}
+SMALLEST_SCALE = 2.0**-14
+"""FP16's smallest normal number: a smaller scale would lose digits."""
+
+
+def layers(model: onnx.ModelProto) -> list[str]:
+    """The names of the convolutions that may be quantised, in the order of computation."""
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and not node.name.startswith(EDGE)]
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """The tensors that those convolutions read, each once, in the order of computation."""
+    chosen = set(layers(model))
+    return list(dict.fromkeys(node.input[0] for node in model.graph.node if node.name in chosen))
+
+
+def quantize(
+    model: onnx.ModelProto, limits: Mapping[str, float], precision: Precision, quantised: Iterable[str]
+) -> onnx.ModelProto:
+    """The FP32 graph with the convolutions named in `quantised` in 8 bits; `limits` are the ranges of `activations`."""
+    chosen = set(quantised)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:], result.graph.value_info[:]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    zero = f"{precision}_zero"
+    if chosen:
+        result.graph.initializer.append(_stored(np.zeros(()), zero, precision))
+    ready: dict[str, str] = {}
+    made_by = producers(model)
+
+    def read(name: str) -> str:
+        """The tensor behind its own Q and DQ."""
+        if name not in ready:
+            scale = _scales(np.float64(limits[name]), precision)
+            result.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+            arguments = [f"{name}_scale", zero]
+            result.graph.node.append(
+                helper.make_node("QuantizeLinear", [name, *arguments], [f"{name}_q"], name=f"{name}_q")
+            )
+            result.graph.node.append(
+                helper.make_node("DequantizeLinear", [f"{name}_q", *arguments], [f"{name}_dq"], name=f"{name}_dq")
+            )
+            ready[name] = f"{name}_dq"
+        return ready[name]
+
+    def weight(name: str) -> str:
+        """The weight behind its DQ."""
+        if name not in ready:
+            values = numpy_helper.to_array(weights[name]).astype(np.float64)
+            scale = _scales(np.abs(values).max((1, 2, 3)), precision)
+            zeros = _stored(np.zeros(scale.shape), f"{name}_zero", precision)
+            steps = values / scale.reshape(-1, 1, 1, 1)
+            result.graph.initializer.extend(
+                [
+                    _stored(steps, f"{name}_q", precision),
+                    numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"),
+                    zeros,
+                ]
+            )
+            inputs = [f"{name}_q", f"{name}_scale", zeros.name]
+            result.graph.node.append(
+                helper.make_node("DequantizeLinear", inputs, [f"{name}_dq"], name=f"{name}_dq", axis=0)
+            )
+            ready[name] = f"{name}_dq"
+        return ready[name]
+
+    for old in model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(old)
+        if old.name in chosen:
+            node.input[0], node.input[1] = read(old.input[0]), weight(old.input[1])
+        elif old.op_type == "Add":
+            for mine, other in ((0, 1), (1, 0)):
+                behind = made_by.get(old.input[other])
+                if old.input[mine] in ready and behind is not None and behind.name in chosen:
+                    node.input[mine] = ready[old.input[mine]]
+        result.graph.node.append(node)
+    used = {name for node in result.graph.node for name in node.input}
+    kept = [tensor for tensor in result.graph.initializer if tensor.name in used]
+    del result.graph.initializer[:]
+    result.graph.initializer.extend(kept)
+    return onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
+
+
+def _scales(limits: NDArray[np.float64] | np.float64, precision: Precision) -> NDArray[np.float16]:
+    """limit / largest level, rounded up to FP16 so that the limit still fits; a channel of zeros gets the smallest."""
+    exact = np.maximum(np.asarray(limits) / LARGEST[precision], SMALLEST_SCALE)
+    rounded = exact.astype(np.float16)
+    return np.where(rounded < exact, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float16)
+
+
+def rounded(steps: NDArray[np.float64], precision: Precision) -> NDArray[np.float64]:
+    """Values in units of a scale as 8 bits hold them: clipped, and rounded to a whole number or to E4M3."""
+    bounded = np.clip(steps, -LARGEST[precision], LARGEST[precision])
+    return np.asarray(bounded.astype(EIGHT_BITS[precision]) if precision is Precision.FP8 else np.rint(bounded), float)
+
+
+def _stored(steps: NDArray[np.float64], name: str, precision: Precision) -> onnx.TensorProto:
+    return numpy_helper.from_array(rounded(steps, precision).astype(EIGHT_BITS[precision]), name)

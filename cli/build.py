@@ -1,0 +1,52 @@
+"""`derain build`: a graph to a TensorRT engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from derain.runtime.bundle import Precision
+
+
+def build(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
+    precision: Annotated[Precision, typer.Option(help="Whose graph; int8 and fp8 come from `derain calibrate`.")],
+    api: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; the installed one by default.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="GPUs, as sm86,sm89 (TensorRT-RTX only); any it serves by default.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory a kernel may use for itself.")] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let FP32 convolutions round to TF32.")] = False,
+) -> None:
+    """Build a TensorRT engine and add it to the bundle; the FP16 graph is made first where the bundle has none."""
+    from time import monotonic
+
+    from rich.console import Console
+
+    from derain.export.build import BuildOptions
+    from derain.export.build import build as build_engine
+    from derain.runtime.bundle import Bundle
+
+    console = Console(markup=False)
+    start = monotonic()
+    with console.status(f"building {precision}") as status:
+        whole = Bundle.load(bundle)
+        if precision is Precision.FP16 and all(graph.precision is not precision for graph in whole.manifest.graphs):
+            from derain.export.precision import ensure_graph  # a finished graph is built without torch and onnx
+
+            whole = ensure_graph(whole, precision)
+        whole, entry = build_engine(
+            whole,
+            precision,
+            api,
+            tuple(name.strip() for name in (arch or "").split(",") if name.strip()),
+            BuildOptions(workspace_mib=workspace, tf32=tf32),
+            lambda phase, share: status.update(f"building {precision}: {phase} {share:.0%}"),
+        )
+    size = whole.manifest.files[entry.file].bytes
+    console.print(
+        f"{bundle / entry.file}: {entry.api} {entry.api_version} for {entry.arch}, {size / 1e6:.1f} MB, "
+        f"{monotonic() - start:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,97 @@
+"""`derain calibrate`: frames to an FP16, INT8 or FP8 graph that says what it costs."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Reduced(StrEnum):
+    """Precisions that are made on frames."""
+
+    FP16 = "fp16"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+
+class Rest(StrEnum):
+    """What layers compute in that are not quantised."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+class How(StrEnum):
+    """How ranges are cut."""
+
+    BEST = "best"
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
+    frames: Annotated[str, typer.Option(help="The camera's frames: a folder, a clip or a URI.")],
+    precision: Annotated[Reduced, typer.Option(help="Of the graph to make.")],
+    truth: Annotated[str | None, typer.Option(help="The clean frames, one for each of --frames.")] = None,
+    method: Annotated[How, typer.Option(help="How ranges are cut; best tries all.")] = How.BEST,
+    count: Annotated[int, typer.Option(help="Frames to choose from the clip, the most different ones.")] = 16,
+    max_loss: Annotated[float, typer.Option(help="dB that 8 bits may cost; layers stay out until it is kept.")] = 0.15,
+    rest: Annotated[Rest, typer.Option(help="The other layers' arithmetic; fp32 suits CPUs.")] = Rest.FP16,
+    json: Annotated[Path | None, typer.Option(help="Write what each layer costs to this file.")] = None,
+) -> None:
+    """Make a bundle's FP16, INT8 or FP8 graph on frames like those the camera sees."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from derain.calibration.calibrate import calibrate as run
+    from derain.calibration.fp16 import calibrate_fp16
+    from derain.calibration.ranges import Method
+    from derain.runtime.atomic import write_bytes
+    from derain.runtime.bundle import Bundle, FrameSpec, Precision
+    from derain.runtime.sources import open_source
+
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    whole = Bundle.load(bundle)
+    spec = whole.manifest.input
+    clean_spec = FrameSpec(tensor="truth", width=spec.width, height=spec.height)
+    with console.status(f"calibrating {precision}") as status, open_source(frames, spec) as stream:
+
+        def progress(phase: str, share: float) -> None:
+            status.update(f"calibrating {precision}: {phase} {share:.0%}")
+
+        answer: dict[str, Any]
+        if precision is Reduced.FP16:
+            whole, report = calibrate_fp16(whole, stream, frames, count)
+            answer = vars(report)
+        else:
+            chosen = None if method is How.BEST else Method(method)
+            arguments = (chosen, count, max_loss, Precision(rest), progress)
+            if truth is None:
+                whole, result = run(whole, Precision(precision), stream, frames, None, *arguments)
+            else:
+                with open_source(truth, clean_spec) as clean:
+                    whole, result = run(whole, Precision(precision), stream, frames, clean, *arguments)
+            answer = result.to_json()
+    if json is not None:
+        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
+    _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
+
+
+def _tell(console: Any, graph: str, answer: dict[str, Any]) -> None:
+    psnr = "equal" if answer["psnr_vs_fp32"] is None else f"{answer['psnr_vs_fp32']:.1f} dB"
+    if "overflowing" in answer:
+        kept = len(answer["overflowing"]) + len(answer["lossy"])
+        console.print(f"{graph}: {psnr} against FP32; {kept} nodes kept in FP32, largest value {answer['largest']:.4g}")
+        return
+    worst = sorted(answer["layers"], key=lambda layer: -layer["loss_db"])[:5]
+    console.print(
+        f"{graph}: loses {answer['loss_db']:.3f} dB, {psnr} against FP32, ranges by {answer['method']}; "
+        f"{len(answer['kept'])} layers kept in floating point"
+    )
+    for layer in worst:
+        console.print(f"  {layer['name']} alone costs {layer['loss_db']:.3f} dB")

@@ -1,0 +1,168 @@
+"""ONNX graphs to TensorRT engines: one builder for TensorRT 10, TensorRT 11 and TensorRT-RTX.
+
+Precision is the graph's own (networks are strongly typed), so the builder has no precision flags. TensorRT times
+kernels on the GPU it builds for; TensorRT-RTX compiles without one, for the architectures that are named.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from derain.runtime import cuda
+from derain.runtime.atomic import write_bytes
+from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.engines.tensorrt_api import PORTABLE, Api, choose, errors, logger
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+"""Told the builder's phase and the share of it that is done, 0…1."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a build may choose; recorded in the manifest. None leaves TensorRT its default."""
+
+    workspace_mib: int | None = None
+    """The most GPU memory a kernel may use for itself."""
+    tf32: bool = False
+    """Let FP32 convolutions round their operands to TF32 (10 bits); without it FP32 is FP32."""
+
+
+def build(
+    bundle: Bundle,
+    precision: Precision,
+    api: str | None = None,
+    architectures: tuple[str, ...] = (),
+    options: BuildOptions = BuildOptions(),
+    progress: Progress | None = None,
+) -> tuple[Bundle, EngineEntry]:
+    """Build the engine of one graph and record it in the bundle, which appears again whole.
+
+    Args:
+        bundle: with a graph of `precision`.
+        precision: whose graph is built.
+        api: `tensorrt` or `tensorrt-rtx`; None takes the one that is installed.
+        architectures: of GPUs, as `sm86`, for an API that builds ahead of time; none means any GPU the API serves.
+        options: see `BuildOptions`.
+        progress: called while the engine is built.
+
+    Raises:
+        ModuleNotFoundError: the API is not installed.
+        ValueError: no such graph or architecture, or TensorRT refuses the graph (by the node's name) or the build.
+        OSError: no GPU, for an API that needs one to build.
+    """
+    chosen = choose(api)
+    graph = bundle.graph(precision)
+    trt = chosen.load()
+    architectures = tuple(dict.fromkeys(name.lower() for name in architectures))
+    if architectures and not chosen.ahead_of_time:
+        raise ValueError(
+            f"{chosen.name} builds for the GPU it runs on, not for {', '.join(architectures)}: leave --arch out there, "
+            f"or use --api tensorrt-rtx"
+        )
+    arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())
+    with errors(chosen) as heard:
+        builder = trt.Builder(logger(chosen))
+        if not builder:
+            raise OSError(f"{chosen.name} {trt.__version__} does not start: {_first(heard)}: see `derain doctor`")
+        network = _parse(chosen, builder, graph)
+        config = _configure(trt, builder, architectures, options, progress)
+        entry = EngineEntry(
+            file=f"engine.{precision}.{chosen.name}.{arch}.plan",
+            precision=precision,
+            api=chosen.name,
+            api_version=trt.__version__,
+            arch=arch,
+            options=asdict(options),
+        )
+        with _timing_cache(chosen, config, bundle, entry):
+            plan = builder.build_serialized_network(network, config)
+            if plan is None:
+                told = f"{chosen.name} {trt.__version__} cannot build it for {arch}"
+                raise ValueError(f"{graph}: {told}: {_first(heard)}")
+    return bundle.add({entry.file: bytes(plan)}, engines=[entry]), entry
+
+
+def _parse(api: Api, builder: Any, graph: Path) -> Any:
+    """The network of an ONNX file; ValueError with the name of the first node that is refused."""
+    trt = api.load()
+    strongly = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind, one day
+    network = builder.create_network(0 if strongly is None else 1 << int(strongly))
+    parser = trt.OnnxParser(network, logger(api))
+    if not parser.parse_from_file(str(graph)):
+        error = parser.get_error(0)
+        node = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_name() else "the graph"
+        more = f" (and {parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
+        reason = " ".join(error.desc().split())
+        raise ValueError(f"{graph}: {api.name} {trt.__version__} refuses {node}: {reason}{more}")
+    return network
+
+
+def _configure(
+    trt: Any, builder: Any, architectures: tuple[str, ...], options: BuildOptions, progress: Progress | None
+) -> Any:
+    config = builder.create_builder_config()
+    if architectures:
+        known = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
+        if unknown := [name for name in architectures if name not in known]:
+            raise ValueError(
+                f"architecture {unknown[0]!r}: TensorRT-RTX {trt.__version__} builds for {', '.join(sorted(known))}; "
+                f"without --arch the engine is for any GPU it serves"
+            )
+        config.num_compute_capabilities = len(architectures)
+        for index, name in enumerate(architectures):
+            config.set_compute_capability(known[name], index)
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if not options.tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if progress is not None:
+        config.progress_monitor = _monitor(trt, progress)
+    return config
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(phase_name, (step + 1) / max(1, self.steps[phase_name]))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            del self.steps[phase_name]
+
+    return Monitor()
+
+
+@contextmanager
+def _timing_cache(api: Api, config: Any, bundle: Bundle, entry: EngineEntry) -> Iterator[None]:
+    """Load the kernel times an earlier build of the same thing left beside the bundle, and keep those of this one."""
+    if not api.timing_cache:
+        yield
+        return
+    graph = next(graph.file for graph in bundle.manifest.graphs if graph.precision == entry.precision)
+    key = [bundle.manifest.files[graph].sha256, entry.api, entry.api_version, entry.arch, entry.options]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    whole = bundle.path.resolve()
+    path = whole.with_name(f"{whole.name}.timing") / f"{digest[:24]}.cache"
+    loaded = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if loaded is None or not config.set_timing_cache(loaded, ignore_mismatch=False):
+        raise ValueError(f"{path}: timings of another GPU or TensorRT, or a broken file: remove it")
+    yield
+    write_bytes(path, bytes(config.get_timing_cache().serialize()))
+
+
+def _first(heard: list[str]) -> str:
+    return heard[0] if heard else "it gives no reason (run again with --debug)"

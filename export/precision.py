@@ -1,0 +1,203 @@
+"""FP16, written into the graph: bytes at the edge, half floats inside, FP32 islands where frames show they are needed.
+
+Which nodes stay in FP32 is measured, not listed. Overflow: a node that makes, reads or stores a value beyond FP16's
+reach on some frame. Loss: where the output is still too far from FP32's, the nodes whose rounding costs most, each
+measured alone, until what is left is expected to be small enough; the graph that results is measured again.
+"""
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from derain.export.probe import MIN_PSNR, Frame, Runner, float_tensors, seeded_frame, tensors
+from derain.runtime.bundle import Bundle, GraphEntry, Precision, Quality
+
+log = logging.getLogger(__name__)
+
+LARGEST = 65504 / 4
+"""FP16's largest number, less a factor for frames that were not seen."""
+
+MARGIN = 3.0
+"""dB above the least that `verify` accepts: what an FP16 graph must reach on the frames it is made with."""
+
+STAYS_FLOAT = {"Resize": (1, 2)}
+"""Inputs that ONNX wants in FP32 whatever the node computes in: roi and scales."""
+
+
+@dataclass(frozen=True)
+class Fp16Report:
+    """What stayed in FP32 and why, and how near the graph came."""
+
+    overflowing: tuple[str, ...]
+    """Nodes in FP32 for values beyond FP16's reach."""
+    lossy: tuple[str, ...]
+    """Nodes in FP32 for what their rounding costs."""
+    largest: float
+    """The largest magnitude of any tensor on the frames."""
+    psnr_vs_fp32: float
+    """dB over all frames' bytes."""
+
+
+def ensure_graph(bundle: Bundle, precision: Precision) -> Bundle:
+    """The bundle, with an FP16 graph where that is asked for and missing, made on seeded frames.
+
+    `derain calibrate --precision fp16` makes it on the camera's own.
+    """
+    present = {graph.precision for graph in bundle.manifest.graphs}
+    if precision is not Precision.FP16 or precision in present:
+        return bundle
+    return add_fp16(bundle, [seeded_frame(bundle.manifest.input, seed) for seed in range(2)], "seeded")[0]
+
+
+def add_fp16(bundle: Bundle, frames: list[Frame], name: str) -> tuple[Bundle, Fp16Report]:
+    """Make the FP16 graph on `frames`, which the manifest calls `name`, and add it to the bundle."""
+    graph, report = make_fp16(onnx.load(bundle.graph()), frames)
+    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
+    psnr = report.psnr_vs_fp32 if math.isfinite(report.psnr_vs_fp32) else None
+    quality = Quality(frames=name, precision=Precision.FP16, psnr_vs_fp32=psnr)
+    return bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry], quality=[quality]), report
+
+
+def make_fp16(
+    model: onnx.ModelProto, frames: list[Frame], target: float = MIN_PSNR[Precision.FP16] + MARGIN
+) -> tuple[onnx.ModelProto, Fp16Report]:
+    """The FP16 graph of an FP32 graph, near it by at least `target` dB on every byte of `frames` together.
+
+    Raises:
+        ValueError: the FP32 graph itself gives numbers that are not finite, or no choice of islands reaches the target.
+    """
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    beyond, largest = overflowing(model, frames)
+    reference = Runner(model)
+    expected = [reference.image(frame) for frame in frames]
+
+    def measured(islands: set[str]) -> tuple[onnx.ModelProto, float]:
+        graph = to_fp16(model, islands)
+        runner = Runner(graph)
+        return graph, psnr([runner.image(frame) for frame in frames], expected)
+
+    graph, reached = measured(beyond)
+    lossy: list[str] = []
+    if reached < target:
+        ranked = _ranked_by_loss(model, beyond, frames[:1], expected[:1])
+        kept = 1
+        while reached < target and len(lossy) < len(ranked):
+            lossy = ranked[:kept]
+            graph, reached = measured(beyond | set(lossy))
+            kept *= 2
+    if reached < target:
+        raise ValueError(f"FP16 reaches {reached:.1f} dB against FP32, expected {target:.1f}: run it in FP32")
+    order = [node.name for node in model.graph.node]
+    told = tuple(name for name in order if name in beyond), tuple(name for name in order if name in lossy)
+    log.info("FP16: %d nodes in FP32 for overflow, %d for loss, %.1f dB", len(told[0]), len(told[1]), reached)
+    return graph, Fp16Report(*told, largest, reached)
+
+
+def to_fp16(model: onnx.ModelProto, islands: Iterable[str] = ()) -> onnx.ModelProto:
+    """Every FP32 node but those named in `islands` in FP16, with a Cast wherever a value crosses; checked.
+
+    Inputs and outputs keep their types. Scales of Q/DQ nodes become FP16 as well, which is how TensorRT is told what a
+    DequantizeLinear gives; `derain.calibration` chooses scales that FP16 holds exactly.
+    """
+    kept = set(islands)
+    source = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in (*source.graph.value_info, *source.graph.input)}
+    constants = {tensor.name: tensor for tensor in source.graph.initializer}
+    outputs = {value.name: value.type.tensor_type.elem_type for value in source.graph.output}
+    result = onnx.ModelProto()
+    result.CopyFrom(source)
+    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+    made: set[str] = set()
+
+    def constant(name: str, kind: int) -> str:
+        """The constant in FP16 or FP32, stored once each."""
+        value = constants[name]
+        new = f"{name}_fp16" if kind == TensorProto.FLOAT16 and value.data_type == TensorProto.FLOAT else name
+        if new not in made:
+            made.add(new)
+            if new != name:
+                with np.errstate(over="ignore"):  # a weight that overflows is what the scan looks for
+                    value = numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float16), new)
+            result.graph.initializer.append(value)
+        return new
+
+    for old in source.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(old)
+        kind = TensorProto.FLOAT if node.name in kept else TensorProto.FLOAT16
+        for index, name in enumerate(old.input):
+            if not name:
+                continue
+            stays = index in STAYS_FLOAT.get(node.op_type, ())
+            if name in constants:
+                node.input[index] = constant(name, TensorProto.FLOAT if stays else kind)
+            elif node.op_type != "Cast" and {types[name], kind} == {TensorProto.FLOAT, TensorProto.FLOAT16}:
+                node.input[index] = cast = f"{name}_{'fp16' if kind == TensorProto.FLOAT16 else 'fp32'}"
+                if cast not in made:
+                    made.add(cast)
+                    result.graph.node.append(helper.make_node("Cast", [name], [cast], name=cast, to=kind))
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = kind
+            if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT and kind != TensorProto.FLOAT:
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))
+        result.graph.node.append(node)
+        for name in node.output:
+            if types.get(name) == TensorProto.FLOAT:
+                types[name] = kind
+            if outputs.get(name) == TensorProto.FLOAT:
+                raise ValueError(f"output {name!r} is FP32: expected camera bytes; export the bundle again")
+    result = onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def psnr(seen: list[Frame], expected: list[Frame]) -> float:
+    """dB over all bytes of all frames; infinite where they are equal."""
+    error = mse(seen, expected)
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def mse(seen: list[Frame], expected: list[Frame]) -> float:
+    """Mean squared difference over all bytes of all frames, in squared grey levels."""
+    pairs = zip(seen, expected, strict=True)
+    return float(np.mean([np.square(a.astype(np.int32) - b, dtype=np.float64).mean() for a, b in pairs]))
+
+
+def overflowing(model: onnx.ModelProto, frames: list[Frame]) -> tuple[set[str], float]:
+    """The nodes that touch a value beyond FP16's reach, and the largest magnitude seen."""
+    peaks: dict[str, float] = {}
+    for name, value in tensors(model, float_tensors(model), frames):
+        peak = _peak(value)
+        if not math.isfinite(peak):
+            raise ValueError(f"tensor {name!r} is not finite in FP32: expected weights of a network that converged")
+        peaks[name] = max(peak, peaks.get(name, 0.0))
+    largest = max(peaks.values(), default=0.0)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            peaks[tensor.name] = _peak(numpy_helper.to_array(tensor))
+    beyond = {name for name, peak in peaks.items() if peak > LARGEST}
+    touching = {node.name for node in model.graph.node if beyond & {*node.input, *node.output}}
+    return touching, largest
+
+
+def _peak(value: NDArray[np.float32]) -> float:
+    return float(np.abs(value).max(initial=0.0))
+
+
+def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frames: list[Frame], expected: list[Frame]) -> list[str]:
+    """The nodes that FP16 may change, the one whose rounding alone changes the output most first."""
+    floats = set(float_tensors(model))
+    names = [node.name for node in model.graph.node]
+    candidates = [n.name for n in model.graph.node if n.name not in islands and floats & {*n.output}]
+    costs = {}
+    for candidate in candidates:
+        runner = Runner(to_fp16(model, (name for name in names if name != candidate)))
+        costs[candidate] = mse([runner.image(frame) for frame in frames], expected)
+    return sorted(candidates, key=lambda name: -costs[name])

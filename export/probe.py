@@ -1,0 +1,127 @@
+"""Run an ONNX graph on ONNX Runtime's CPU and look at any of its tensors, a batch at a time; what the proofs share."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from derain.export.onnx_graph import tensor_shapes
+from derain.runtime.bundle import FrameSpec, Precision
+
+Frame = NDArray[np.uint8]
+
+MIN_PSNR = {Precision.FP32: 60.0, Precision.FP16: 50.0, Precision.INT8: 30.0, Precision.FP8: 30.0}
+"""dB that a graph's output must reach against FP32's."""
+
+HELD = 2**29
+"""Bytes of tensors held at once."""
+
+
+class Runner:
+    """A graph of one uint8 input, ready to run; `outputs` are the tensors it gives, by default the graph's own.
+
+    FP16 is rounded after every node, as a GPU does; see `rounded_like_fp16`.
+    """
+
+    def __init__(self, model: onnx.ModelProto, outputs: Iterable[str] = ()) -> None:
+        self.outputs = list(outputs)
+        model = rounded_like_fp16(model)
+        if self.outputs:
+            tapped = onnx.ModelProto()
+            tapped.CopyFrom(model)
+            del tapped.graph.output[:]
+            tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.outputs)
+            model = tapped
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        self._input = model.graph.input[0].name
+
+    def __call__(self, frame: Frame) -> list[NDArray[Any]]:
+        """The outputs for one frame, which comes without the input's leading 1."""
+        values: Any = self._session.run(self.outputs or None, {self._input: frame[np.newaxis]})
+        return list(values)
+
+    def image(self, frame: Frame) -> Frame:
+        """The first output without its leading 1."""
+        first: Frame = self(frame)[0][0]
+        return first
+
+
+def rounded_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph without FP16 as it is; else one that computes in FP32 and rounds each FP16 tensor where it is made.
+
+    ONNX Runtime's CPU runs most FP16 operators in FP32 and drops the casts between them, so that neither rounding nor
+    overflow shows: 1 + 2048 - 2048 gives 1. It keeps casts that the graph itself asks for.
+    """
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    made = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == half}
+    if half not in made.values():
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:], result.graph.value_info[:]
+    for tensor in result.graph.initializer:
+        if tensor.name in constants:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for old in model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(old)
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.t.data_type == half:
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32)))
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
+                attribute.i = single
+        halves = [name for name in old.output if made.get(name) == half]
+        node.output[:] = [f"{name}_unrounded" if name in halves else name for name in old.output]
+        result.graph.node.append(node)
+        for name in halves:
+            down = helper.make_node("Cast", [f"{name}_unrounded"], [f"{name}_half"], name=f"{name}_half", to=half)
+            up = helper.make_node("Cast", [f"{name}_half"], [name], name=f"{name}_rounded", to=single)
+            result.graph.node.extend([down, up])
+    return result
+
+
+def float_tensors(model: onnx.ModelProto) -> list[str]:
+    """The names of the FP32 and FP16 tensors that nodes make, in the order of computation."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    floats = {v.name for v in model.graph.value_info if v.type.tensor_type.elem_type in kinds}
+    return [name for node in model.graph.node for name in node.output if name in floats]
+
+
+def tensors(model: onnx.ModelProto, names: list[str], frames: list[Frame]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """(name, value) of each tensor for each frame; all frames of some tensors, then all frames of the next."""
+    shapes = tensor_shapes(model)
+    batch: list[str] = []
+    held = 0
+    for index, name in enumerate(names):
+        batch.append(name)
+        held += 4 * math.prod(shapes[name])
+        after = 4 * math.prod(shapes[names[index + 1]]) if index + 1 < len(names) else HELD
+        if held + after > HELD:
+            runner = Runner(model, batch)
+            for frame in frames:
+                yield from zip(batch, runner(frame), strict=True)
+            batch, held = [], 0
+
+
+def seeded_frame(spec: FrameSpec, seed: int) -> NDArray[np.uint8]:
+    """A frame with structure at every scale, from soft gradients to single pixels; uint8 in `spec.image_shape`."""
+    random = np.random.default_rng(seed)
+    height, width, *rest = spec.image_shape
+    frame = np.zeros(spec.image_shape, np.float32)
+    for octave in range(7):
+        coarse = random.uniform(-1, 1, (max(1, height >> octave), max(1, width >> octave), *rest)).astype(np.float32)
+        frame += 2.0 ** (octave / 2) * cv2.resize(coarse, (width, height)).reshape(frame.shape)
+    clipped: NDArray[np.uint8] = np.clip(127.5 + 20 * frame, 0, 255).astype(np.uint8)
+    return clipped

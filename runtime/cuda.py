@@ -1,0 +1,247 @@
+"""One GPU's memory, stream and graphs, on cuda-python or, where only that is installed, on pycuda.
+
+An engine needs ten calls of CUDA; `Cuda` names them, and each provider is a class. Not one of them runs without a GPU,
+so without one only their refusals are tested.
+"""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Work = Callable[[], None]
+
+
+class GpuError(OSError):
+    """CUDA, its driver or the GPU refuses; the message is one line with CUDA's own words."""
+
+
+NO_GPU = "no GPU that CUDA can use ({}): install NVIDIA's driver, or take another --engine"
+
+
+class Cuda(ABC):
+    """The first GPU this process may use, with one stream on which everything is ordered.
+
+    What is allocated lives until `close`. Every method raises GpuError where CUDA fails.
+    """
+
+    architecture: str
+    """As `sm90`: the compute capability's digits."""
+    name: str
+    stream: int
+    """The stream's handle, for TensorRT."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """GPU memory that nobody holds."""
+
+    @abstractmethod
+    def allocate(self, size: int) -> int:
+        """The address of `size` bytes of GPU memory."""
+
+    @abstractmethod
+    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """A host array that the GPU copies from and to without a detour."""
+
+    @abstractmethod
+    def upload(self, address: int, array: NDArray[np.uint8]) -> None:
+        """Copy a pinned array to the GPU, on the stream."""
+
+    @abstractmethod
+    def download(self, array: NDArray[np.uint8], address: int) -> None:
+        """Copy GPU memory to a pinned array, on the stream."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the stream is empty."""
+
+    @abstractmethod
+    def captured(self, work: Work) -> Work:
+        """`work` as one CUDA graph; `work` itself where the provider has no graphs."""
+
+    @abstractmethod
+    def milliseconds(self, work: Work) -> float:
+        """The time `work` takes on the stream, between two device events."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything."""
+
+
+class CudaPython(Cuda):
+    """On cuda-python's runtime API, whose primary context every thread shares with TensorRT."""
+
+    def __init__(self) -> None:
+        self._runtime: Any = import_module("cuda.bindings.runtime")
+        self._frees: list[Callable[[], Any]] = []
+        status, _ = self._runtime.cudaGetDeviceCount()
+        if int(status) != 0:
+            raise GpuError(NO_GPU.format(self._words(status)))
+        properties = self._call("cudaGetDeviceProperties", 0)
+        self.architecture = f"sm{properties.major}{properties.minor}"
+        self.name = properties.name.split(b"\0")[0].decode()
+        self._stream = self._call("cudaStreamCreate")
+        self.stream = int(self._stream)
+        self._frees.append(lambda: self._call("cudaStreamDestroy", self._stream))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        status, *values = getattr(self._runtime, function)(*arguments)
+        if int(status) != 0:
+            raise GpuError(f"{function}: {self._words(status)}: see `derain doctor`")
+        return values[0] if len(values) == 1 else values
+
+    def _words(self, status: Any) -> str:
+        _, words = self._runtime.cudaGetErrorString(status)
+        return f"CUDA error {int(status)}, {words.decode()}"
+
+    def free_bytes(self) -> int:  # noqa: D102
+        free, _ = self._call("cudaMemGetInfo")
+        return int(free)
+
+    def allocate(self, size: int) -> int:  # noqa: D102
+        address = self._call("cudaMalloc", size)
+        self._frees.append(lambda: self._call("cudaFree", address))
+        return int(address)
+
+    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:  # noqa: D102
+        size = int(np.prod(shape))
+        address = self._call("cudaMallocHost", size)
+        self._frees.append(lambda: self._call("cudaFreeHost", address))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address))).reshape(shape)
+
+    def upload(self, address: int, array: NDArray[np.uint8]) -> None:  # noqa: D102
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self._stream)
+
+    def download(self, array: NDArray[np.uint8], address: int) -> None:  # noqa: D102
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self._stream)
+
+    def synchronize(self) -> None:  # noqa: D102
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def captured(self, work: Work) -> Work:  # noqa: D102
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        work()
+        graph = self._call("cudaStreamEndCapture", self._stream)
+        executable = self._call("cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        self._frees.append(lambda: self._call("cudaGraphExecDestroy", executable))
+        return lambda: self._call("cudaGraphLaunch", executable, self._stream)
+
+    def milliseconds(self, work: Work) -> float:  # noqa: D102
+        start, end = self._call("cudaEventCreate"), self._call("cudaEventCreate")
+        self._call("cudaEventRecord", start, self._stream)
+        work()
+        self._call("cudaEventRecord", end, self._stream)
+        self._call("cudaEventSynchronize", end)
+        elapsed = float(self._call("cudaEventElapsedTime", start, end))
+        for event in (start, end):
+            self._call("cudaEventDestroy", event)
+        return elapsed
+
+    def close(self) -> None:  # noqa: D102
+        self.synchronize()
+        while self._frees:
+            self._frees.pop()()
+
+
+class PyCuda(Cuda):
+    """On pycuda, for machines that have only that. It has no CUDA graphs, and a thread must take the context first."""
+
+    def __init__(self) -> None:
+        self._driver: Any = import_module("pycuda.driver")
+        try:
+            self._driver.init()
+        except self._driver.Error as error:
+            raise GpuError(NO_GPU.format(error)) from error
+        device = self._driver.Device(0)
+        self.architecture = "sm{}{}".format(*device.compute_capability())
+        self.name = device.name()
+        self._context = device.retain_primary_context()
+        self._held: list[Any] = []
+        self._stream = self._here(self._driver.Stream)
+        self.stream = int(self._stream.handle)
+
+    def _here(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._context.push()
+        try:
+            return function(*arguments)
+        except self._driver.Error as error:
+            raise GpuError(f"{error}: see `derain doctor`") from error
+        finally:
+            self._context.pop()
+
+    def free_bytes(self) -> int:  # noqa: D102
+        return int(self._here(self._driver.mem_get_info)[0])
+
+    def allocate(self, size: int) -> int:  # noqa: D102
+        self._held.append(self._here(self._driver.mem_alloc, size))
+        return int(self._held[-1])
+
+    def pinned(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:  # noqa: D102
+        array: NDArray[np.uint8] = self._here(self._driver.pagelocked_empty, shape, np.uint8)
+        self._held.append(array.base)  # the allocation, which has a `free`
+        return array
+
+    def upload(self, address: int, array: NDArray[np.uint8]) -> None:  # noqa: D102
+        self._here(self._driver.memcpy_htod_async, address, array, self._stream)
+
+    def download(self, array: NDArray[np.uint8], address: int) -> None:  # noqa: D102
+        self._here(self._driver.memcpy_dtoh_async, array, address, self._stream)
+
+    def synchronize(self) -> None:  # noqa: D102
+        self._here(self._stream.synchronize)
+
+    def captured(self, work: Work) -> Work:  # noqa: D102
+        return work
+
+    def milliseconds(self, work: Work) -> float:  # noqa: D102
+        start, end = self._here(self._driver.Event), self._here(self._driver.Event)
+        self._here(start.record, self._stream)
+        work()
+        self._here(end.record, self._stream)
+        self._here(end.synchronize)
+        return float(self._here(start.time_till, end))
+
+    def close(self) -> None:  # noqa: D102
+        self.synchronize()
+        while self._held:
+            self._here(self._held.pop().free)
+        self._context.detach()
+
+
+PROVIDERS: dict[str, type[Cuda]] = {"cuda": CudaPython, "pycuda": PyCuda}
+"""By Python package, the better one first."""
+
+
+def missing() -> str | None:
+    """None where a provider is installed, else the command that adds one."""
+    if any(find_spec(package) for package in PROVIDERS):
+        return None
+    return "neither cuda-python nor pycuda is installed: pip install cuda-python"
+
+
+def open_cuda() -> Cuda:
+    """The GPU, through the first provider that is installed.
+
+    Raises ModuleNotFoundError where there is none, GpuError where there is no driver or no GPU.
+    """
+    if reason := missing():
+        raise ModuleNotFoundError(reason)
+    return next(provider for package, provider in PROVIDERS.items() if find_spec(package))()
+
+
+def architecture() -> str:
+    """The GPU's, as `sm90`; raises as `open_cuda`."""
+    gpu = open_cuda()
+    try:
+        return gpu.architecture
+    finally:
+        gpu.close()

@@ -1,0 +1,147 @@
+"""TensorRT and TensorRT-RTX: a plan on the GPU, the frame's way there and back in one CUDA graph."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from derain.runtime import cuda
+from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.engines.base import Engine, register
+from derain.runtime.engines.tensorrt_api import APIS, PORTABLE, Api, errors, logger
+from derain.runtime.frames import Image
+
+
+class _TensorRTEngine(Engine):
+    """The bundle's engine of one precision that fits this API's version and this GPU.
+
+    A frame is copied to a pinned buffer, then upload, network and download run as one CUDA graph (`graph=False`: as
+    three calls), and the result is copied from the other pinned buffer.
+    """
+
+    api: ClassVar[Api]
+
+    def __init__(self, bundle: Bundle, precision: Precision = Precision.FP16, graph: bool = True) -> None:
+        super().__init__(bundle, precision)
+        self.graph = graph
+        self._gpu: cuda.Cuda | None = None
+        self._held: list[Any] = []
+        self._work: cuda.Work | None = None
+        self._buffers: tuple[Image, Image] | None = None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """What is not installed: the API, or a provider of CUDA's calls."""
+        return super().missing() or cuda.missing()
+
+    def _open(self) -> None:
+        trt = self.api.load()
+        built = self._of_this_version(trt.__version__)
+        self._gpu = cuda.open_cuda()
+        try:
+            self._load(trt, self._of_this_gpu(built, trt.__version__))
+        except BaseException:
+            self._close()
+            raise
+
+    def _load(self, trt: Any, entry: EngineEntry) -> None:
+        gpu = self._gpu
+        assert gpu is not None
+        path = self.bundle.file(entry.file)
+        with errors(self.api) as heard:
+            runtime = trt.Runtime(logger(self.api))
+            engine = runtime.deserialize_cuda_engine(path.read_bytes())
+            if engine is None:
+                raise ValueError(f"{path}: {self.name} cannot load it: {' '.join(heard[:1])}: {self._again()}")
+            needed, free = int(engine.device_memory_size_v2), gpu.free_bytes()
+            if needed > free:
+                raise cuda.GpuError(
+                    f"{path}: needs {needed >> 20} MiB of GPU memory, {free >> 20} MiB are free on {gpu.name}: "
+                    f"close other programs, or export a smaller frame or model"
+                )
+            context = engine.create_execution_context()
+            if context is None:
+                raise cuda.GpuError(f"{path}: {self.name} cannot run it on {gpu.name}: {' '.join(heard[:1])}")
+        self._held = [context, engine, runtime]  # the order in which they must go
+        source, result = gpu.pinned(self.input.shape), gpu.pinned(self.output.shape)
+        addresses = []
+        for spec, array in ((self.input, source), (self.output, result)):
+            seen = tuple(engine.get_tensor_shape(spec.tensor)), engine.get_tensor_dtype(spec.tensor)
+            if seen != (spec.shape, trt.DataType.UINT8):
+                raise ValueError(f"{path}: {spec.tensor} is {seen}, the manifest says uint8 {spec.shape}")
+            addresses.append(gpu.allocate(array.nbytes))
+            context.set_tensor_address(spec.tensor, addresses[-1])
+
+        def work() -> None:
+            gpu.upload(addresses[0], source)
+            if not context.execute_async_v3(gpu.stream):
+                raise cuda.GpuError(f"{path}: {self.name} failed: {' '.join(logger(self.api).errors[-1:])}")
+            gpu.download(result, addresses[1])
+
+        work()  # TensorRT makes its last preparations in the first run, which a capture must not see
+        gpu.synchronize()
+        self._work = gpu.captured(work) if self.graph else work
+        self._buffers = source, result
+
+    def _infer(self, tensor: Image) -> Image:
+        assert self._gpu is not None and self._work is not None and self._buffers is not None
+        source, result = self._buffers
+        np.copyto(source, tensor)
+        self._work()
+        self._gpu.synchronize()
+        return result.copy()
+
+    def device_milliseconds(self) -> float:
+        """The last frame once more: upload, network and download as the GPU's own events time them."""
+        if self._gpu is None or self._work is None:
+            raise RuntimeError(f"engine {self.name} is not open: call open() or use it in a with statement")
+        return self._gpu.milliseconds(self._work)
+
+    def _close(self) -> None:
+        self._work = self._buffers = None
+        while self._held:
+            self._held.pop(0)
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+
+    def _of_this_version(self, version: str) -> list[EngineEntry]:
+        """The bundle's engines of this precision and API, if one is of the version that is installed."""
+        built = [e for e in self.bundle.manifest.engines if (e.precision, e.api) == (self.precision, self.name)]
+        if not built:
+            raise ValueError(f"{self.bundle.path}: no {self.precision} engine for {self.name}: {self._again()}")
+        fitting = [entry for entry in built if entry.api_version == version]
+        if not fitting:
+            raise ValueError(self._unfit(built[0], f"{self.name} {version}"))
+        return fitting
+
+    def _of_this_gpu(self, built: list[EngineEntry], version: str) -> EngineEntry:
+        assert self._gpu is not None
+        here = self._gpu.architecture
+        named = [entry for entry in built if here in entry.arch.split("+")]
+        portable = [entry for entry in built if entry.arch == PORTABLE]
+        if not (named or portable):
+            raise ValueError(self._unfit(built[0], f"{self.name} {version} on {here} ({self._gpu.name})"))
+        return (named or portable)[0]
+
+    def _unfit(self, entry: EngineEntry, here: str) -> str:
+        path = self.bundle.path / entry.file
+        return f"{path}: built with {entry.api} {entry.api_version} for {entry.arch}, this is {here}: {self._again()}"
+
+    def _again(self) -> str:
+        return f"run `derain build {self.bundle.path} --precision {self.precision} --api {self.name}`"
+
+
+@register("tensorrt")
+class TensorRTEngine(_TensorRTEngine):
+    """TensorRT 10 and 11."""
+
+    api = APIS["tensorrt"]
+    package, extra = api.package, api.extra
+
+
+@register("tensorrt-rtx")
+class TensorRTRTXEngine(_TensorRTEngine):
+    """TensorRT-RTX."""
+
+    api = APIS["tensorrt-rtx"]
+    package, extra = api.package, api.extra

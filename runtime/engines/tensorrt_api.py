@@ -1,0 +1,93 @@
+"""What TensorRT and TensorRT-RTX share and where they differ, told once: packages, what a build may ask for, messages.
+
+TensorRT allows one logger a process, so there is one an API, which keeps the errors that its calls do not return.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+PORTABLE = "portable"
+"""The architecture of a TensorRT-RTX engine for every GPU that release serves: its kernels are made on the GPU."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """One of the two packages, which are one API but for what the flags say."""
+
+    name: str
+    package: str
+    extra: str
+    ahead_of_time: bool
+    """Builds without a GPU, for the architectures that are named."""
+    timing_cache: bool
+    """Times kernels while it builds, and can keep the times."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there."""
+        return find_spec(self.package) is not None
+
+    def load(self) -> Any:
+        """The package; ModuleNotFoundError with the command that installs it."""
+        if not self.installed:
+            raise ModuleNotFoundError(f"{self.package} is not installed: pip install 'derain[{self.extra}]'")
+        return import_module(self.package)
+
+
+APIS = {
+    api.name: api
+    for api in (
+        Api("tensorrt", "tensorrt", "tensorrt", ahead_of_time=False, timing_cache=True),
+        Api("tensorrt-rtx", "tensorrt_rtx", "rtx", ahead_of_time=True, timing_cache=False),
+    )
+}
+
+
+def choose(name: str | None) -> Api:
+    """The API called `name`, or the first that is installed.
+
+    Raises ValueError for an unknown name, ModuleNotFoundError where it, or any, is not installed.
+    """
+    if name is None:
+        installed = [api for api in APIS.values() if api.installed]
+        if not installed:
+            raise ModuleNotFoundError("no TensorRT here: pip install 'derain[rtx]' (or 'derain[tensorrt]')")
+        return installed[0]
+    if name not in APIS:
+        raise ValueError(f"API {name!r} is unknown, known are: {', '.join(APIS)}")
+    APIS[name].load()
+    return APIS[name]
+
+
+@cache
+def logger(api: Api) -> Any:
+    """The API's one logger; what it hears goes to `logging`, and errors to whoever is in `errors`."""
+    trt = api.load()
+
+    class Listener(trt.ILogger):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(" ".join(message.split()))
+            log.debug("%s: %s", api.name, message)
+
+    return Listener()
+
+
+@contextmanager
+def errors(api: Api) -> Iterator[list[str]]:
+    """The errors the API reports inside the block, oldest first."""
+    heard = logger(api).errors
+    heard.clear()
+    yield heard

@@ -1,0 +1,129 @@
+"""From frames to a graph in 8 bits: what it costs, what stays, and what is left behind by a fault."""
+
+import json
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from derain.calibration.calibrate import calibrate
+from derain.calibration.ranges import Method
+from derain.calibration.sensitivity import LayerCost, smallest_kept
+from derain.export.exporter import export
+from derain.export.lint import findings
+from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.frames import Frame
+from derain.training.models import build
+from derain.training.models.checkpoint import save_weights
+
+WIDTH, HEIGHT = 48, 32
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, lively) -> Bundle:
+    folder = tmp_path_factory.mktemp("nano")
+    save_weights(folder / "w.safetensors", lively(build("daiam-nano")), "daiam-nano", {}, torch.float32)
+    return export(str(folder / "w.safetensors"), folder / "bundle", (WIDTH, HEIGHT))[0]
+
+
+@pytest.fixture
+def bundle(original, tmp_path) -> Bundle:
+    files = {name: original.file(name) for name in original.manifest.files}
+    return Bundle.write(tmp_path / "b", original.manifest, files)
+
+
+@pytest.fixture(scope="module")
+def clip(picture) -> list[Frame]:
+    return [Frame(index, 0, picture(index, WIDTH, HEIGHT), 0) for index in range(12)]
+
+
+def run(bundle: Bundle, clip: list[Frame], **options):
+    settings = {"precision": Precision.INT8, "method": Method.MINMAX, "count": 8, "max_loss": 100.0} | options
+    return calibrate(bundle, settings.pop("precision"), clip, "clip", **settings)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
+@pytest.mark.parametrize("rest", [Precision.FP16, Precision.FP32])
+def test_a_graph_in_8_bits_is_added_with_what_it_costs(precision, rest, bundle, clip):
+    made, result = run(bundle, clip, precision=precision, rest=rest)
+    graph = onnx.load(Bundle.load(made.path).graph(precision))
+    assert findings(graph) == []
+    types = {value.type.tensor_type.elem_type for value in graph.graph.value_info}
+    assert (onnx.TensorProto.FLOAT16 in types) == (rest is Precision.FP16)
+    assert result.kept == () and 25 < result.psnr_vs_fp32 < 60
+    (quality,) = made.manifest.quality
+    assert (quality.frames, quality.psnr_vs_fp32) == ("clip", result.psnr_vs_fp32)
+
+
+def test_the_frames_that_judge_give_no_ranges(bundle, clip):
+    _, result = run(bundle, clip)
+    assert len(result.frames) == 6 and len(result.judged) == 2
+    assert not set(result.frames) & set(result.judged)
+
+
+def test_without_a_method_every_one_is_tried_and_the_best_taken(bundle, clip):
+    _, result = run(bundle, clip, method=None)
+    assert set(result.losses_db) == {"minmax", "percentile", "entropy", "mse"}
+    assert result.losses_db[result.method] == min(result.losses_db.values())
+
+
+def test_layers_stay_in_floating_point_until_the_loss_is_kept(bundle, clip):
+    _, everything = run(bundle, clip)
+    allowed = everything.loss_db / 3
+    made, result = run(bundle, clip, max_loss=allowed)
+    assert 0 < len(result.kept) < len(result.layers)
+    assert result.loss_db <= 1.1 * allowed and result.psnr_vs_fp32 > everything.psnr_vs_fp32
+    costliest = sorted(result.layers, key=lambda layer: -layer.mse)[: len(result.kept)]
+    assert {layer.name for layer in costliest} == set(result.kept)
+    graph = onnx.load(made.graph(Precision.INT8))
+    plain = {n.name for n in graph.graph.node if n.op_type == "Conv" and "_dq" not in n.input[0]}
+    assert set(result.kept) <= plain
+
+
+def test_the_fewest_that_keep_the_loss_are_found():
+    found = [LayerCost(f"l{index}", cost, 0.0) for index, cost in enumerate([1, 9, 3, 7, 5, 0.5])]
+    price = {layer.name: layer.mse for layer in found}
+    for allowed, kept in ((30, []), (17, ["l1"]), (10, ["l1", "l3"]), (0.6, ["l0", "l1", "l2", "l3", "l4"])):
+        assert smallest_kept(found, allowed, lambda names: sum(price[name] for name in names)) == kept
+    with pytest.raises(ValueError, match=r"no layer can be in 8 bits at a loss of 0\.1 dB: allow more with --max-loss"):
+        smallest_kept(found, 0.1, lambda names: sum(price[name] for name in names))
+
+
+def test_with_the_clean_frames_the_loss_is_the_fall_against_them(bundle, clip):
+    truth = [Frame(frame.id, 0, cv2.GaussianBlur(frame.image, (3, 3), 0), 0) for frame in clip]
+    _, result = run(bundle, clip, truth=truth)
+    assert result.loss_db == pytest.approx(result.psnr_rgb_fp32 - result.psnr_rgb, abs=1e-6)
+    with pytest.raises(ValueError, match=r"the truth ends before frame \d+: expected a clean frame for each"):
+        run(bundle, clip, truth=truth[:2])
+
+
+def test_bad_frames_leave_the_bundle_as_it_was(bundle, clip):
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    black = [Frame(index, 0, np.zeros((HEIGHT, WIDTH, 3), np.uint8), 0) for index in range(9)]
+    for frames, told in ((black, "all black"), (clip[:2], "2 frames, expected at least 4")):
+        with pytest.raises(ValueError, match=told):
+            run(bundle, frames)
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+
+
+def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size(bundle, clip, tmp_path, capsys):
+    from derain.cli.main import app
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for frame in clip:
+        cv2.imwrite(str(folder / f"{frame.id:02}.png"), frame.image)
+    report = tmp_path / "int8.json"
+    common = ["calibrate", str(bundle.path), "--frames", str(folder), "--count", "8", "--method", "minmax"]
+    app([*common, "--precision", "fp16"], standalone_mode=False)
+    arguments = ["--precision", "int8", "--max-loss", "9", "--json", str(report)]
+    app([*common, *arguments], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told and "graph.int8.onnx: loses" in told
+    assert json.loads(report.read_text())["method"] == "minmax"
+    assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}
+    cv2.imwrite(str(folder / "00.png"), clip[0].image[:-4])
+    with pytest.raises(ValueError, match=r"00\.png: frames are 48x28, the bundle expects 48x32"):
+        app([*common, "--precision", "int8"], standalone_mode=False)

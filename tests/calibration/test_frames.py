@@ -1,0 +1,76 @@
+"""Which frames are chosen, and which clips are refused."""
+
+import numpy as np
+import pytest
+
+from derain.calibration.frames import choose
+from derain.runtime.bundle import FrameSpec, PixelFormat
+from derain.runtime.frames import Frame, from_bgr
+
+SPEC = FrameSpec(tensor="frame", width=48, height=32)
+
+
+def clip(images: list[np.ndarray]) -> list[Frame]:
+    return [Frame(index, 0, image, 0) for index, image in enumerate(images)]
+
+
+def plain(level: int) -> np.ndarray:
+    return np.full((32, 48, 3), level, np.uint8)
+
+
+def test_the_most_different_frames_are_chosen_and_not_the_first():
+    random = np.random.default_rng(0)
+    scenes = {0: 20, 60: 90, 90: 160, 95: 230}
+    levels = np.repeat(list(scenes.values()), np.diff([*scenes, 100]))
+    images = [np.clip(plain(level) + random.normal(0, 2, (32, 48, 3)), 0, 255).astype(np.uint8) for level in levels]
+    chosen = choose(clip(images), SPEC, 4, "clip")
+    assert [int(round(frame.image.mean(), -1)) for frame in chosen] == [20, 90, 160, 230]
+    assert [frame.id for frame in chosen] == sorted(frame.id for frame in chosen)
+
+
+def test_as_many_as_there_are_where_there_are_fewer(picture):
+    images = [picture(seed, 48, 32) for seed in range(6)]
+    chosen = choose(clip(images), SPEC, 16, "clip")
+    assert [frame.id for frame in chosen] == list(range(6))
+
+
+def test_a_chosen_frame_does_not_change_when_its_source_reuses_the_memory(picture):
+    images = [picture(seed, 48, 32) for seed in range(5)]
+    buffer = np.empty_like(images[0])
+
+    def stream():
+        for index, image in enumerate(images):
+            buffer[:] = image
+            yield Frame(index, 0, buffer, 0)
+
+    for frame, image in zip(choose(stream(), SPEC, 8, "clip"), images, strict=True):
+        np.testing.assert_array_equal(frame.image, image)
+
+
+@pytest.mark.parametrize("pixels", list(PixelFormat))
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (
+            [plain(level) for level in (20, 90, 200)],
+            r"^night\.mp4: 3 frames, expected at least 4: give --frames a longer",
+        ),
+        ([plain(0)] * 9, r"^night\.mp4: all black \(no grey level over \d+\): give --frames a clip with light$"),
+        ([plain(120)] * 9, r"^night\.mp4: 8 frames that are all alike \(0\.00 grey levels apart, expected 1\): give"),
+    ],
+)
+def test_a_clip_that_says_nothing_is_refused_in_one_line(images, told, pixels):
+    spec = SPEC.model_copy(update={"pixels": pixels})
+    frames = clip([from_bgr(image, spec) for image in images])
+    with pytest.raises(ValueError, match=told):
+        choose(frames, spec, 8, "night.mp4")
+
+
+def test_a_night_drive_with_a_few_lights_is_not_all_black(picture):
+    images = [picture(seed, 48, 32) // 6 for seed in range(6)]
+    assert len(choose(clip(images), SPEC, 8, "clip")) == 6
+
+
+def test_too_few_frames_asked_for_is_told():
+    with pytest.raises(ValueError, match="2 calibration frames: expected at least 4; give --count 16"):
+        choose(clip([plain(9)]), SPEC, 2, "clip")

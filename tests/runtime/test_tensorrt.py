@@ -1,0 +1,223 @@
+"""The TensorRT engine where there is no GPU: which engine it takes, which it refuses, and the frame's way on a fake."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from derain.runtime import cuda, engines
+from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.engines import tensorrt_api
+
+VERSION = "1.6.1.120"
+
+
+class FakeGpu(cuda.Cuda):
+    """Addresses are keys of a dictionary of arrays; what happens is written down."""
+
+    architecture, name, stream = "sm89", "a fake RTX 4090", 7
+
+    def __init__(self) -> None:
+        self.memory: dict[int, np.ndarray] = {}
+        self.did: list[str] = []
+
+    def free_bytes(self):
+        return 2**30
+
+    def allocate(self, size):
+        self.memory[len(self.memory) + 1] = np.zeros(size, np.uint8)
+        return len(self.memory)
+
+    def pinned(self, shape):
+        return np.zeros(shape, np.uint8)
+
+    def upload(self, address, array):
+        self.did.append("upload")
+        self.memory[address][:] = array.ravel()
+
+    def download(self, array, address):
+        self.did.append("download")
+        array[...] = self.memory[address].reshape(array.shape)
+
+    def synchronize(self):
+        self.did.append("synchronize")
+
+    def captured(self, work):
+        self.did.append("capture")
+        return work
+
+    def milliseconds(self, work):
+        work()
+        return 1.5
+
+    def close(self):
+        self.did.append("close")
+
+
+class FakeTensorRT:
+    """Enough of `tensorrt` for an engine that inverts its bytes."""
+
+    __version__ = VERSION
+
+    def __init__(self, gpu: FakeGpu, shape: tuple[int, ...], needs: int = 0, works: bool = True) -> None:
+        self.addresses: dict[str, int] = {}
+        self.DataType = SimpleNamespace(UINT8="uint8")
+
+        def execute(stream: int) -> bool:
+            gpu.did.append(f"execute on {stream}")
+            gpu.memory[self.addresses["clean"]][:] = 255 - gpu.memory[self.addresses["frame"]]
+            return works
+
+        context = SimpleNamespace(set_tensor_address=self.addresses.__setitem__, execute_async_v3=execute)
+        engine = SimpleNamespace(
+            device_memory_size_v2=needs,
+            create_execution_context=lambda: context,
+            get_tensor_shape=lambda name: shape,
+            get_tensor_dtype=lambda name: "uint8",
+        )
+        self.Runtime = lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+
+
+@pytest.fixture
+def with_engine(bundle):
+    def add(**changes) -> Bundle:
+        entry = {"precision": Precision.FP16, "api": "tensorrt-rtx", "api_version": VERSION, "arch": "portable"}
+        entry |= changes
+        name = f"engine.{entry['precision']}.{entry['api']}.{entry['arch']}.plan"
+        return bundle.add({name: b"a plan"}, engines=[EngineEntry(file=name, **entry)])
+
+    return add
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """TensorRT-RTX and a GPU of our own making."""
+    gpu = FakeGpu()
+
+    def use(shape: tuple[int, ...], **facts) -> FakeGpu:
+        trt = FakeTensorRT(gpu, shape, **facts)
+        monkeypatch.setattr(tensorrt_api.Api, "load", lambda api: trt)
+        monkeypatch.setattr(tensorrt_api.Api, "installed", True)
+        for module in (tensorrt_api, engines.tensorrt):
+            monkeypatch.setattr(module, "logger", lambda api: SimpleNamespace(errors=["the reason"]))
+        monkeypatch.setattr(engines.tensorrt.TensorRTRTXEngine, "missing", classmethod(lambda cls: None))
+        monkeypatch.setattr(cuda, "open_cuda", lambda: gpu)
+        return gpu
+
+    return use
+
+
+def create(bundle: Bundle, **options):
+    return engines.create("tensorrt-rtx", bundle, Precision.FP16, **options)
+
+
+def test_a_frame_goes_up_through_the_network_and_down_and_the_result_is_the_callers(with_engine, fake, noise):
+    bundle = with_engine()
+    gpu = fake(bundle.manifest.input.shape)
+    with create(bundle) as engine:
+        gpu.did.clear()
+        results = [engine.infer(image) for image in noise]
+        assert gpu.did[:4] == ["upload", "execute on 7", "download", "synchronize"]
+        assert engine.device_milliseconds() == 1.5
+    for image, result in zip(noise, results, strict=True):
+        np.testing.assert_array_equal(result, 255 - image)
+    assert gpu.did[-1] == "close"
+    with pytest.raises(RuntimeError, match="not open"):
+        engine.device_milliseconds()
+
+
+def test_the_first_run_comes_before_the_capture_and_graph_false_captures_nothing(with_engine, fake):
+    bundle = with_engine()
+    gpu = fake(bundle.manifest.input.shape)
+    create(bundle).open()
+    assert gpu.did == ["upload", "execute on 7", "download", "synchronize", "capture"]
+    gpu.did.clear()
+    create(bundle, graph=False).open()
+    assert "capture" not in gpu.did
+
+
+def test_the_engine_built_for_this_gpu_goes_before_the_portable_one(with_engine, fake, bundle, monkeypatch):
+    with_engine()
+    whole = Bundle.load(bundle.path)
+    name = "engine.fp16.tensorrt-rtx.sm86+sm89.plan"
+    entry = EngineEntry(file=name, precision=Precision.FP16, api="tensorrt-rtx", api_version=VERSION, arch="sm86+sm89")
+    whole = whole.add({name: b"another plan"}, engines=[entry])
+    fake(whole.manifest.input.shape)
+    read: list[str] = []
+    monkeypatch.setattr(Bundle, "file", lambda self, name: read.append(name) or self.path / name)
+    create(whole).open()
+    assert read == [name]
+
+
+def test_too_little_memory_and_a_failing_network_are_told_and_the_gpu_is_given_back(with_engine, fake):
+    bundle = with_engine()
+    gpu = fake(bundle.manifest.input.shape, needs=3 << 30)
+    with pytest.raises(OSError, match=r"needs 3072 MiB of GPU memory, 1024 MiB are free on a fake RTX 4090: close"):
+        create(bundle).open()
+    assert gpu.did == ["close"]
+    fake(bundle.manifest.input.shape, works=False)
+    with pytest.raises(OSError, match="tensorrt-rtx failed: the reason"):
+        create(bundle).open()
+    fake((1, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"frame is .*8, 8, 3.*, the manifest says uint8"):
+        create(bundle).open()
+
+
+def test_a_bundle_without_such_an_engine_names_the_command(bundle, fake):
+    fake(bundle.manifest.input.shape)
+    told = r"no fp16 engine for tensorrt-rtx: run `derain build .* --precision fp16 --api tensorrt-rtx`"
+    with pytest.raises(ValueError, match=told):
+        create(bundle).open()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"api_version": "1.4.0.76"},
+            r"built with tensorrt-rtx 1\.4\.0\.76 for portable, this is tensorrt-rtx 1\.6\.1\.120: run `derain build",
+        ),
+        (
+            {"arch": "sm120"},
+            r"built with tensorrt-rtx 1\.6\.1\.120 for sm120, this is .* on sm89 \(a fake RTX 4090\): run",
+        ),
+    ],
+)
+def test_an_engine_from_elsewhere_is_refused_with_what_it_is_and_what_this_is(changes, told, with_engine, fake):
+    bundle = with_engine(**changes)
+    fake(bundle.manifest.input.shape)
+    with pytest.raises(ValueError, match=told) as caught:
+        create(bundle).open()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_an_nvidia_driver_the_reason_is_one_line(with_engine, monkeypatch):
+    """The real cuda-python, and the real TensorRT-RTX refusing a plan."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install 'derain[rtx]'")
+    pytest.importorskip("cuda.bindings", reason="needs cuda-python")
+    bundle = with_engine(api_version=trt.__version__)
+    try:
+        cuda.architecture()
+    except OSError as error:
+        assert "\n" not in str(error)
+        with pytest.raises(cuda.GpuError, match=r"^no GPU that CUDA can use \(CUDA error \d+, .*\): install NVIDIA's"):
+            create(bundle).open()
+    monkeypatch.setattr(cuda, "open_cuda", FakeGpu)
+    with pytest.raises(
+        ValueError, match=r"portable\.plan: tensorrt-rtx cannot load it: .*: run `derain build"
+    ) as caught:
+        create(bundle).open()
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_provider_of_cuda_the_engine_says_which_package_adds_one(monkeypatch):
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    assert cuda.missing() == "neither cuda-python nor pycuda is installed: pip install cuda-python"
+    with pytest.raises(ModuleNotFoundError, match="neither cuda-python nor pycuda"):
+        cuda.open_cuda()
+
+
+def test_pycuda_is_taken_where_it_is_the_only_provider(monkeypatch):
+    monkeypatch.setattr(cuda, "find_spec", lambda name: name == "pycuda" or None)
+    monkeypatch.setitem(cuda.PROVIDERS, "pycuda", FakeGpu)
+    assert cuda.architecture() == "sm89"
