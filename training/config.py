@@ -23,6 +23,8 @@ class NetworkConfig(_Strict):
     options: dict[str, Any] = {}
     init: Literal["he", "gaussian"] = "he"
     """"gaussian" is the paper's N(0, 0.01²) for every weight; "he" keeps the signal's size through the depth."""
+    start: str | None = None
+    """Weights to begin from instead, a file or a shipped name: a second stage of training."""
 
 
 class OptimiserConfig(_Strict):

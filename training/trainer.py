@@ -23,6 +23,7 @@ from derain.training.losses import derain_loss, psnr
 from derain.training.material import find_material
 from derain.training.models import build, size_multiple
 from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ResBlock
+from derain.training.models.checkpoint import load
 from derain.training.models.compact import CompactEncoder
 from derain.training.models.dam import Decoder, Encoder
 from derain.training.patches import ResumableLoader, own_share
@@ -71,6 +72,14 @@ def initialise(model: nn.Module, init: str) -> None:
             nn.init.constant_(module.head.bias, math.log(RAIN_COVER / (1 - RAIN_COVER)))  # type: ignore[arg-type]
 
 
+def begin_from(start: str, model: nn.Module, config: TrainConfig) -> None:
+    """Fill a network with the weights of an earlier stage of its training."""
+    first = load(start, **config.network.options)
+    if first.name != config.network.name:
+        raise ValueError(f"network.start {start} is a {first.name!r}, expected a {config.network.name!r}")
+    model.load_state_dict(first.network.state_dict())
+
+
 def learning_rate(step: int, config: OptimiserConfig) -> float:
     """The learning rate at an iteration: linear warm-up, then a cosine from `learning_rate` to the final one."""
     if step < config.warm_up:
@@ -99,6 +108,8 @@ class Deraining(lightning.LightningModule):
         self.config = config
         self.network = build(config.network.name, **config.network.options)
         initialise(self.network, config.network.init)
+        if config.network.start is not None:
+            begin_from(config.network.start, self.network, config)
         if config.machine.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.machine.compile:
