@@ -27,10 +27,10 @@ def demo(
     import cv2
     from rich.console import Console
 
-    from derain.cli.memory import keep_freed_memory
     from derain.export.exporter import export
     from derain.runtime import engines, pipeline
     from derain.runtime.bundle import FrameSpec
+    from derain.runtime.memory import keep_freed_memory
     from derain.runtime.quality import TruthComparison
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source

@@ -45,8 +45,8 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
-    from derain.cli.memory import keep_freed_memory
     from derain.runtime.atomic import write_bytes
+    from derain.runtime.memory import keep_freed_memory
     from derain.training import evaluate as scoring
 
     if (pairs is None) == (frames is None):

@@ -17,10 +17,10 @@ def verify(
 
     from rich.console import Console
 
-    from derain.cli.memory import keep_freed_memory
     from derain.export.verify import verify as compare
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle
+    from derain.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     console = Console(markup=False)

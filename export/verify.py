@@ -21,6 +21,7 @@ from derain.export.exporter import bundle_network, traced
 from derain.export.probe import MIN_PSNR, Runner, float_tensors, seeded_frame, tensors
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.memory import release_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,11 @@ def verify(bundle: Bundle, engine: str = "onnxruntime", seed: int = 0) -> list[V
     """Compare every graph of the bundle, run by `engine`, with the network in PyTorch, on one seeded frame."""
     manifest = bundle.manifest
     frame = seeded_frame(manifest.input, seed)
-    network = bundle_network(bundle)
     with torch.inference_mode():
-        model = CameraModel(network, manifest.input, manifest.output).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = CameraModel(bundle_network(bundle), manifest.input, manifest.output).eval()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         expected: NDArray[np.uint8] = model(torch.from_numpy(frame)[None])[0].numpy()
+    release_freed_memory()
     results = []
     for entry in manifest.graphs:
         with engines.create(engine, bundle, entry.precision) as runner:
