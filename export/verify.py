@@ -22,7 +22,6 @@ from derain.export.probe import MIN_PSNR, Runner, float_tensors, seeded_frame, t
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle, Precision
 from derain.runtime.memory import release_freed_memory
-from derain.training.models.blocks import ConvLSTM
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +70,6 @@ def verify(bundle: Bundle, engine: str = "onnxruntime", seed: int = 0) -> list[V
     with torch.inference_mode():
         model = CameraModel(bundle_network(bundle), manifest.input, manifest.output).eval()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for module in model.modules():
-            if isinstance(module, ConvLSTM):  # the widest tensors of a decoder: let them go before the next one's
-                module.register_forward_hook(lambda *_: release_freed_memory())
         expected: NDArray[np.uint8] = model(torch.from_numpy(frame)[None])[0].numpy()
     release_freed_memory()
     results = []
