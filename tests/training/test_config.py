@@ -43,9 +43,13 @@ def test_a_resolved_configuration_reads_back_as_itself(written):
     assert again == config
 
 
-def test_the_configuration_that_ships_with_its_weights_is_valid(repository):
-    for path in (repository / "training/weights").glob("*.yaml"):
-        assert read_config(path).network.name == path.stem
+def test_the_configurations_that_ship_with_their_weights_are_valid(repository):
+    paths = list((repository / "training/weights").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        config = read_config(path)
+        assert config.network.name == path.stem.partition(".")[0]
+        assert config.out.name == path.stem, "each stage leaves its run where the next one begins"
 
 
 @pytest.mark.parametrize(("name", "patches_a_second"), [("daiam-edge", 940), ("daiam", 423)])
