@@ -6,10 +6,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from derain.export.exporter import export
+from derain.export.camera import CameraModel
+from derain.export.exporter import bundle_network, export
 from derain.export.precision import to_fp16
 from derain.export.probe import seeded_frame
-from derain.export.verify import verify
+from derain.export.verify import pytorch_output, verify
 from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
@@ -55,6 +56,15 @@ def test_a_bundle_of_odd_frames_is_the_network_bit_by_bit_or_nearly(original):
     assert result.precision is Precision.FP32
     assert result.passed and result.first_drift is None
     assert result.max_abs_diff <= 1 and result.psnr_vs_fp32 > 60
+
+
+def test_the_reference_is_what_a_call_of_the_network_returns(original):
+    manifest = original.manifest
+    frame = seeded_frame(manifest.input, 0)
+    model = CameraModel(bundle_network(original), manifest.input, manifest.output).eval()
+    with torch.inference_mode():
+        called = model(torch.from_numpy(frame)[None])[0].numpy()
+    assert np.abs(pytorch_output(original, frame).astype(int) - called).max() <= 1
 
 
 def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
