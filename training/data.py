@@ -16,6 +16,9 @@ HELD_OUT_EVERY = {"backgrounds/camvid": 10}
 TEST_ONLY = ("rain100", "sequences/camvid_val", "sequences/solid_white_right.mp4", "real_rain")
 """Paths that are never trained on: test sets, and the clip the README reports on."""
 
+TEST_FOLDERS = ("rain100/clean", "rain100/light", "rain100/heavy", "sequences/camvid_val", "real_rain")
+"""The same by name alone, for a `data.root` that lies within them."""
+
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -80,6 +83,9 @@ def refuse_test_only(config: DataConfig, folder: str, key: str) -> None:
     for test in TEST_ONLY:
         if whole.is_relative_to(_resolved(config, test)) or _resolved(config, test).is_relative_to(whole):
             raise ValueError(f"{key} names {folder!r}, but {test!r} is for testing only: take it out")
+    for test in TEST_FOLDERS:
+        if f"/{test}/" in f"{whole.as_posix()}/":
+            raise ValueError(f"{key} names {folder!r}, which lies in {test!r}, for testing only: take it out")
 
 
 def held_out_files(config: DataConfig) -> list[Path]:

@@ -77,6 +77,12 @@ def test_folders_for_testing_only_and_their_parents_are_refused_by_name(root, fo
     assert repr(folder) in str(e.value)
 
 
+@pytest.mark.parametrize(("inside", "folder"), [("rain100", "clean"), ("rain100/light", "."), ("real_rain", "stills")])
+def test_a_root_inside_what_is_for_testing_only_does_not_let_it_in(root, inside, folder):
+    with pytest.raises(ValueError, match=rf"names '{folder}', .*for testing only: take it out"):
+        training_files(DataConfig(root=root / inside, folders=(folder,)))
+
+
 def test_a_folder_of_which_nothing_is_held_out_validates_whole_unless_it_is_trained_on(root):
     assert (
         len(held_out_files(DataConfig(root=root, folders=("backgrounds/camvid",), validation="backgrounds/bsds"))) == 3

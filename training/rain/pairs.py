@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from derain.training.data import read_rgb, to_tensor
+
 from . import dice
 from .clip import RainyClip
 from .scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
@@ -152,13 +154,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _read(file: Path) -> Tensor:
-    data = file.read_bytes()
-    # OpenCV decodes a JPEG that ends early and leaves the rest grey: look for the end marker in the file's second half.
-    short = data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[len(data) // 2 :]
-    image = None if short or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{file} cannot be decoded as a whole image; export it again, or take it out of the folder")
-    return _to_tensor(np.asarray(image, np.uint8))
+    return to_tensor(read_rgb(file)).unsqueeze(0)
 
 
 def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
@@ -174,7 +170,7 @@ def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
             if not more:
                 capture.release()
                 return
-            yield f"{index:06d}", _to_tensor(np.asarray(image, np.uint8))
+            yield f"{index:06d}", to_tensor(np.ascontiguousarray(image[..., ::-1], np.uint8)).unsqueeze(0)
             index += 1
 
     return (fps if fps > 0 else 25.0), total, frames()
@@ -214,11 +210,6 @@ def _open_video(file: Path, fps: float, image: NDArray[np.uint8]) -> cv2.VideoWr
             f"{file} could not be opened for FFV1; this OpenCV lacks FFmpeg: pip install opencv-python-headless"
         )
     return video
-
-
-def _to_tensor(image: NDArray[np.uint8]) -> Tensor:
-    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(rgb).float().div(255).unsqueeze(0)
 
 
 def _to_bytes(tensor: Tensor) -> NDArray[np.uint8]:
