@@ -1,7 +1,7 @@
 """A training run's configuration: pydantic models read from YAML, unknown keys refused."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,6 +10,8 @@ from derain.training.data import DataConfig
 from derain.training.distillation import DistillConfig
 from derain.training.losses import LossConfig
 from derain.training.rain import RainConfig
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -86,6 +88,11 @@ def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
         FileNotFoundError: no such file.
         ValueError: unreadable YAML, a key that does not exist, or a value out of range; one line, naming the key.
     """
+    return checked(TrainConfig, overridden(read_tree(path), overrides or []), path)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; errors as `read_config`."""
     if not path.is_file():
         raise FileNotFoundError(f"no configuration {str(path)!r}: expected a YAML file")
     try:
@@ -94,7 +101,12 @@ def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds {type(tree).__name__}, expected a mapping with the keys of a training run")
-    for override in overrides or []:
+    return tree
+
+
+def overridden(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The tree with `key.sub=value` overrides set in it."""
+    for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise ValueError(f"--set {override!r}: expected key=value, as in --set optimiser.batch=8")
@@ -108,8 +120,13 @@ def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
             node[leaf] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ValueError(f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+    return tree
+
+
+def checked(model: type[Checked], tree: dict[str, Any], path: Path) -> Checked:
+    """The tree as its model; a fault in one line, naming the file and the key."""
     try:
-        return TrainConfig.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

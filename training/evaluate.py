@@ -26,6 +26,7 @@ __all__ = [
     "read_groups",
     "read_pairs",
     "score",
+    "summarise",
 ]
 
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
@@ -56,15 +57,21 @@ def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[st
     Returns {metric: {"input": mean, "output": mean}} for each of `METRICS`; "images", a list with every pair's name,
     group and scores; and "groups", the means and the "count" of each group, where the pairs have any.
     """
-    images = [
-        {
-            "name": pair.name,
-            "group": pair.group,
-            "input": score(pair.rainy, pair.clean),
-            "output": score(derain(pair.rainy), pair.clean),
-        }
-        for pair in pairs
-    ]
+    return summarise(
+        [
+            {
+                "name": pair.name,
+                "group": pair.group,
+                "input": score(pair.rainy, pair.clean),
+                "output": score(derain(pair.rainy), pair.clean),
+            }
+            for pair in pairs
+        ]
+    )
+
+
+def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `evaluate` returns, of the scores of every image."""
     groups = {
         group: {**_means(members), "count": len(members)}
         for group in dict.fromkeys(image["group"] for image in images)
@@ -80,22 +87,24 @@ def _means(images: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def derain_with(network: nn.Module) -> Callable[[Image], Image]:
+def derain_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], Image]:
     """A function that derains one RGB uint8 image of any size with a network, padding it to the network's multiple."""
-    return lambda image: look_with(network)(image)[0]
+    look = look_with(network, device)
+    return lambda image: look(image)[0]
 
 
-def look_with(network: nn.Module) -> Callable[[Image], tuple[Image, list[Tile]]]:
-    """As `derain_with`, with the attention maps beside the derained image."""
+def look_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], tuple[Image, list[Tile]]]:
+    """As `derain_with`, with the attention maps beside the derained image; the network runs on `device`."""
     multiple = size_multiple(network)
+    network.to(device)
 
     def look(image: Image) -> tuple[Image, list[Tile]]:
         height, width = image.shape[:2]
-        x = F.pad(to_tensor(image)[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        x = F.pad(to_tensor(image)[None].to(device), (0, -width % multiple, 0, -height % multiple), mode="replicate")
         with torch.inference_mode():
             prediction = network(x)[0]
         clean = prediction.image[0, :, :height, :width]
         maps = [Tile(tile.caption, tile.image[:, :height, :width]) for tile in attention_tiles(prediction)]
-        return (clean.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy(), maps
+        return (clean.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy(), maps
 
     return look

@@ -19,8 +19,6 @@ class LossConfig(BaseModel):
     beta_heavy: float = 1.0
     beta_light: float = 0.3
     attention: Literal["mse", "balanced"] = "balanced"
-    image: Literal["mse", "log"] = "mse"
-    """How L_global counts an image's error; see `image_loss`."""
 
 
 def attention_loss(attention: Tensor, mask: Tensor, kind: Literal["mse", "balanced"]) -> Tensor:
@@ -37,35 +35,22 @@ def attention_loss(attention: Tensor, mask: Tensor, kind: Literal["mse", "balanc
     return (squared * (1 + 10 * mask)).mean() + 0.5 * (1 - overlap / total)
 
 
-def image_loss(image: Tensor, clean: Tensor, kind: Literal["mse", "log"]) -> Tensor:
-    """L_global of the final image against the truth, both [B, 3, H, W] (eq. 9).
-
-    "mse" is the mean squared error of the batch. In it one patch in heavy rain outweighs ten in light rain, while PSNR,
-    a logarithm, weighs them alike; "log" is the mean over images of ε·ln(1 + MSE / ε) with ε = 5e-4 (33 dB): the squared
-    error for images better than that, the PSNR for worse ones, and the scale of neither the gradient nor the weights
-    explodes as an image gets perfect.
-    """
-    if kind == "mse":
-        return F.mse_loss(image, clean)
-    epsilon = 5e-4
-    return epsilon * torch.log1p((image - clean).square().flatten(1).mean(1) / epsilon).mean()
-
-
 def derain_loss(
     prediction: Prediction, clean: Tensor, masks: dict[str, Tensor], config: LossConfig
 ) -> dict[str, Tensor]:
     """Every term of the loss by name and their weighted sum as "loss".
 
     clean [B, 3, H, W]; masks by branch name ("streak", "drop", "rain"), each [B, 1, H, W]. All stages of a multi-stage
-    network count alike (eq. 15). Terms: global, attention, heavy, light.
+    network count alike (eq. 15), and so do a peer's other images. Terms: global, attention, heavy, light.
     """
     zero = clean.new_zeros(())
     terms = {"global": zero, "attention": zero, "heavy": zero, "light": zero}
     for stage in (*prediction.earlier, prediction):
-        terms["global"] = terms["global"] + image_loss(stage.image, clean, config.image)
+        terms["global"] = terms["global"] + F.mse_loss(stage.image, clean)
         for rain, branch in stage.branches.items():
-            terms["heavy"] = terms["heavy"] + F.mse_loss(branch.heavy, clean)
-            terms["light"] = terms["light"] + F.mse_loss(branch.light, clean)
+            for name, image in (("heavy", branch.heavy), ("light", branch.light)):
+                if image is not None:
+                    terms[name] = terms[name] + F.mse_loss(image, clean)
             if branch.attention is not None:
                 terms["attention"] = terms["attention"] + attention_loss(
                     branch.attention, masks[rain], config.attention

@@ -22,10 +22,13 @@ from derain.training.logs import CsvLog, tensorboard
 from derain.training.losses import derain_loss, psnr
 from derain.training.material import find_material
 from derain.training.models import build, size_multiple
-from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ResBlock
+from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ReluBlock, ResBlock
 from derain.training.models.checkpoint import load
 from derain.training.models.compact import CompactEncoder
 from derain.training.models.dam import Decoder, Encoder
+from derain.training.models.prenet import PReNet
+from derain.training.models.qian import AttentiveRecurrentNet
+from derain.training.models.rescan import RESCAN, ContextGRU
 from derain.training.patches import ResumableLoader, own_share
 from derain.training.rain import RainyBatch, render
 from derain.training.rain.scene import item_seeds, soft_mask
@@ -40,7 +43,7 @@ VALIDATION_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 def initialise(model: nn.Module, init: str) -> None:
     """Weights before training.
 
-    "gaussian": the paper's N(0, 0.01²). "he": He et al. 2015 for the leaky slope, Glorot's for LSTM gates;
+    "gaussian": the paper's N(0, 0.01²). "he": He et al. 2015 for the leaky slope, Glorot's for gates;
     the second convolution of a residual block and the last one to an image start small, so that a block starts
     near its skip and a residual network near the rainy image. Attention heads start at the share of a frame that rain
     covers: starting at a half, the way down saturates the LSTM before them, and the map stays dead. LSTM gates start
@@ -64,11 +67,18 @@ def initialise(model: nn.Module, init: str) -> None:
                 biases[input_gate].fill_(1)
                 biases[output_gate].fill_(1)
             biases[forget_gate].fill_(1)
-        elif isinstance(module, ResBlock) and init == "he":
+        elif isinstance(module, ContextGRU) and init == "he":
+            for convolution in (module.inputs, module.gates, module.candidate):
+                nn.init.xavier_normal_(convolution.weight)
+        elif isinstance(module, (ResBlock, ReluBlock)) and init == "he":
             module.conv2.weight.data.mul_(0.1)
-        elif isinstance(module, Decoder) and init == "he":
+        elif isinstance(module, (Decoder, PReNet, RESCAN)) and init == "he":
             module.out.weight.data.mul_(0.1)
-        elif isinstance(module, (Encoder, CompactEncoder)) and module.head is not None and init == "he":
+        elif (
+            isinstance(module, (Encoder, CompactEncoder, AttentiveRecurrentNet))
+            and module.head is not None
+            and init == "he"
+        ):
             nn.init.constant_(module.head.bias, math.log(RAIN_COVER / (1 - RAIN_COVER)))  # type: ignore[arg-type]
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ def test_nano_is_small_enough_to_ship_and_says_how_it_was_made():
     assert resolve("daiam-nano").stat().st_size <= 1.5e6
     trained = load("daiam-nano")
     assert trained.name == "daiam-nano"
-    assert {"seed", "iterations", "measured"} <= trained.notes.keys()
+    for run in json.loads(trained.notes["mean_of"]):
+        assert {"seed", "iterations", "measured"} <= run.keys()
 
 
 def test_nano_clears_moderate_rain_on_unseen_driving_frames(data_root):
@@ -23,7 +26,7 @@ def test_nano_clears_moderate_rain_on_unseen_driving_frames(data_root):
             clean = to_tensor(read_rgb(file))[None]
             rain = render(clean, index, RainConfig(kinds="both", strength=0.5, frame_height=clean.shape[-2]))
             gains.append(float(psnr(network(rain.rainy)[0].image, clean) - psnr(rain.rainy, clean)))
-    assert np.mean(gains) >= 3.5
+    assert np.mean(gains) >= 4
 
 
 @pytest.mark.parametrize("rain", ["streak", "drop"])

@@ -1,6 +1,6 @@
-"""The networks of the paper and the compact family, each with explicit recurrent state."""
+"""The networks of the paper, the compact family and the paper's peers, each with explicit recurrent state."""
 
 from derain.training.models.prediction import Branch, Prediction
-from derain.training.models.registry import build, names, parameter_count, size_multiple
+from derain.training.models.registry import PEERS, build, names, parameter_count, recurrent_steps, size_multiple
 
-__all__ = ["Branch", "Prediction", "build", "names", "parameter_count", "size_multiple"]
+__all__ = ["PEERS", "Branch", "Prediction", "build", "names", "parameter_count", "recurrent_steps", "size_multiple"]

@@ -41,6 +41,19 @@ class ResBlock(nn.Module):
         return y
 
 
+class ReluBlock(nn.Module):
+    """The residual block of Ren et al. 2019 and Qian et al. 2018: y = ReLU(x + ReLU(conv(ReLU(conv(x)))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on [B, C, H, W]."""
+        return torch.relu(x + torch.relu(self.conv2(torch.relu(self.conv1(x)))))
+
+
 class ConvLSTM(nn.Module):
     """Convolutional LSTM cell (Shi et al. 2015) without peepholes.
 

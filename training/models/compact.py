@@ -97,11 +97,8 @@ class CompactDAiAM(nn.Module):
         states: list[DAMState] = []
         for index, (rain, module) in enumerate(self.branches.items()):
             branch, features, branch_state = module(blocks, None if state is None else state.branches[index])
-            branches[rain] = Branch(
-                F.pixel_shuffle(branch.attention, self.scale),
-                rainy + F.pixel_shuffle(branch.heavy, self.scale),
-                rainy + F.pixel_shuffle(branch.light, self.scale),
-            )
+            branch = branch.with_images(lambda image: rainy + F.pixel_shuffle(image, self.scale))
+            branches[rain] = branch._replace(attention=F.pixel_shuffle(branch.attention, self.scale))
             joined += features
             states.append(branch_state)
         residual, _, global_state = self.global_decoder(

@@ -172,19 +172,16 @@ class DAiAM(nn.Module):
 
     def forward(self, rainy: Tensor, state: DAiAMState | None = None) -> tuple[Prediction, DAiAMState]:
         """Derain RGB frames [B, 3, H, W] in 0…1; `state` continues a video, None starts one."""
-        base = rainy if self.residual else None
         branches: dict[str, Branch] = {}
         joined: list[Tensor] = []
         branch_states: list[DAMState] = []
         for index, (rain, module) in enumerate(self.branches.items()):
             branch, features, branch_state = module(rainy, None if state is None else state.branches[index])
-            if base is not None:
-                branch = Branch(branch.attention, base + branch.heavy, base + branch.light)
-            branches[rain] = branch
+            branches[rain] = branch.with_images(rainy.add) if self.residual else branch
             joined += features
             branch_states.append(branch_state)
         image, _, global_state = self.global_decoder(
             torch.cat([*joined, rainy], dim=1), None if state is None else state.global_decoder
         )
-        image = image if base is None else base + image
+        image = rainy + image if self.residual else image
         return Prediction(image, branches), DAiAMState(tuple(branch_states), global_state)

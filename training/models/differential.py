@@ -1,11 +1,13 @@
 """The differential-driven module and the multi-stage networks built with it, section 3.5 of the paper."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.training.models.blocks import activation
-from derain.training.models.dam import DAiAM, DAiAMState
 from derain.training.models.prediction import Prediction
 
 
@@ -48,27 +50,26 @@ class DifferentialModule(nn.Module):
 
 
 class MultiStage(nn.Module):
-    """D-DAiAM and D-DAM (`differential=True`) or DAiAM-DAiAM (`False`): stages in a row with weights of their own.
+    """D-DAiAM and D-DAM (`differential=True`) or any two networks in a row (`False`): DAiAM-DAiAM, Qian et al.→PReNet.
 
     A stage's raw, unclamped image goes on: into the differential module, whose I_f is the next stage's rainy input
-    (eq. 14), or straight into the next stage. I_o^0 is the rainy input. Each stage's image is trained (eq. 15).
+    (eq. 14), or straight into the next stage. I_o^0 is the rainy input. Each stage has weights of its own, and its
+    image is trained (eq. 15).
     """
 
-    def __init__(self, stages: list[DAiAM], differential: bool = True) -> None:
+    def __init__(self, stages: Sequence[nn.Module], differential: bool = True) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.differential = nn.ModuleList(DifferentialModule() for _ in stages[1:]) if differential else None
 
-    def forward(
-        self, rainy: Tensor, state: tuple[DAiAMState, ...] | None = None
-    ) -> tuple[Prediction, tuple[DAiAMState, ...]]:
-        """Derain RGB frames [B, 3, H, W] in 0…1; the state is one `DAiAMState` a stage."""
+    def forward(self, rainy: Tensor, state: tuple[Any, ...] | None = None) -> tuple[Prediction, tuple[Any, ...]]:
+        """Derain RGB frames [B, 3, H, W] in 0…1; the state is a tuple of the stages' own."""
         x = previous = rainy
         predictions: list[Prediction] = []
-        states: list[DAiAMState] = []
+        states: list[Any] = []
         for index, stage in enumerate(self.stages):
             prediction, stage_state = stage(x, None if state is None else state[index])
-            predictions.append(prediction)
+            predictions += (*prediction.earlier, prediction)
             states.append(stage_state)
             if index + 1 < len(self.stages):
                 output = prediction.image

@@ -1,13 +1,20 @@
 """Every network by name: `build("daiam-edge", decoder_steps=2)`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from derain.training.models.compact import CompactDAiAM
-from derain.training.models.dam import DAiAM
+from derain.training.models.compact import CompactDAiAM, CompactEncoder
+from derain.training.models.dam import DAiAM, Encoder
 from derain.training.models.differential import MultiStage
+from derain.training.models.prenet import PReNet
+from derain.training.models.qian import AttentiveRecurrentNet, Qian
+from derain.training.models.rescan import RESCAN
+
+PEERS = ("rescan", "prenet", "qian", "qian-prenet", "prenet-qian")
+"""What the paper compares with (Table 6)."""
 
 _JOINT = ("streak", "drop")
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
@@ -19,6 +26,14 @@ def _register(name: str, builder: Callable[..., nn.Module], **fixed: Any) -> Non
 
 def _stages(count: int, differential: bool, rain_types: tuple[str, ...], **options: Any) -> MultiStage:
     return MultiStage([DAiAM(rain_types, **options) for _ in range(count)], differential)
+
+
+def _qian_prenet(residual: bool = False) -> MultiStage:
+    return MultiStage([Qian(residual=residual), PReNet()], differential=False)
+
+
+def _prenet_qian(residual: bool = False) -> MultiStage:
+    return MultiStage([PReNet(), Qian(residual=residual)], differential=False)
 
 
 # The paper's family (Table 7). A DAM sees both rains as one type, "rain".
@@ -36,6 +51,13 @@ _register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
 _register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
 _register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
 
+# The networks that the paper compares with (Table 6), and two of them in a row.
+_register("rescan", RESCAN)
+_register("prenet", PReNet)
+_register("qian", Qian)
+_register("qian-prenet", _qian_prenet)
+_register("prenet-qian", _prenet_qian)
+
 
 def names() -> list[str]:
     """The names `build` knows."""
@@ -46,14 +68,15 @@ def build(name: str, **options: Any) -> nn.Module:
     """A new network with random weights.
 
     Every network maps (rainy [B, 3, H, W] in 0…1, state or None) to (`Prediction`, state); H and W are multiples of
-    `size_multiple(network)`. Options, where the network has them: encoder_steps, decoder_steps, residual, attention.
+    `size_multiple(network)`. Options, where the network has them: encoder_steps, decoder_steps, residual, attention; a
+    peer's: steps, residual.
 
     Raises:
         ValueError: an unknown name, an option the network does not have, or steps that are none.
     """
     if name not in _BUILDERS:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(names())}")
-    for option in ("encoder_steps", "decoder_steps"):
+    for option in ("encoder_steps", "decoder_steps", "steps"):
         steps = options.get(option, 1)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"model {name!r}: {option} is {steps!r}, expected a whole number of at least 1")
@@ -64,8 +87,17 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 def size_multiple(model: nn.Module) -> int:
-    """What frame width and height must be a multiple of: the compact family's scale r, else 1."""
-    return int(getattr(model, "scale", 1))
+    """What frame width and height must be a multiple of: the `scale` to which its parts go down, 1 for most."""
+    return math.lcm(*(int(getattr(module, "scale", 1)) for module in model.modules()))
+
+
+def recurrent_steps(model: nn.Module) -> tuple[int, int]:
+    """Recurrent steps on one frame: the most of any part that draws maps (an encoder), and of any other part."""
+    steps = {True: 1, False: 1}
+    for module in model.modules():
+        draws_maps = isinstance(module, (Encoder, CompactEncoder, AttentiveRecurrentNet))
+        steps[draws_maps] = max(steps[draws_maps], int(getattr(module, "steps", 1)))
+    return steps[True], steps[False]
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,0 +1,47 @@
+"""The mean of weights: what it is, what it says of itself, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from derain.training.average import average
+from derain.training.models import build
+from derain.training.models.checkpoint import load, save_weights
+
+
+@pytest.fixture
+def runs(tmp_path, lively) -> list[str]:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        network = lively(build("daiam-nano"))
+        with torch.no_grad():
+            for value in network.parameters():
+                value.add_(torch.randn_like(value) * 0.1)
+        save_weights(tmp_path / f"{seed}.safetensors", network, "daiam-nano", {}, torch.float32, seed=str(seed))
+    return [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)]
+
+
+def test_every_tensor_is_the_mean_rounded_once_and_the_runs_are_named(runs, tmp_path):
+    out = tmp_path / "mean.safetensors"
+    average(runs, out)
+    first, second, mean = (load_file(path) for path in (*runs, out))
+    for key, value in mean.items():
+        assert value.dtype == torch.float16
+        assert torch.equal(value, ((first[key] + second[key]) / 2).half())
+        assert not torch.equal(first[key], second[key])
+    trained = load(str(out))
+    assert trained.name == "daiam-nano"
+    assert [run["seed"] for run in json.loads(trained.notes["mean_of"])] == ["1", "2"]
+
+
+def test_unlike_networks_and_single_files_are_refused_and_nothing_is_written(runs, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_weights(other, build("daiam-nano", encoder_steps=2), "daiam-nano", {"encoder_steps": 2}, torch.float32)
+    out = tmp_path / "mean.safetensors"
+    with pytest.raises(ValueError, match=r"other\.safetensors is a 'daiam-nano' with options .*: average runs of one"):
+        average([*runs, str(other)], out)
+    with pytest.raises(ValueError, match="1 weights to average: expected at least 2"):
+        average(runs[:1], out)
+    assert not out.exists()

@@ -1,0 +1,227 @@
+"""The comparison: one protocol for every system, trained in slices, tested on held-out scenes, told in tables."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from derain.training.comparison.page import page, scenes_to_show
+from derain.training.comparison.protocol import Comparison, Protocol, read_protocol
+from derain.training.comparison.tables import COMPACT, INTENSITIES, PAPER, STEPS, TABLE_6, TABLE_7, tables
+from derain.training.comparison.testing import evaluate_system, held_out_pairs, scenes
+from derain.training.data import DataConfig
+from derain.training.models import PEERS, build
+
+SMALL = {
+    "train": {
+        "data": {"folders": ["train"], "validation": "backgrounds/camvid", "patch": 32},
+        "rain": {"kinds": "both"},
+        "optimiser": {"iterations": 4, "batch": 2, "warm_up": 1},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "validate_every": 2,
+        "checkpoint_every": 2,
+    },
+    "test": {"scenes": {"backgrounds/camvid": 1, "rain100/clean": 1}, "strengths": [0.25, 1.0], "seed": 1},
+    "systems": {
+        "student": {"network": {"name": "daiam-nano"}, "teacher": "daiam-nano"},
+        "rescan": {"network": {"name": "rescan", "options": {"steps": 1}}},
+        "daiam-nano": {"network": {"name": "daiam-nano"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, picture) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    for folder, count in (("train", 2), ("backgrounds/camvid", 3), ("rain100/clean", 3), ("real_rain/stills", 1)):
+        (root / folder).mkdir(parents=True)
+        for index in range(count):
+            cv2.imwrite(str(root / folder / f"{index}.png"), picture(len(folder) + index, 48, 36))
+    return root
+
+
+@pytest.fixture
+def empty(images, tmp_path) -> Comparison:
+    return Comparison(Protocol.model_validate(SMALL), tmp_path / "c", (f"data.root={images}",))
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory) -> Comparison:
+    """One network complete, its scores written."""
+    folder = tmp_path_factory.mktemp("trained") / "c"
+    comparison = Comparison(Protocol.model_validate(SMALL), folder, (f"data.root={images}",))
+    assert comparison.train("daiam-nano") == (8, 8)
+    evaluate_system(comparison, "daiam-nano")
+    return comparison
+
+
+def test_the_shipped_protocol_trains_every_system_alike():
+    comparison = Comparison(read_protocol(), Path("runs/comparison"))
+    configs = {system: comparison.config(system) for system in comparison.protocol.systems}
+    own = {"network": None, "distill": None, "out": None}
+    assert len({repr(config.model_copy(update=own)) for config in configs.values()}) == 1
+    assert {config.out for config in configs.values()} == {Path("runs/comparison") / system for system in configs}
+    for config in configs.values():
+        assert build(config.network.name, **config.network.options)
+        assert config.rain.kinds == "both"
+    assert {system for system, config in configs.items() if config.distill} == {f"{name}-distilled" for name in COMPACT}
+    assert set(PEERS) <= set(configs)
+
+
+def test_the_shipped_test_has_four_strengths_of_at_least_two_hundred_pairs():
+    test = read_protocol().test
+    assert len(test.strengths) == 4
+    assert sum(test.scenes.values()) * len(test.strengths) >= 200
+
+
+def test_the_shipped_test_is_of_held_out_driving_frames_and_photos(data_root):
+    comparison = Comparison(read_protocol(), Path("runs/comparison"), (f"data.root={data_root}",))
+    data = comparison.config("daiam").data
+    found = {file.relative_to(data_root) for file in scenes(data, comparison.protocol.test.scenes)}
+    assert len(found) == 80
+    trained_on = {Path(folder) for folder in data.folders}
+    assert {file.parent for file in found if file.parent in trained_on} == {Path("backgrounds/camvid")}
+    assert {file.parent for file in found} == {Path("backgrounds/camvid"), Path("rain100/clean")}
+
+
+def test_every_row_of_every_table_is_a_system_of_the_protocol():
+    systems = set(read_protocol().systems)
+    rows = {*TABLE_6, *TABLE_7, *INTENSITIES, *COMPACT, *(f"{name}-distilled" for name in COMPACT)}
+    rows |= {f"{name}-{steps}-steps" for name in STEPS for steps in (2, 3)}
+    assert rows <= systems and set(TABLE_6) | set(TABLE_7) == set(PAPER)
+
+
+def test_scenes_that_are_trained_on_or_too_few_are_refused(images):
+    data = DataConfig(root=images, folders=("train",))
+    with pytest.raises(ValueError, match="wants 4 of 'rain100/clean', which holds out 3"):
+        scenes(data, {"rain100/clean": 4})
+    with pytest.raises(ValueError, match="'train', which is trained on"):
+        scenes(data, {"train": 1})
+
+
+def test_the_least_far_along_comes_next_and_a_student_waits_for_its_teacher(empty):
+    assert empty.next_system() == "rescan"
+    assert empty.waits_for("student") == "daiam-nano"
+    with pytest.raises(ValueError, match="student learns from daiam-nano, which is not complete"):
+        empty.train("student")
+    assert empty.train("rescan", minutes=0) == (2, 8)
+    assert empty.next_system() == "daiam-nano"
+    assert empty.train("rescan") == (8, 8)
+    assert empty.train("rescan") == (8, 8)
+
+
+def test_with_its_teacher_complete_a_student_learns_from_the_teachers_weights(trained):
+    assert trained.waits_for("student") is None and trained.next_system() == "student"
+    distill = trained.config("student").distill
+    assert distill.teacher == str(trained.folder / "daiam-nano/weights.safetensors")
+
+
+def test_the_test_is_rendered_once_and_that_of_another_protocol_is_refused(trained):
+    before = {file: file.stat().st_mtime_ns for file in (trained.folder / "test").rglob("*.png")}
+    pairs = list(held_out_pairs(trained))
+    assert [(pair.name, pair.group) for pair in pairs] == [
+        (name, f"strength {strength}") for strength in ("0.25", "1") for name in ("camvid-0", "clean-0")
+    ]
+    assert before == {file: file.stat().st_mtime_ns for file in (trained.folder / "test").rglob("*.png")}
+    test = trained.protocol.test.model_copy(update={"strengths": (0.5,)})
+    other = Comparison(trained.protocol.model_copy(update={"test": test}), trained.folder, trained.overrides)
+    with pytest.raises(ValueError, match=r"was made for .*0.25.*, the protocol says .*0.5.*: remove it"):
+        list(held_out_pairs(other))
+
+
+def test_the_scores_say_how_far_the_system_got_and_where_no_weights_are_training_is_asked_for(trained):
+    result = json.loads((trained.folder / "daiam-nano/evaluation.json").read_text())
+    assert (result["system"], result["patches"], result["patches_wanted"]) == ("daiam-nano", 8, 8)
+    assert result["parameters"] == 371_456
+    light, heavy = (result["groups"][f"strength {strength}"]["psnr_rgb"]["input"] for strength in ("0.25", "1"))
+    assert light > heavy + 3
+    assert result["psnr_rgb"]["input"] == pytest.approx((light + heavy) / 2)
+    with pytest.raises(FileNotFoundError, match=r"rescan has no weights .*: train it first"):
+        evaluate_system(trained, "rescan")
+
+
+def evaluation(psnr: float, patches: int = 100) -> dict:
+    quality = {"psnr_rgb": {"input": 15.0, "output": psnr}, "ssim_rgb": {"input": 0.5, "output": 0.8125}}
+    return {**quality, "groups": {"strength 1": quality}, "patches": patches, "patches_wanted": 100}
+
+
+def test_tables_show_what_is_measured_how_far_it_got_and_a_dash_for_the_rest():
+    costs = {"daiam": {"parameters": 3_601_105, "macs": 890_395_200_000, "ms": 11.234}}
+    text = tables({"daiam": evaluation(24.5), "prenet": evaluation(22.25, 50)}, costs)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert "| DAiAM | 24.50 | 0.812 | 3,601,105 | 890 | 11.23 | 100 | 24.67 | 0.819 | 3.60 M | 890 | 130 |" in rows
+    assert "| PReNet | 22.25 | 0.812 | — | — | — | 50 of 100 | 23.29 | 0.789 | 0.17 M | 337 | 100 |" in rows
+    assert "| D-DAiAM(3) | — | — | 25.68 | 0.833 | — |" in rows
+    assert "| rainy | 15.00 |  |" in rows
+    assert "| `daiam-edge` | 3 | — | — | — | — | — |" in rows
+    for table in text.split("### ")[1:]:
+        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
+
+
+def test_the_page_needs_nothing_else_and_shows_pictures_and_maps(trained):
+    light, heavy, photo = scenes_to_show(trained, real=1)
+    assert light.title == "camvid-0, rendered rain, strength 0.25"
+    assert heavy.title == "clean-0, rendered rain, strength 1"
+    assert photo.title == "real_rain/stills/0.png, real rain" and photo.clean is None
+    text = page(trained, [light, photo])
+    captions = [part.split("</figcaption>")[0] for part in text.split("<figcaption>")[1:]]
+    (rainy, output, truth, *maps), real = captions[:5], captions[5:]
+    assert rainy.startswith("rainy, ") and rainy.endswith(" dB")
+    assert output.startswith("daiam-nano, ") and truth == "truth"
+    assert maps == ["daiam-nano: S+ streak", "daiam-nano: S+ drop"]
+    assert real == ["rainy", "daiam-nano", *maps]
+    assert text.count('src="data:image/jpeg;base64,') == len(captions)
+    assert "http" not in text and "<script" not in text
+
+
+def test_a_page_of_nothing_asks_for_training(empty):
+    with pytest.raises(FileNotFoundError, match="train one first"):
+        page(empty, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"systems": {"a": {"network": {"name": "prenet"}, "teacher": "b"}}}, "teacher b is no system"),
+        ({"steps": 3}, "steps is 3: extra inputs are not permitted"),
+    ],
+)
+def test_a_protocol_with_a_fault_is_refused_in_one_line(change, message, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **change}))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_protocol(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_system_or_key_is_refused_in_one_line(empty):
+    with pytest.raises(ValueError, match="no system 'daiam': expected one of student, rescan, daiam-nano"):
+        empty.config("daiam")
+    odd = Comparison(empty.protocol, empty.folder, ("optimiser.patches=3",))
+    with pytest.raises(ValueError, match=r"the protocol's rescan: optimiser\.patches is 3"):
+        odd.config("rescan")
+
+
+def test_the_command_line_trains_scores_counts_and_tells(images, tmp_path, repository, capsys, monkeypatch):
+    spec = importlib.util.spec_from_file_location("comparison", repository / "benchmarks" / "comparison.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
+    monkeypatch.setenv("DERAIN_DATA", str(images))
+    monkeypatch.setattr(command.os, "cpu_count", lambda: 1)
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(yaml.safe_dump(SMALL | {"systems": {"daiam-nano": SMALL["systems"]["daiam-nano"]}}))
+
+    def told(*arguments: str) -> str:
+        command.main([*arguments, "--protocol", str(protocol), "--folder", str(tmp_path / "c")])
+        return capsys.readouterr().out
+
+    assert told("run") == "daiam-nano: 8 of 8 patches\nall systems are complete: evaluate them\n"
+    assert told("evaluate").endswith("on 4 pairs; 8 of 8 patches seen\n")
+    assert told("cost") == "daiam-nano: 371,456 parameters, 5.5 GMAC\n"
+    assert "| `daiam-nano` | 371,456 | 5.5 | — |" in told("table")
+    assert Path(told("page").strip()).stat().st_size > 10_000
+    with pytest.raises(SystemExit, match="error: no system 'x'"):
+        told("train", "--system", "x")

@@ -1,0 +1,125 @@
+"""The test of the comparison: rain of every strength over held-out scenes, and a system's scores on it."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from derain.training.atomic import write_text
+from derain.training.comparison.protocol import Comparison
+from derain.training.data import DataConfig, held_out_files
+from derain.training.evaluate import derain_with, score, summarise
+from derain.training.models import parameter_count
+from derain.training.models.checkpoint import load
+from derain.training.rain import RainConfig
+from derain.training.rain.pairs import synthesize
+from derain.training.readers import Pair, read_pairs
+
+EVALUATION = "evaluation.json"
+
+
+def scenes(data: DataConfig, wanted: dict[str, int]) -> list[Path]:
+    """So many files of each folder, spread over those of it that are held out.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is missing, too small, or trained on.
+    """
+    found: list[Path] = []
+    for folder, count in wanted.items():
+        files = held_out_files(data.model_copy(update={"validation": folder}))
+        if len(files) < count:
+            raise ValueError(f"test.scenes wants {count} of {folder!r}, which holds out {len(files)}: lower it")
+        found += [files[index * len(files) // count] for index in range(count)]
+    return found
+
+
+def make_test(comparison: Comparison) -> Path:
+    """Render the test pairs into FOLDER/test, unless they are there: a folder a strength, as `derain synthesize` makes.
+
+    Raises:
+        ValueError: they were made by another protocol; or see `scenes`.
+    """
+    test, folder = comparison.protocol.test, comparison.folder / "test"
+    wanted, note = json.loads(test.model_dump_json()), folder / "test.json"
+    if note.is_file():
+        made = json.loads(note.read_text())
+        if made != wanted:
+            raise ValueError(f"{folder} was made for {made}, the protocol says {wanted}: remove it")
+        return folder
+    files = scenes(comparison.config(next(iter(comparison.protocol.systems))).data, test.scenes)
+    shutil.rmtree(folder, ignore_errors=True)
+    clean = folder / "scenes"
+    clean.mkdir(parents=True)
+    for file in files:
+        shutil.copyfile(file, clean / f"{file.parent.name}-{file.name}")
+    for strength in test.strengths:
+        rain = RainConfig(kinds="both", strength=strength, scale_jitter=1.2)
+        synthesize(clean, folder / f"{strength:g}", test.seed, rain)
+    write_text(note, json.dumps(wanted, indent=2) + "\n")
+    return folder
+
+
+def held_out_pairs(comparison: Comparison) -> Iterator[Pair]:
+    """Every pair of the test, grouped by its strength of rain."""
+    folder = make_test(comparison)
+    for strength in comparison.protocol.test.strengths:
+        yield from read_pairs(folder / f"{strength:g}" / "rainy", folder / f"{strength:g}" / "clean")
+
+
+def evaluate_system(comparison: Comparison, system: str, device: str = "cpu", workers: int = 1) -> dict[str, Any]:
+    """Score a system's weights on the test and write its evaluation.json.
+
+    Besides `derain evaluate`'s keys: system, parameters, seed, `patches` seen by these weights and `patches_wanted`.
+
+    Args:
+        comparison: the comparison.
+        system: one that has weights.
+        device: where the network runs.
+        workers: processes that score, which takes longer than the network on a GPU.
+
+    Raises:
+        FileNotFoundError: it has no weights yet.
+    """
+    weights = comparison.weights(system)
+    if not weights.is_file():
+        raise FileNotFoundError(f"{system} has no weights in {str(weights.parent)!r}: train it first")
+    trained = load(str(weights))
+    derain = derain_with(trained.network, device)
+    todo = ((pair, derain(pair.rainy)) for pair in held_out_pairs(comparison))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            images = list(pool.map(_scored, todo, chunksize=8))
+    else:
+        images = [_scored(item) for item in todo]
+    optimiser = comparison.config(system).optimiser
+    result = {
+        "system": system,
+        "parameters": parameter_count(trained.network),
+        "seed": int(trained.notes["seed"]),
+        "patches": int(trained.notes["iterations"]) * optimiser.batch,
+        "patches_wanted": optimiser.iterations * optimiser.batch,
+        **summarise(images),
+    }
+    write_text(weights.with_name(EVALUATION), json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def read_evaluations(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The evaluations there are, by system."""
+    files = {system: comparison.folder / system / EVALUATION for system in comparison.protocol.systems}
+    return {system: json.loads(file.read_text()) for system, file in files.items() if file.is_file()}
+
+
+def _scored(item: tuple[Pair, Any]) -> dict[str, Any]:
+    pair, derained = item
+    scores = {"input": score(pair.rainy, pair.clean), "output": score(derained, pair.clean)}
+    return {"name": pair.name, "group": pair.group, **scores}
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
