@@ -29,6 +29,7 @@ def doctor(
         ),
         "export": (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")),
         "demo": (("sklearn", "scikit-learn"),),
+        "serve": (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")),
     }
     table = Table("what", "here", "to add it", box=None)
     table.add_row("Python", f"{platform.python_version()}, {platform.machine()}", "")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from derain.cli.average import average
 from derain.cli.bench import bench
 from derain.cli.build import build
 from derain.cli.calibrate import calibrate
@@ -20,6 +21,7 @@ from derain.cli.evaluate import evaluate
 from derain.cli.export import export
 from derain.cli.inspect import inspect
 from derain.cli.run import run
+from derain.cli.serve import serve
 from derain.cli.synthesize import synthesize
 from derain.cli.train import train
 from derain.cli.verify import verify
@@ -31,13 +33,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, synthesize, train, evaluate, export, calibrate, build, verify, run, bench, inspect, doctor):
+VERBS = (
+    demo,
+    synthesize,
+    train,
+    average,
+    evaluate,
+    export,
+    calibrate,
+    build,
+    verify,
+    run,
+    serve,
+    bench,
+    inspect,
+    doctor,
+)
+for verb in VERBS:
     app.command()(verb)
 
 EXTRAS = {
     "demo": "demo",
     "synthesize": "train",
     "train": "train",
+    "average": "train",
     "evaluate": "train",
     "export": "export",
     "calibrate": "export",
@@ -57,6 +76,9 @@ PACKAGES = {
     "onnxscript": "export",
     "onnxruntime": "cpu",
     "sklearn": "demo",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 """Which extra brings a package, for verbs not named above; any other missing module is a fault of its own."""
 

@@ -52,7 +52,8 @@ class BenchReport(RunReport):
     """A run's report with what one needs to judge it. Everything but the warm-up is counted.
 
     `camera_fps` is the clock's, `jitter_ms` how far the time between two presentations was from the clock's period.
-    `samples_ms` are each derained frame's stages, `at_s` the seconds of its capture after the warm-up, in their order.
+    `samples_ms` are each derained frame's stages, `device` among them where the engine has device events, `at_s` the
+    seconds of its capture after the warm-up, in their order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -141,6 +142,8 @@ def _samples(records: list[FrameRecord], from_ns: int) -> dict[str, Any]:
     captured, start, end, presented = np.array(derained, np.int64).reshape(-1, 4).T
     durations = (start - captured, end - start, presented - end, presented - captured)
     samples = {name: np.round(ns / 1e6, 4).tolist() for name, ns in zip(STAGES, durations, strict=True)}
+    if device := [round(record.device_ns / 1e6, 4) for record in records if record.device_ns is not None]:
+        samples["device"] = device
     return {"at_s": np.round((captured - from_ns) / 1e9, 4).tolist(), "samples_ms": samples}
 
 

@@ -108,7 +108,9 @@ class Capture:
             with self._lock:
                 if generation != self._generation:
                     return
-                self.state, self._heard_ns = "open", self._clock()
+                self.state = "open"
+                if not frame.broken:  # a camera that delivers nothing else is as good as stalled
+                    self._heard_ns = self._clock()
                 numbered = frame if frame.id == self._count else replace(frame, id=self._count)
                 self._count += 1
             if not self._queue.put(numbered):

@@ -65,8 +65,25 @@ class Cuda(ABC):
         """`work` as one CUDA graph; `work` itself where the provider has no graphs."""
 
     @abstractmethod
+    def event(self) -> Any:
+        """A device event, to be recorded again and again."""
+
+    @abstractmethod
+    def record(self, event: Any) -> None:
+        """Have the stream note the time when it gets here."""
+
+    @abstractmethod
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Between two recorded events, the stream having passed both; to half a microsecond."""
+
     def milliseconds(self, work: Work) -> float:
         """The time `work` takes on the stream, between two device events."""
+        start, end = self.event(), self.event()
+        self.record(start)
+        work()
+        self.record(end)
+        self.synchronize()
+        return self.elapsed_ms(start, end)
 
     @abstractmethod
     def close(self) -> None:
@@ -135,16 +152,16 @@ class CudaPython(Cuda):
         self._frees.append(lambda: self._call("cudaGraphExecDestroy", executable))
         return lambda: self._call("cudaGraphLaunch", executable, self._stream)
 
-    def milliseconds(self, work: Work) -> float:  # noqa: D102
-        start, end = self._call("cudaEventCreate"), self._call("cudaEventCreate")
-        self._call("cudaEventRecord", start, self._stream)
-        work()
-        self._call("cudaEventRecord", end, self._stream)
-        self._call("cudaEventSynchronize", end)
-        elapsed = float(self._call("cudaEventElapsedTime", start, end))
-        for event in (start, end):
-            self._call("cudaEventDestroy", event)
-        return elapsed
+    def event(self) -> Any:  # noqa: D102
+        event = self._call("cudaEventCreate")
+        self._frees.append(lambda: self._call("cudaEventDestroy", event))
+        return event
+
+    def record(self, event: Any) -> None:  # noqa: D102
+        self._call("cudaEventRecord", event, self._stream)
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: D102
+        return float(self._call("cudaEventElapsedTime", start, end))
 
     def close(self) -> None:  # noqa: D102
         self.synchronize()
@@ -202,12 +219,13 @@ class PyCuda(Cuda):
     def captured(self, work: Work) -> Work:  # noqa: D102
         return work
 
-    def milliseconds(self, work: Work) -> float:  # noqa: D102
-        start, end = self._here(self._driver.Event), self._here(self._driver.Event)
-        self._here(start.record, self._stream)
-        work()
-        self._here(end.record, self._stream)
-        self._here(end.synchronize)
+    def event(self) -> Any:  # noqa: D102
+        return self._here(self._driver.Event)
+
+    def record(self, event: Any) -> None:  # noqa: D102
+        self._here(event.record, self._stream)
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: D102
         return float(self._here(start.time_till, end))
 
     def close(self) -> None:  # noqa: D102

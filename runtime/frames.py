@@ -19,7 +19,8 @@ class Frame:
 
     `id` counts from 0 in the source's order; `captured_ns` is `time.monotonic_ns()` when the bytes were complete on the
     host, `asked_ns` when the source was asked for them; `image` is uint8 in `FrameSpec.image_shape`. `fits` is False
-    where a live camera changed its size and this is a scaled picture to show raw, not one to derain.
+    where a live camera changed its size and this is a scaled picture to show raw, not one to derain. A frame that came
+    cut short is `broken`: its image is empty, since half a picture is none to show.
     """
 
     id: int
@@ -27,6 +28,11 @@ class Frame:
     image: Image
     asked_ns: int
     fits: bool = True
+
+    @property
+    def broken(self) -> bool:
+        """Whether there is nothing to show."""
+        return self.image.size == 0
 
 
 def from_bgr(image: npt.NDArray[Any], spec: FrameSpec) -> Image:

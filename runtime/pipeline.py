@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from derain.runtime.capture import STALL_S, Capture
@@ -100,8 +100,8 @@ class Loop:
 
     def step(self) -> bool:
         """Do what can be done now; False where nothing went out."""
-        for id_, captured_ns in self._frames.take_dropped():
-            self._drop(id_, captured_ns, captured_ns, Why.NEWER)
+        for id_, captured_ns, why in self._frames.take_dropped():
+            self._drop(id_, captured_ns, captured_ns, why)
         outgoing = [self._collect(), self._admit()]
         for picture in outgoing:
             if picture is not None:
@@ -180,6 +180,7 @@ class Loop:
             presented_ns=self._clock(),
             outcome=Outcome.DERAINED if done else Outcome.PASSED_THROUGH,
             why=picture.why,
+            device_ns=done.device_ns if done else None,
         )
         self.tally.add(record)
         if self._on_frame is not None:
@@ -219,7 +220,8 @@ def run(
     `policy` is `latest` for a live source and `every` for any other, unless given. `deadline_ms` counts from a frame's
     capture: where the engine's result is not there by then, the raw frame goes out. `on_frame` gets each presented
     frame's record, the frame and the picture that went out; `on_drop` the record of each that did not; `on_status` the
-    state of the run several times a second; all of them on this thread, between frames, so they had better be quick.
+    state of the run several times a second and at its end; all of them on this thread, between frames, so they had
+    better be quick. `observers.Observers` gives all three to several.
 
     Frames captured before `count_from_ns` are presented as any other but left out of the report, as a warm-up is.
 
@@ -247,10 +249,23 @@ def run(
                 capture.stop()
             if on_status is not None and now - told_ns >= TICK_S * 1e9:
                 told_ns = now
-                on_status(loop.tally.status(now, guard.state, capture.state))
+                on_status(_status(loop.tally, guard, capture, now))
+    if on_status is not None:
+        on_status(_status(loop.tally, guard, capture, time.monotonic_ns()))
     if capture.error is not None:
         raise capture.error
     return _report(loop.tally, policy, guard, capture, max(start_ns, count_from_ns))
+
+
+def _status(tally: Tally, guard: Guard, capture: Capture, now_ns: int) -> Status:
+    return replace(
+        tally.status(now_ns, guard.state, capture.state),
+        engine_faults=guard.faults,
+        engine_reopened=guard.reopened,
+        engine_fault=guard.fault,
+        source_faults=capture.faults,
+        source_fault=capture.fault,
+    )
 
 
 def _report(tally: Tally, policy: Policy, guard: Guard, capture: Capture, start_ns: int) -> RunReport:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from derain.runtime.frames import Frame
+from derain.runtime.records import Why
 
 
 class Policy(StrEnum):
@@ -27,14 +28,14 @@ class FrameQueue:
     """Frames in the order they were put, at most `DEPTH[policy]`; `on_change` is called after each put and at the end.
 
     One thread puts, one takes. Under `latest` a put never waits: it takes the place of the frame that waited, which
-    `take_dropped` then gives. Under `every` a put waits for room.
+    `take_dropped` then gives. Under `every` a put waits for room. A broken frame takes no place: it is dropped at once.
     """
 
     def __init__(self, policy: Policy, on_change: Callable[[], None] = lambda: None) -> None:
         self.policy = policy
         self._depth = DEPTH[policy]
         self._frames: deque[Frame] = deque()
-        self._dropped: list[tuple[int, int]] = []
+        self._dropped: list[tuple[int, int, Why]] = []
         self._closed = False
         self._room = threading.Condition()
         self._on_change = on_change
@@ -42,14 +43,17 @@ class FrameQueue:
     def put(self, frame: Frame) -> bool:
         """Add a frame; False where the queue was closed, before or while this waited for room."""
         with self._room:
-            if self.policy is Policy.EVERY:
+            if self.policy is Policy.EVERY and not frame.broken:
                 self._room.wait_for(lambda: self._closed or len(self._frames) < self._depth)
             if self._closed:
                 return False
-            if len(self._frames) == self._depth:
-                displaced = self._frames.popleft()
-                self._dropped.append((displaced.id, displaced.captured_ns))
-            self._frames.append(frame)
+            if frame.broken:
+                self._dropped.append((frame.id, frame.captured_ns, Why.BROKEN))
+            else:
+                if len(self._frames) == self._depth:
+                    displaced = self._frames.popleft()
+                    self._dropped.append((displaced.id, displaced.captured_ns, Why.NEWER))
+                self._frames.append(frame)
         self._on_change()
         return True
 
@@ -61,8 +65,8 @@ class FrameQueue:
             self._room.notify()
             return self._frames.popleft()
 
-    def take_dropped(self) -> list[tuple[int, int]]:
-        """Id and capture time of each frame displaced since the last call; their pictures are gone already."""
+    def take_dropped(self) -> list[tuple[int, int, Why]]:
+        """Id, capture time and reason of each frame dropped since the last call; their pictures are gone already."""
         with self._room:
             dropped, self._dropped = self._dropped, []
             return dropped
@@ -80,6 +84,6 @@ class FrameQueue:
 
     @property
     def ended(self) -> bool:
-        """Closed and empty."""
+        """Closed and empty, and every dropped frame told."""
         with self._room:
-            return self._closed and not self._frames
+            return self._closed and not self._frames and not self._dropped

@@ -2,7 +2,8 @@
 
 import statistics
 from collections import Counter, deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +30,7 @@ class Why(StrEnum):
     AWAY = "the engine was being reopened"
     GIVEN_UP = "the engine failed too often"
     UNFIT = "the camera changed its size"
+    BROKEN = "the camera's frame came broken"
     NEWER = "a newer frame came"
     SINK = "the sink failed"
 
@@ -38,7 +40,8 @@ class FrameRecord:
     """When one frame passed each stage, `time.monotonic_ns()`; None for a stage it did not pass.
 
     `asked_ns` is when the source was asked for it. A frame that is passed through has no times of inference, also where
-    the engine worked on it. `why` is None for a derained frame.
+    the engine worked on it. `why` is None for a derained frame. `device_ns` is the part of the inference that the
+    device's own events measured, None where the engine has none.
     """
 
     id: int
@@ -49,6 +52,7 @@ class FrameRecord:
     presented_ns: int | None
     outcome: Outcome
     why: Why | None = None
+    device_ns: int | None = None
 
 
 class RunReport(BaseModel):
@@ -57,8 +61,8 @@ class RunReport(BaseModel):
     `deadline_misses` are the frames whose result was not there in time, `fps` is presented frames a second from start
     to end, `outside_engine_share` the share of that time in which the engine had nothing to do. `why` counts the frames
     that were not derained by their reason. Stages: `capture` from asking the source to having the bytes, `wait` for the
-    engine, `inference` (also when its result came too late), `present` from the result to the sink's return, and
-    `capture_to_present` over all presented frames.
+    engine, `inference` (also when its result came too late), `device` its part by the device's own events where there
+    are any, `present` from the result to the sink's return, and `capture_to_present` over all presented frames.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,7 +88,10 @@ class RunReport(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A run as it stands: counts since its start, rates and ages over the last frames, the two states in words."""
+    """A run as it stands: counts since its start, rates and ages over the last 256 frames, the two states in words.
+
+    `why` counts the frames that were not derained by their reason; the two faults are the last ones' texts.
+    """
 
     frames: int
     dropped: int
@@ -95,6 +102,12 @@ class Status:
     age_ms: float
     engine: str
     source: str
+    engine_faults: int = 0
+    engine_reopened: int = 0
+    engine_fault: str | None = None
+    source_faults: int = 0
+    source_fault: str | None = None
+    why: Mapping[str, int] = field(default_factory=dict)
 
 
 class Tally:
@@ -123,6 +136,8 @@ class Tally:
         if record.inference_start_ns is not None and record.inference_end_ns is not None:
             self.latency.add("wait", max(record.inference_start_ns - record.captured_ns, 0))
             self.latency.add("inference", record.inference_end_ns - record.inference_start_ns)
+            if record.device_ns is not None:
+                self.latency.add("device", record.device_ns)
             self.latency.add("present", record.presented_ns - record.inference_end_ns)
         self.latency.add("capture_to_present", max(age_ns, 0))
         self.last_presented_ns, self._newest_captured_ns = record.presented_ns, record.captured_ns
@@ -154,4 +169,5 @@ class Tally:
             age_ms=0.0 if newest is None else (now_ns - newest) / 1e6,
             engine=engine,
             source=source,
+            why={str(why): count for why, count in sorted(self.why.items())},
         )

@@ -25,6 +25,7 @@ class Done:
     start_ns: int
     end_ns: int
     fault: str | None
+    device_ns: int | None = None
 
 
 class Worker:
@@ -81,7 +82,7 @@ class Worker:
             return Done(frame, None, start_ns, self._clock(), _told(error))
         end_ns = self._clock()
         fault = self._plausibility.fault(frame.image, clean)
-        return Done(frame, clean if fault is None else None, start_ns, end_ns, fault)
+        return Done(frame, clean if fault is None else None, start_ns, end_ns, fault, self._engine.device_ns)
 
     def _reopen(self) -> Done:
         start_ns = self._clock()

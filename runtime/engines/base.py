@@ -23,6 +23,8 @@ class Engine(ABC):
 
     A backend names its Python `package` and the `extra` that installs it, and fills in `_open`, `_infer` and `_close`.
     One thread at a time uses an engine, but not the same one always: the pipeline has a thread of its own for it.
+    `device_ns` is what the last inference took on the device, copies to it and back included, by the device's own
+    events; None where a backend has none.
     """
 
     name: ClassVar[str]
@@ -35,6 +37,7 @@ class Engine(ABC):
         self.input = bundle.manifest.input
         self.output = bundle.manifest.output
         self.is_open = False
+        self.device_ns: int | None = None
 
     @classmethod
     def missing(cls) -> str | None:

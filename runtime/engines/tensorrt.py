@@ -15,7 +15,7 @@ class _TensorRTEngine(Engine):
     """The bundle's engine of one precision that fits this API's version and this GPU.
 
     A frame is copied to a pinned buffer, then upload, network and download run as one CUDA graph (`graph=False`: as
-    three calls), and the result is copied from the other pinned buffer.
+    three calls) between two device events, and the result is copied from the other pinned buffer.
     """
 
     api: ClassVar[Api]
@@ -27,6 +27,7 @@ class _TensorRTEngine(Engine):
         self._held: list[Any] = []
         self._work: cuda.Work | None = None
         self._buffers: tuple[Image, Image] | None = None
+        self._events: tuple[Any, Any] | None = None
 
     @classmethod
     def missing(cls) -> str | None:
@@ -81,13 +82,18 @@ class _TensorRTEngine(Engine):
         gpu.synchronize()
         self._work = gpu.captured(work) if self.graph else work
         self._buffers = source, result
+        self._events = gpu.event(), gpu.event()
 
     def _infer(self, tensor: Image) -> Image:
-        assert self._gpu is not None and self._work is not None and self._buffers is not None
-        source, result = self._buffers
+        gpu = self._gpu
+        assert gpu is not None and self._work is not None and self._buffers is not None and self._events is not None
+        (source, result), (start, end) = self._buffers, self._events
         np.copyto(source, tensor)
+        gpu.record(start)
         self._work()
-        self._gpu.synchronize()
+        gpu.record(end)
+        gpu.synchronize()
+        self.device_ns = round(gpu.elapsed_ms(start, end) * 1e6)
         return result.copy()
 
     def device_milliseconds(self) -> float:
@@ -97,7 +103,7 @@ class _TensorRTEngine(Engine):
         return self._gpu.milliseconds(self._work)
 
     def _close(self) -> None:
-        self._work = self._buffers = None
+        self._work = self._buffers = self._events = None
         while self._held:
             self._held.pop(0)
         if self._gpu is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 
+from derain.runtime.address import host_and_port
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.sinks.base import Sink, register
@@ -27,9 +28,10 @@ class HttpStream(Sink):
 
     def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
         super().__init__(f"mjpeg://{location}", spec, fps)
-        host, _, port = location.strip("/").rpartition(":") if ":" in location else (location.strip("/"), "", "")
-        if not (port or str(PORT)).isdigit() or int(port or PORT) > 65535:
-            raise ValueError(f"{self.location}: port {port!r}, expected 0 to 65535, as in mjpeg://{HOST}:{PORT}")
+        try:
+            host, port = host_and_port(location.strip("/"), HOST, PORT)
+        except ValueError as error:
+            raise ValueError(f"{self.location}: {error}") from error
         self._newest = threading.Condition()
         self._image: Image | None = None
         self._number = 0
@@ -38,7 +40,7 @@ class HttpStream(Sink):
         self._coding = threading.Lock()
         handler = type("Handler", (_Handler,), {"stream": self})
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]") or HOST, int(port or PORT)), handler)
+            self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as error:
             raise OSError(f"{self.location}: cannot listen there: {error.strerror or error}: give another") from error
         self._server.daemon_threads = True

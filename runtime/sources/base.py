@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from derain.runtime.bundle import FrameSpec
@@ -16,6 +17,9 @@ from derain.runtime.frames import Frame, Image, from_bgr, scaled
 from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Source"]] = {}
+
+BROKEN: Image = np.empty(0, np.uint8)
+"""What a live kind gives for a frame that came cut short."""
 
 
 class Source(ABC):
@@ -49,7 +53,7 @@ class Source(ABC):
             if image is None:
                 break
             yield Frame(count, self._captured_ns(), image, asked_ns, self._fits)
-            self._fitted = self._fits = True
+            self._fitted, self._fits = self._fitted or image is not BROKEN, True
             count += 1
         if count == 0 and not self._closed:
             raise ValueError(f"{self.location}: holds no frames: check it, or give another --source")
@@ -80,7 +84,7 @@ class Source(ABC):
 
     @abstractmethod
     def _images(self) -> Iterator[Image]:
-        """uint8 images in `spec.image_shape`."""
+        """uint8 images in `spec.image_shape`, or BROKEN."""
 
     def _close(self) -> None:  # noqa: B027 (most kinds hold nothing)
         """Release what the kind holds; called once."""

@@ -5,7 +5,7 @@ no footage; how well a network derains it says nothing about real rain.
 
 With `live=1` it behaves as a camera does: frames come at `fps` whether they are wanted or not. And it can fail on cue,
 once: `unplug=N` raises OSError at frame N and for `outage` seconds after it, `stall=N` hangs that long at frame N, and
-`resize=N` delivers frames of half the size from frame N until `outage` seconds are over.
+from frame N until `outage` seconds are over `resize=N` delivers frames of half the size, `truncate=N` JPEGs cut short.
 """
 
 import itertools
@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.faults import first_fault
 from derain.runtime.frames import Image
-from derain.runtime.sources.base import Source, register
+from derain.runtime.sources.base import BROKEN, Source, register
+from derain.runtime.sources.coded import decode
 
 
 class _Options(BaseModel):
@@ -37,12 +38,13 @@ class _Options(BaseModel):
     unplug: int | None = Field(default=None, ge=1)
     stall: int | None = Field(default=None, ge=1)
     resize: int | None = Field(default=None, ge=1)
+    truncate: int | None = Field(default=None, ge=1)
     outage: float = Field(default=1, gt=0)
 
     @model_validator(mode="after")
     def _only_a_camera_fails(self) -> Self:
-        if not self.live and (self.unplug or self.stall or self.resize):
-            raise ValueError("unplug, stall and resize are faults of a camera: add live=1")
+        if not self.live and (self.unplug or self.stall or self.resize or self.truncate):
+            raise ValueError("unplug, stall, resize and truncate are faults of a camera: add live=1")
         return self
 
 
@@ -86,19 +88,24 @@ class Pattern(Source):
         for image in itertools.islice(self._pictures(), self._next, None):
             due_ns = self._start_ns + self._next * 1e9 / self._options.fps
             time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
-            yield self._from_bgr(self._with_faults(image), self.location)
+            delivered = self._with_faults(image)
+            yield BROKEN if delivered is None else self._from_bgr(delivered, self.location)
 
-    def _with_faults(self, image: Image) -> Image:
+    def _with_faults(self, image: Image) -> Image | None:
         index, options = self._next, self._options
         self._next += 1
-        if index in (options.unplug, options.stall, options.resize):
+        if index in (options.unplug, options.stall, options.resize, options.truncate):
             self._outage_over_ns = time.monotonic_ns() + options.outage * 1e9
         if index == options.unplug:
             raise OSError(f"{self.location}: unplugged")
         if index == options.stall:
             time.sleep(options.outage)
-        if options.resize is not None and index >= options.resize and time.monotonic_ns() < self._outage_over_ns:
-            return image[::2, ::2]
+        if time.monotonic_ns() < self._outage_over_ns:
+            if options.resize is not None and index >= options.resize:
+                return image[::2, ::2]
+            if options.truncate is not None and index >= options.truncate:
+                jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+                return decode(jpeg[: len(jpeg) * 2 // 3])
         return image
 
     def _pictures(self) -> Iterator[Image]:

@@ -1,24 +1,44 @@
-"""`v4l2:///dev/video0`: a camera of this machine, through Video4Linux."""
+"""`v4l2:///dev/video0`: a camera of this machine, through Video4Linux and OpenCV.
+
+It has not met a camera: what is asked and what is made of the answers is tested with a device that is none.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec, PixelFormat
+from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
-from derain.runtime.sources.base import register
+from derain.runtime.sources.base import BROKEN, register
+from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
+from derain.runtime.sources.v4l2_formats import JPEG, from_raw, negotiate
 
-# The formats a camera is asked for as they are; from any other, OpenCV makes BGR.
-_RAW = {PixelFormat.NV12: "NV12", PixelFormat.UYVY: "UYVY"}
+
+class OpenCVDevice:
+    """The calls of OpenCV that `negotiate` needs."""
+
+    def __init__(self, video: cv2.VideoCapture) -> None:
+        self._video = video
+
+    def settle(self, fourcc: str, width: int, height: int) -> tuple[str, int, int]:  # noqa: D102
+        self._video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*fourcc))
+        self._video.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+        self._video.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+        code = int(self._video.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+        settled = code.to_bytes(4, "little").decode("latin-1")
+        return settled, int(self._video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(self._video.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
 @register("v4l2")
 class Camera(LiveCapture):
-    """A camera's frames, without end: its own bytes for nv12 and uyvy, OpenCV's BGR for bgr8 and rgb8."""
+    """A camera's frames, without end: its own bytes for nv12 and uyvy where it has them, else Motion JPEG.
+
+    Those are decoded here and not by OpenCV's camera, which would pad one cut short with grey: it comes as broken.
+    From a camera that has neither OpenCV makes BGR.
+    """
 
     mend = "the camera stopped delivering frames: check its cable and power"
 
@@ -28,21 +48,20 @@ class Camera(LiveCapture):
         video = cv2.VideoCapture(location, cv2.CAP_V4L2)
         if not video.isOpened():
             raise OSError(f"{location}: cannot be opened as a camera: is another program using it?")
-        if spec.pixels in _RAW:
-            video.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*_RAW[spec.pixels]))
-            video.set(cv2.CAP_PROP_CONVERT_RGB, 0)
-        video.set(cv2.CAP_PROP_FRAME_WIDTH, spec.width)
-        video.set(cv2.CAP_PROP_FRAME_HEIGHT, spec.height)
+        self.format = negotiate(OpenCVDevice(video), spec)
+        video.set(cv2.CAP_PROP_CONVERT_RGB, int(self.format is None))
         super().__init__(location, spec, video)
 
     def _frame(self, image: npt.NDArray[Any]) -> Image:
-        return self._raw(image) if self.spec.pixels in _RAW else super()._frame(image)
-
-    def _raw(self, image: npt.NDArray[Any]) -> Image:
-        expected = self.spec.image_shape
-        if image.size != int(np.prod(expected)):
+        if self.format is None:
+            return super()._frame(image)
+        if self.format == JPEG:
+            picture = decode(image.tobytes())
+            return BROKEN if picture is None else super()._frame(picture)
+        try:
+            return from_raw(image, self.format, self.spec)
+        except ValueError as error:
             raise ValueError(
-                f"{self.location}: frames are {image.shape}, the bundle expects {expected} ({self.spec.pixels}): "
-                f"see `v4l2-ctl --list-formats-ext -d {self.location}` and export a bundle for one of them"
-            )
-        return image.reshape(expected)
+                f"{self.location}: {error}: see `v4l2-ctl --list-formats-ext -d {self.location}` and export a bundle "
+                "for one of them"
+            ) from error

@@ -146,6 +146,7 @@ def test_a_model_that_does_not_exist(derain, tmp_path):
         ("yaml", ("train", "run.yaml"), "train"),
         ("skimage", ("evaluate", "random:daiam-nano", "--pairs", "a", "b"), "train"),
         ("sklearn", ("demo", "--out", "d"), "demo"),
+        ("fastapi", ("serve", "b", "--source", "test://rain"), "serve"),
     ],
 )
 def test_a_missing_extra(module, verb, extra, fresh_derain, tmp_path, monkeypatch, repository):

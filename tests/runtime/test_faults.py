@@ -8,8 +8,10 @@ import itertools
 import threading
 import time
 
+import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from derain.runtime import engines, pipeline
 from derain.runtime.guard import State
@@ -95,6 +97,35 @@ def test_a_fault_of_the_engine_shows_that_frame_raw_and_derained_ones_after_the_
     assert max(run.ages_ms) < SLACK_MS
 
 
+def test_a_graph_that_turns_to_nan_shows_that_frame_raw(make_bundle, make_spec, folder, noise):
+    """Frame 5 is the only one whose first byte is 0, by which the graph divides it."""
+    shape = make_spec().shape
+    first = dict(starts=[0, 0, 0, 0], ends=[1, 1, 1, 1])  # noqa: C408 (names of inputs)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["frame"], ["value"], to=TensorProto.FLOAT),
+            helper.make_node("Slice", ["value", *first], ["first"]),
+            helper.make_node("Div", ["first", "first"], ["one"]),
+            helper.make_node("Mul", ["value", "one"], ["same"]),
+            helper.make_node("Cast", ["same"], ["clean"], to=TensorProto.UINT8),
+        ],
+        "divide",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("clean", TensorProto.UINT8, shape)],
+        [helper.make_tensor(name, TensorProto.INT64, [4], values) for name, values in first.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    bundle = make_bundle(graph=model.SerializeToString())
+    for number, image in enumerate(noise):
+        image[0, 0, 0] = number != 5
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    run = Run(bundle, str(folder), engines.create("onnxruntime", bundle, threads=1), deadline_ms=None).check()
+    reasons = run.reasons()
+    assert (min(reasons), reasons.pop(5)) == (5, Why.FAULT)
+    assert set(reasons.values()) <= {Why.AWAY}
+    assert "the output is flat" in run.report.engine_fault
+
+
 def test_a_slow_engine_is_not_waited_for_and_its_late_results_are_thrown_away(bundle):
     slow_s = 0.4
     engine = ScriptedEngine(bundle, {20: Fault.SLOW}, slow_s=slow_s)
@@ -175,6 +206,25 @@ def test_a_camera_that_changes_its_size_is_shown_raw_until_it_changes_back(bundl
     assert 20 in run.reasons()
     assert run.presented[-1].outcome is Outcome.DERAINED
     assert run.report.source_faults == 0
+
+
+def test_frames_cut_short_are_counted_and_not_shown_and_cost_no_whole_one(bundle):
+    run = Run(bundle, camera(truncate=20, outage=0.3), deadline_ms=None).check()
+    broken = [record.id for record in run.dropped if record.why is Why.BROKEN]
+    assert broken == list(range(20, 20 + len(broken)))
+    assert 10 <= len(broken) <= 25
+    assert run.report.why[Why.BROKEN] == len(broken)
+    assert run.report.passed_through == 0
+    assert run.presented[-1].outcome is Outcome.DERAINED
+    assert (run.report.frames, run.report.source_faults, run.report.engine_faults) == (60, 0, 0)
+
+
+def test_a_camera_that_delivers_only_frames_cut_short_is_left_behind_and_opened_again(bundle):
+    run = Run(bundle, camera(frames=90, truncate=20, outage=0.8), deadline_ms=None, stall_s=0.3).check()
+    assert run.report.source_faults >= 1
+    assert "no frame for 0." in run.report.source_fault
+    assert run.report.why[Why.BROKEN] >= 10
+    assert run.presented[-1].outcome is Outcome.DERAINED
 
 
 def test_a_camera_whose_size_never_fitted_is_refused(make_bundle):

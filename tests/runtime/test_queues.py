@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from derain.runtime.frames import Frame
 from derain.runtime.queues import DEPTH, FrameQueue, Policy
+from derain.runtime.records import Why
 
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 PUTS_AND_TAKES = st.lists(st.booleans(), max_size=60)
@@ -27,7 +28,7 @@ def test_under_latest_a_take_gives_the_newest_frame_and_all_others_count_as_drop
             assert got.id == put - 1
             taken.append(got.id)
         assert len(queue) <= DEPTH[Policy.LATEST]
-    dropped = [id_ for id_, _ in queue.take_dropped()]
+    dropped = [id_ for id_, _, why in queue.take_dropped() if why is Why.NEWER]
     waiting = [got.id] if (got := queue.take()) else []
     assert sorted(taken + dropped + waiting) == list(range(put))
     assert taken == sorted(taken)
@@ -88,3 +89,16 @@ def test_a_closed_queue_refuses_frames_frees_who_waits_and_still_gives_what_it_h
     assert queue.ended
     assert queue.take() is None
     assert len(calls) == DEPTH[policy] + 1
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_a_broken_frame_takes_no_place_waits_for_none_and_is_told_before_the_end(policy):
+    queue = FrameQueue(policy)
+    for number in range(DEPTH[policy]):
+        queue.put(frame(number))
+    assert queue.put(Frame(9, 90, np.empty(0, np.uint8), 90))
+    queue.close()
+    assert [queue.take().id for _ in range(DEPTH[policy])] == list(range(DEPTH[policy]))
+    assert not queue.ended
+    assert queue.take_dropped() == [(9, 90, Why.BROKEN)]
+    assert queue.ended

@@ -169,3 +169,21 @@ def wait_until(condition, timeout_s=30):
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def test_telemetry_and_metrics_are_there_when_asked_for(derain_run, tmp_path):
+    lines = tmp_path / "run.jsonl"
+    result = derain_run(
+        "--source", "test://rain?frames=5", "--sink", "null://", "--telemetry", lines, "--metrics", "127.0.0.1:0"
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(lines.read_text().splitlines()[-1])["frames"] == 5
+
+
+def test_a_missed_deadline_is_recorded_and_half_the_options_for_it_are_wrong_usage(derain_run, tmp_path):
+    options = ("--source", "test://rain?frames=20", "--sink", "null://", "--record", "10")
+    result = derain_run(*options, "--record-to", tmp_path / "faults", "--deadline", "0.001")
+    assert result.exit_code == 0, result.output
+    (clip,) = (tmp_path / "faults").iterdir()
+    assert json.loads((clip / "records.json").read_text())["why"] == "missed its deadline"
+    assert derain_run(*options).exit_code == 2

@@ -163,27 +163,3 @@ def test_a_container_without_frames_is_refused(clip, make_spec, monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture([]))
     with pytest.raises(ValueError, match=r"clip\.mkv: holds no frames"):
         images(clip, make_spec())
-
-
-@pytest.mark.parametrize("pixels", ["nv12", "uyvy"])
-def test_a_camera_delivers_its_own_bytes_until_it_dies(pixels, tmp_path, noise, make_spec, monkeypatch):
-    spec = make_spec(pixels=pixels)
-    raw = [from_bgr(image, spec) for image in noise]
-    capture = FakeCapture(raw)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
-    device = tmp_path / "video0"
-    device.touch()
-    seen = []
-    with open_source(f"v4l2://{device}", spec) as camera, pytest.raises(OSError, match="video0: the camera stopped"):
-        for frame in camera:
-            seen.append(frame.image)  # noqa: PERF401
-    np.testing.assert_array_equal(seen, raw)
-    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
-    assert capture.settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*pixels.upper())
-
-
-def test_a_camera_that_delivers_other_bytes_is_refused(tmp_path, noise, make_spec, monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(noise))
-    (tmp_path / "video0").touch()
-    with pytest.raises(ValueError, match=r"frames are \(16, 32, 3\), the bundle expects \(24, 32\) \(nv12\)"):
-        images(f"v4l2://{tmp_path}/video0", make_spec(pixels="nv12"))

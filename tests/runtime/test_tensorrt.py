@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from derain.runtime import cuda, engines
+from derain.runtime.bench import bench
 from derain.runtime.bundle import Bundle, EngineEntry, Precision
 from derain.runtime.engines import tensorrt_api
+from derain.runtime.page import page
 
 VERSION = "1.6.1.120"
 
@@ -46,9 +48,16 @@ class FakeGpu(cuda.Cuda):
         self.did.append("capture")
         return work
 
-    def milliseconds(self, work):
-        work()
-        return 1.5
+    def event(self):
+        return []
+
+    def record(self, event):
+        self.did.append("event")
+        event[:] = [len(self.did)]  # a clock that counts what happened, in milliseconds
+
+    def elapsed_ms(self, start, end):
+        assert self.did[-1] == "synchronize"
+        return float(end[0] - start[0])
 
     def close(self):
         self.did.append("close")
@@ -117,13 +126,27 @@ def test_a_frame_goes_up_through_the_network_and_down_and_the_result_is_the_call
     with create(bundle) as engine:
         gpu.did.clear()
         results = [engine.infer(image) for image in noise]
-        assert gpu.did[:4] == ["upload", "execute on 7", "download", "synchronize"]
-        assert engine.device_milliseconds() == 1.5
+        assert gpu.did[:6] == ["event", "upload", "execute on 7", "download", "event", "synchronize"]
+        assert engine.device_milliseconds() == 4
     for image, result in zip(noise, results, strict=True):
         np.testing.assert_array_equal(result, 255 - image)
     assert gpu.did[-1] == "close"
     with pytest.raises(RuntimeError, match="not open"):
         engine.device_milliseconds()
+
+
+def test_the_time_on_the_device_is_a_stage_of_its_own_in_a_run_and_in_a_bench(with_engine, fake, noise):
+    bundle = with_engine()
+    fake(bundle.manifest.input.shape)
+    with create(bundle) as engine:
+        assert engine.device_ns is None
+        engine.infer(noise[0])
+        assert engine.device_ns == 4_000_000
+        report = bench(engine, noise, fps=100, seconds=0.3, warm_up_s=0.1)
+    assert report.latency_ms["device"].p50 == pytest.approx(4, rel=0.002)
+    assert set(report.samples_ms["device"]) == {4.0}
+    assert len(report.samples_ms["device"]) == len(report.samples_ms["inference"]) > 0
+    assert "<h2>device</h2>" in page(report)
 
 
 def test_the_first_run_comes_before_the_capture_and_graph_false_captures_nothing(with_engine, fake):

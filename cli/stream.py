@@ -1,0 +1,190 @@
+"""What `derain run` and `derain serve` share: their options, and a bundle on a stream until one of both ends."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from derain.runtime.bundle import Bundle
+    from derain.runtime.observers import Observer
+    from derain.runtime.queues import Policy
+    from derain.runtime.records import RunReport, Status
+    from derain.runtime.sources import Source
+
+LIVE_DEADLINE_MS = 500.0
+"""For live sources, unless given: a picture that old is a frozen one to a driver."""
+
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")]
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        help="file://CLIP, frames://FOLDER, v4l2:///dev/videoN, rtsp://HOST/PATH, gst:PIPELINE, shm://NAME "
+        "or test://rain?frames=N"
+    ),
+]
+SinkOption = Annotated[
+    str,
+    typer.Option(
+        help="file://OUT.mkv|.avi|.mp4, frames://FOLDER, mjpeg://HOST:PORT, display://, shm://NAME or null://"
+    ),
+]
+EngineOption = Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8: one the bundle has.")]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(help="latest: the newest frame wins (live sources' own); every: none is lost (files' own)."),
+]
+DeadlineOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        help="The raw frame goes out where the derained one is not there this long after its capture. "
+        f"Live sources: {LIVE_DEADLINE_MS:.0f} unless given; files: none.",
+    ),
+]
+TelemetryOption = Annotated[
+    Path | None, typer.Option(metavar="FILE.jsonl", help="Add a line of JSON with the run's figures each second.")
+]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Serve metrics to Prometheus; without HOST to this machine alone."),
+]
+RecordOption = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Keep so much around each fault, half before and half after.", min=0.1),
+]
+RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record keeps it.")]
+JsonOption = Annotated[Path | None, typer.Option(help="Write the report to this file.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Those that both verbs have."""
+
+    bundle: Path
+    source: str
+    sink: str
+    engine: str
+    precision: str
+    policy: str | None
+    deadline: float | None
+    json: Path | None
+    telemetry: Path | None
+    metrics: str | None
+    record: float | None
+    record_to: Path | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A stream that is about to run, for whoever wants to watch it; `stack` closes what they open."""
+
+    stack: ExitStack
+    bundle: "Bundle"
+    source: "Source"
+    policy: "Policy"
+    deadline_ms: float | None
+
+
+Watch = Callable[[Opened], "Observer"]
+
+
+def quiet_decoders() -> None:
+    """Keep FFmpeg's and OpenCV's own lines off stderr: they would drown the one line an error is told in.
+
+    Before OpenCV is imported, which reads this once.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+
+def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunReport", bool]:
+    """Run until the source ends or a signal comes; the report, and whether it was a signal. `watch` gives a watcher."""
+    from derain.cli.live import live_line, stopping
+    from derain.runtime import engines, pipeline
+    from derain.runtime.bundle import Bundle, Precision
+    from derain.runtime.observers import Observers
+    from derain.runtime.queues import Policy
+    from derain.runtime.sinks import open_sink
+    from derain.runtime.sources import open_source
+
+    policy, precision, deadline = options.policy, options.precision, options.deadline
+    if policy is not None and policy not in list(Policy):
+        raise typer.BadParameter(f"{policy!r} is unknown, known are: {', '.join(Policy)}", param_hint="--policy")
+    if precision not in list(Precision):
+        raise typer.BadParameter(f"{precision!r} is unknown, known: {', '.join(Precision)}", param_hint="--precision")
+    if deadline is not None and not deadline > 0:
+        raise typer.BadParameter(f"{deadline:g} ms, expected more than 0", param_hint="--deadline")
+    if (options.record is None) != (options.record_to is None):
+        raise typer.BadParameter("expected both --record SECONDS and --record-to FOLDER, or neither")
+    bundle = Bundle.load(options.bundle)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stopping())
+        source = stack.enter_context(open_source(options.source, bundle.manifest.input))
+        opened = Opened(
+            stack=stack,
+            bundle=bundle,
+            source=source,
+            policy=Policy(policy) if policy else Policy.LATEST if source.live else Policy.EVERY,
+            deadline_ms=deadline if deadline is not None or not source.live else LIVE_DEADLINE_MS,
+        )
+        sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps))
+        engine = stack.enter_context(engines.create(options.engine, bundle, Precision(precision)))
+        watchers = Observers([watch(opened), *_observers(options, opened)])
+        engine.warm_up()
+        show = stack.enter_context(live_line(console, source.frames))
+
+        def on_status(status: "Status") -> None:
+            show(status)
+            watchers.on_status(status)
+
+        report = pipeline.run(
+            engine,
+            source,
+            sink,
+            watchers.on_frame,
+            policy=opened.policy,
+            deadline_ms=opened.deadline_ms,
+            on_drop=watchers.on_drop,
+            on_status=on_status,
+            stop=stop,
+        )
+    return report, stop.is_set()
+
+
+def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:
+    """What the options ask for, opened."""
+    if options.telemetry is not None:
+        from derain.runtime.telemetry import JsonLines
+
+        yield opened.stack.enter_context(JsonLines(options.telemetry))
+    if options.metrics is not None:
+        from derain.runtime.metrics import Metrics
+
+        yield opened.stack.enter_context(Metrics(options.metrics))
+    if options.record is not None and options.record_to is not None:
+        from derain.runtime.recorder import Recorder
+
+        manifest, fps = opened.bundle.manifest, opened.source.fps
+        recorder = Recorder(options.record_to, options.record, manifest.input, manifest.output, fps)
+        yield opened.stack.enter_context(recorder)
+
+
+def conclude(options: Options, console: "Console", report: "RunReport", more: Mapping[str, object]) -> None:
+    """Write the report, with `more` keys in its JSON, and print the summary."""
+    from json import dumps
+
+    from derain.cli.live import summarise
+    from derain.runtime.atomic import write_bytes
+    from derain.runtime.redact import redact
+
+    if options.json is not None:
+        write_bytes(options.json, (dumps(report.model_dump() | dict(more), indent=2) + "\n").encode())
+    summarise(console, report, redact(options.sink))

@@ -1,0 +1,81 @@
+"""The live page's server, on a thread beside the pipeline."""
+
+import ipaddress
+import os
+import secrets
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from derain.runtime.live.app import create_app
+from derain.runtime.live.view import LiveView
+
+SHORTEST = 8
+"""Characters of a token."""
+
+PATIENCE_S = 5.0
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class LiveServer:
+    """Serves a view while it is open, a context manager; `token` is None where it needs none.
+
+    A host that others can reach needs a token: one is made where none is given. `address` is where the page is, without
+    the token; port 0 takes a free one. Raises ValueError for a token too short to be one, OSError where it cannot
+    listen.
+    """
+
+    def __init__(self, view: LiveView, host: str, port: int, token: str | None = None) -> None:
+        if token is not None and len(token) < SHORTEST:
+            raise ValueError(f"--token of {len(token)} characters, expected at least {SHORTEST}: leave it out for one")
+        self.token = token or (None if is_local(host) else secrets.token_urlsafe(24))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family)
+        except OSError as error:
+            told = os.strerror(error.errno) if error.errno and error.errno > 0 else error
+            raise OSError(f"{host}, port {port}: cannot listen there: {told}: give another --host or --port") from error
+        self.port = int(self._socket.getsockname()[1])
+        shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.address = f"http://{shown}:{self.port}/"
+        self._view = view
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(view, self.token),
+                log_config=None,
+                access_log=False,  # it would write the token of `?token=` down
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="derain-live", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        end = time.monotonic() + PATIENCE_S
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._view.close()
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_S)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])

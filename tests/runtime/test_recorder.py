@@ -1,0 +1,175 @@
+"""The frames around a fault, kept while the pipeline runs on."""
+
+import itertools
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.runtime import pipeline
+from derain.runtime.frames import Frame
+from derain.runtime.recorder import Recorder
+from derain.runtime.records import FrameRecord, Outcome, Status, Why
+from derain.runtime.sinks import open_sink
+from derain.runtime.sources import open_source
+from derain.runtime.testing import Fault, ScriptedEngine
+
+MS = 10**6
+STATUS = Status(0, 0, 0, 0, 0, 0, 0, "deraining", "open")
+
+
+def images(path):
+    video, seen = cv2.VideoCapture(str(path)), []
+    while True:
+        decoded, image = video.read()
+        if not decoded:
+            return np.array(seen)
+        seen.append(image)
+
+
+def run(bundle, recorder, script, source="test://rain?live=1&frames=60&fps=60", **options):
+    manifest, presented = bundle.manifest, []
+
+    def on_frame(record, frame, shown):
+        presented.append(record.presented_ns)
+        recorder.on_frame(record, frame, shown)
+
+    with (
+        open_source(source, manifest.input) as frames,
+        ScriptedEngine(bundle, script) as engine,
+        open_sink("null://", manifest.output) as sink,
+    ):
+        pipeline.run(engine, frames, sink, on_frame, on_drop=recorder.on_drop, on_status=recorder.on_status, **options)
+    return max(b - a for a, b in itertools.pairwise(presented)) / MS
+
+
+def test_a_fault_leaves_a_clip_of_what_came_in_what_went_out_and_every_record(bundle, tmp_path, caplog):
+    spec = bundle.manifest.input
+    with Recorder(tmp_path / "faults", 0.6, spec, spec, 60) as recorder:
+        gap_ms = run(bundle, recorder, {30: Fault.RAISE})
+    (clip,) = (tmp_path / "faults").iterdir()
+    assert sorted(path.name for path in clip.iterdir()) == ["in.mkv", "out.mkv", "records.json"]
+    document = json.loads((clip / "records.json").read_text())
+    records = document["frames"]
+    assert document["why"] == "the engine failed on it"
+    ids = [record["id"] for record in records]
+    assert min(ids) >= 5
+    assert 40 <= max(ids) < 59
+    assert [record["why"] for record in records if record["id"] < 30] == [None] * ids.index(30)
+    assert records[ids.index(30)]["outcome"] == "passed through"
+    span_ns = records[-1]["captured_ns"] - records[0]["captured_ns"]
+    assert 0.4e9 < span_ns <= 0.6e9
+    with open_source("test://rain?frames=60", spec) as source:
+        pattern = [frame.image for frame in source]
+    presented = [record for record in records if record["presented_ns"]]
+    came, went = images(clip / "in.mkv"), images(clip / "out.mkv")
+    np.testing.assert_array_equal(came, [pattern[record["id"]] for record in presented])
+    derained = [record["outcome"] == "derained" for record in presented]
+    assert 0 < sum(derained) < len(derained)
+    for before, after, good in zip(came, went, derained, strict=True):
+        np.testing.assert_array_equal(after, 255 - before if good else before)
+    assert "kept" in caplog.text
+    assert gap_ms < 150
+
+
+class Fed:
+    """A recorder that gets one frame every 10 ms of a time of its own."""
+
+    def __init__(self, folder, spec, seconds=1.0, **options):
+        self.now, self.id, self.folder = 0, 0, folder
+        self.image = np.zeros(spec.image_shape, np.uint8)
+        self.recorder = Recorder(folder, seconds, spec, spec, 30, clock=lambda: self.now, **options)
+
+    def feed(self, count, why=None):
+        for _ in range(count):
+            outcome = Outcome.DERAINED if why is None else Outcome.PASSED_THROUGH
+            record = FrameRecord(self.id, self.now, self.now, None, None, self.now, outcome, why)
+            shown = self.image if why else self.image.copy()
+            self.recorder.on_frame(record, Frame(self.id, self.now, self.image, self.now), shown)
+            self.now, self.id = self.now + 10 * MS, self.id + 1
+            while self.recorder._writing:  # as a camera's next fault, long after
+                pass
+
+    def clips(self):
+        self.recorder.close()
+        files = sorted(self.folder.glob("*/records.json"))
+        return [[frame["id"] for frame in json.loads(file.read_text())["frames"]] for file in files]
+
+
+def test_half_of_a_clip_lies_before_its_fault_and_half_after(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec())
+    fed.feed(200)
+    fed.feed(1, Why.DEADLINE)
+    fed.feed(200)
+    assert fed.clips() == [list(range(150, 251))]
+
+
+def test_a_fault_that_goes_on_is_one_clip_and_one_after_a_good_frame_is_another(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec(), seconds=0.2)
+    for _ in range(2):
+        fed.feed(50)
+        fed.feed(70, Why.FAULT)
+    assert [ids[10] for ids in fed.clips()] == [50, 170]
+
+
+def test_a_fault_at_the_end_of_a_run_and_one_that_is_none_of_the_frames_are_kept_too(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec())
+    fed.feed(20)
+    fed.recorder.on_status(Status(20, 0, 0, 0, 0, 0, 0, "deraining", "lost", source_faults=1, source_fault="unplugged"))
+    fed.now += 600 * MS
+    fed.recorder.on_status(Status(20, 0, 0, 0, 0, 0, 0, "deraining", "lost", source_faults=1, source_fault="unplugged"))
+    fed.feed(10)
+    fed.feed(1, Why.FAULT)
+    clips = fed.clips()
+    assert [ids[-1] for ids in clips] == [19, 30]
+    first = json.loads(sorted(tmp_path.glob("*/records.json"))[0].read_text())
+    assert first["why"] == "source lost: unplugged"
+
+
+def test_memory_is_bounded_and_a_clip_of_fewer_frames_still_holds_its_fault_in_the_middle(tmp_path, make_spec):
+    spec = make_spec()
+    size = int(np.prod(spec.image_shape))
+    fed = Fed(tmp_path, spec, most_bytes=20 * 2 * size)
+    fed.feed(100)
+    assert len(fed.recorder._kept) == 20
+    fed.feed(1, Why.FAULT)
+    fed.feed(100)
+    (ids,) = fed.clips()
+    assert len(ids) in (20, 21)  # a raw frame is held once
+    assert ids.index(100) in range(8, 12)
+
+
+def test_there_are_no_more_clips_than_the_most_and_that_is_told_once(tmp_path, make_spec, caplog):
+    fed = Fed(tmp_path, make_spec(), seconds=0.1, most_clips=2)
+    for _ in range(5):
+        fed.feed(20)
+        fed.feed(1, Why.FAULT)
+    assert len(fed.clips()) == 2
+    assert caplog.text.count("2 clips are kept, the most of one run") == 1
+
+
+def test_odd_sizes_are_kept_as_pictures(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec(width=31))
+    fed.feed(3)
+    fed.feed(1, Why.SINK)
+    fed.clips()
+    assert len(list(tmp_path.glob("*/in/*.png"))) == len(list(tmp_path.glob("*/out/*.png"))) == 4
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path, make_spec, caplog, monkeypatch):
+    fed = Fed(tmp_path, make_spec())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    fed.feed(3)
+    fed.feed(1, Why.FAULT)
+    assert fed.clips() == []
+    assert "a clip is lost: No space left on device" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("why", [Why.AWAY, Why.LATE, Why.NEWER, Why.GIVEN_UP])
+def test_what_only_follows_a_fault_begins_no_clip(why, tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec())
+    fed.feed(3)
+    fed.feed(3, why)
+    assert fed.clips() == []

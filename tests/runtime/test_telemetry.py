@@ -1,0 +1,126 @@
+"""JSON lines and Prometheus beside a running pipeline."""
+
+import itertools
+import json
+import threading
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from derain.runtime import pipeline, telemetry
+from derain.runtime.background import Background
+from derain.runtime.guard import State
+from derain.runtime.metrics import Metrics
+from derain.runtime.observers import Observers
+from derain.runtime.records import Status
+from derain.runtime.sinks import open_sink
+from derain.runtime.sources import open_source
+from derain.runtime.telemetry import JsonLines
+from derain.runtime.testing import Fault, ScriptedEngine
+
+STATUS = Status(12, 1, 2, 29.97, 10.04, 20.06, 33.4, "deraining", "open")
+
+
+def run(bundle, observer, source="test://rain?live=1&frames=30&fps=60", script=None, **options):
+    """A run that `observer` watches."""
+    manifest, watchers = bundle.manifest, Observers([observer])
+    with (
+        open_source(source, manifest.input) as frames,
+        ScriptedEngine(bundle, script) as engine,
+        open_sink("null://", manifest.output) as sink,
+    ):
+        return pipeline.run(
+            engine, frames, sink, watchers.on_frame,
+            on_drop=watchers.on_drop, on_status=watchers.on_status, **options,
+        )  # fmt: skip
+
+
+def scrape(metrics):
+    """Samples by name and label value."""
+    with urllib.request.urlopen(metrics.address, timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+def test_the_last_line_tells_what_the_report_tells(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(telemetry, "EVERY_S", 0.1)
+    with JsonLines(tmp_path / "run.jsonl") as lines:
+        report = run(bundle, lines, script={10: Fault.RAISE})
+    told = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert len(told) >= 4
+    assert [line["time"] for line in told] == sorted(line["time"] for line in told)
+    last = told[-1]
+    assert last["time"].endswith("+00:00")
+    for key in ("frames", "dropped", "passed_through", "engine_faults", "engine_reopened", "engine_fault", "why"):
+        assert last[key] == getattr(report, key)
+    assert last["engine_faults"] == 1
+
+
+def test_there_is_a_line_a_second_whatever_the_rate_and_one_at_the_end(tmp_path):
+    now = itertools.count(step=10**8)  # as a run tells its status
+    path = tmp_path / "run.jsonl"
+    path.write_text("{}\n")
+    with JsonLines(path, clock=lambda: next(now)) as lines:
+        for _ in range(100):
+            lines.on_status(STATUS)
+    assert 6 <= len(path.read_text().splitlines()) <= 12  # what was there stays
+
+
+def test_a_full_disk_loses_lines_and_not_the_run(bundle, caplog):
+    with JsonLines(telemetry.Path("/dev/full")) as lines:
+        assert run(bundle, lines).presented > 0
+    assert lines.lost == 2
+    assert caplog.text.count("/dev/full: telemetry lost: No space left on device") == 1
+
+
+def test_a_thread_that_is_behind_refuses_work_and_never_waits():
+    go_on, done = threading.Event(), []
+    background = Background("test", 2)
+    background.submit(lambda: go_on.wait(20))
+    accepted = [background.submit(lambda: done.append(None)) for _ in range(10)]
+    assert sum(accepted) in (1, 2)
+    assert not background.close(0.01)
+    go_on.set()
+    assert background.close(20)
+    assert len(done) == sum(accepted)
+
+
+def test_prometheus_reads_what_the_report_tells(bundle):
+    with Metrics("127.0.0.1:0") as metrics:
+        report = run(bundle, metrics, script={10: Fault.RAISE})
+        told = scrape(metrics)
+    derained = report.presented - report.passed_through
+    assert told["derain_frames_total", "derained"] == derained
+    assert told["derain_frames_total", "passed_through"] == report.passed_through > 0
+    assert told["derain_frames_total", "dropped"] == report.dropped
+    assert told["derain_not_derained_total", "the engine failed on it"] == 1
+    assert told["derain_latency_seconds_count", "capture_to_present"] == report.presented
+    assert told["derain_latency_seconds_count", "inference"] == derained
+    assert told["derain_engine_faults_total",] == told["derain_engine_reopened_total",] == 1
+    assert told["derain_source_up",] == 1
+    assert {state: told["derain_guard_state", state] for state in State} == {
+        state: float(state is State.DERAINING) for state in State
+    }
+    assert told["derain_frame_age_seconds",] < 10
+
+
+def test_the_guard_s_state_and_a_lost_camera_are_there_while_they_last():
+    with Metrics(":0") as metrics:
+        assert metrics.address.startswith("http://127.0.0.1:")
+        metrics.on_status(Status(9, 0, 9, 1, 1, 1, 1, "backing off", "lost (unplugged)", 3, 1, "x", 2))
+        told = scrape(metrics)
+    assert told["derain_guard_state", "backing off"] == 1
+    assert (told["derain_source_up",], told["derain_source_faults_total",]) == (0, 2)
+
+
+def test_an_address_that_is_none_or_taken_is_told():
+    with Metrics("127.0.0.1:0") as metrics:
+        taken = metrics.address.removeprefix("http://").removesuffix("/metrics")
+        with pytest.raises(OSError, match=f"--metrics {taken}: cannot listen there: Address already in use: give"):
+            Metrics(taken)
+    with pytest.raises(ValueError, match=r"--metrics localhost:http: port 'http', expected 0 to 65535, as in 127"):
+        Metrics("localhost:http")
+    with pytest.raises(OSError, match=r"--metrics 192\.0\.2\.1:0: cannot listen there"):
+        Metrics("192.0.2.1:0")

@@ -1,0 +1,132 @@
+"""A camera's formats without a camera: a device that is asked, and a capture in OpenCV's place."""
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.runtime.frames import from_bgr
+from derain.runtime.sources import open_source
+from derain.runtime.sources.v4l2_formats import from_raw, negotiate
+
+SIZE = (32, 16)
+
+
+class FakeDevice:
+    """A driver that has `offers`, by format its sizes, and settles on its first where it has not what is asked."""
+
+    def __init__(self, **offers):
+        self.offers, self.asked = offers, []
+
+    def settle(self, fourcc, width, height):
+        self.asked.append(fourcc)
+        format_ = fourcc if fourcc in self.offers else next(iter(self.offers))
+        sizes = self.offers[format_]
+        return (format_, *((width, height) if (width, height) in sizes else sizes[0]))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "offers", "format_"),
+    [
+        ("nv12", {"YUYV": [SIZE], "NV12": [SIZE], "MJPG": [SIZE]}, "NV12"),
+        ("nv12", {"YUYV": [SIZE], "MJPG": [SIZE]}, "MJPG"),
+        ("nv12", {"NV12": [(64, 48)], "MJPG": [(64, 48), SIZE]}, "MJPG"),
+        ("uyvy", {"MJPG": [SIZE], "YUYV": [SIZE], "UYVY": [SIZE]}, "UYVY"),
+        ("uyvy", {"MJPG": [SIZE], "YUYV": [SIZE]}, "YUYV"),
+        ("uyvy", {"NV12": [SIZE], "MJPG": [SIZE]}, "MJPG"),
+        ("bgr8", {"YUYV": [SIZE], "NV12": [SIZE], "MJPG": [SIZE]}, "MJPG"),
+        ("rgb8", {"YUYV": [SIZE], "MJPG": [SIZE]}, "MJPG"),
+        ("bgr8", {"YUYV": [SIZE]}, None),
+        ("nv12", {"GREY": [SIZE]}, None),
+        ("uyvy", {"MJPG": [(64, 48)]}, None),
+    ],
+)
+def test_a_bundle_gets_its_own_bytes_where_the_camera_has_them_at_its_size_else_jpeg(
+    pixels, offers, format_, make_spec
+):
+    assert negotiate(FakeDevice(**offers), make_spec(pixels=pixels)) == format_
+
+
+def test_nothing_is_asked_after_what_was_agreed_on(make_spec):
+    device = FakeDevice(MJPG=[SIZE], UYVY=[SIZE])
+    negotiate(device, make_spec(pixels="uyvy"))
+    assert device.asked == ["UYVY"]
+
+
+def test_yuyv_becomes_uyvy_by_swapping_each_pair_of_bytes(make_spec):
+    spec = make_spec(pixels="uyvy", width=4, height=2)
+    yuyv = np.array([[10, 1, 20, 2, 30, 3, 40, 4]] * 2, np.uint8)
+    np.testing.assert_array_equal(from_raw(yuyv, "YUYV", spec).reshape(2, -1), [[1, 10, 2, 20, 3, 30, 4, 40]] * 2)
+
+
+class FakeCapture:
+    """OpenCV's capture on a device with `formats` at every size: gives `images`, then nothing more."""
+
+    def __init__(self, images, formats):
+        self.images, self.formats, self.settings = list(images), formats, {}
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, key):
+        return self.settings.get(key, 0.0)
+
+    def set(self, key, value):
+        if key != cv2.CAP_PROP_FOURCC or value in [cv2.VideoWriter.fourcc(*name) for name in self.formats]:
+            self.settings[key] = float(value)
+
+    def read(self):
+        return (True, self.images.pop(0)) if self.images else (False, None)
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def frames(tmp_path, monkeypatch):
+    """What a camera that gives `images` delivers until it dies."""
+
+    def read(images, formats, spec):
+        capture = FakeCapture(images, formats)
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
+        (tmp_path / "video0").touch()
+        seen = []
+        with (
+            open_source(f"v4l2://{tmp_path}/video0", spec) as camera,
+            pytest.raises(OSError, match="video0: the camera stopped"),
+        ):
+            for frame in camera:
+                seen.append(frame)  # noqa: PERF402 (extend would lose the frames before the error)
+        return seen, capture
+
+    return read
+
+
+@pytest.mark.parametrize("pixels", ["nv12", "uyvy"])
+def test_a_camera_delivers_its_own_bytes_until_it_dies(pixels, frames, noise, make_spec):
+    spec = make_spec(pixels=pixels)
+    raw = [from_bgr(image, spec) for image in noise]
+    seen, capture = frames(raw, [pixels.upper(), "MJPG"], spec)
+    np.testing.assert_array_equal([frame.image for frame in seen], raw)
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+
+
+def test_jpegs_are_decoded_and_one_cut_short_is_broken_and_the_next_is_not(frames, smooth, make_spec):
+    jpeg = cv2.imencode(".jpg", smooth, (cv2.IMWRITE_JPEG_QUALITY, 95))[1].reshape(1, -1)
+    padded = np.pad(jpeg, ((0, 0), (0, 500)))  # as drivers hand over their whole buffer
+    seen, capture = frames([jpeg, jpeg[:, :-40], padded, jpeg[:, :1]], ["YUYV", "MJPG"], make_spec())
+    assert [frame.broken for frame in seen] == [False, True, False, True]
+    assert [frame.id for frame in seen] == [0, 1, 2, 3]
+    assert np.abs(seen[0].image.astype(int) - smooth).mean() < 3
+    np.testing.assert_array_equal(seen[0].image, seen[2].image)
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+
+
+def test_from_a_camera_with_neither_opencv_makes_bgr(frames, noise, make_spec):
+    seen, capture = frames(noise, ["YUYV"], make_spec())
+    np.testing.assert_array_equal([frame.image for frame in seen], noise)
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 1
+
+
+def test_a_camera_that_delivers_other_bytes_than_it_agreed_to_is_refused(frames, noise, make_spec):
+    with pytest.raises(ValueError, match=r"frames are \(16, 32, 3\) \(NV12\), the bundle expects \(24, 32\) \(nv12\)"):
+        frames(noise, ["NV12"], make_spec(pixels="nv12"))
