@@ -5,6 +5,9 @@ in and out, batch 1; TensorRT-RTX in FP8 too where the bundle can be calibrated.
 from PyTorch's FP32 by more than `verify` allows is not timed. Times are medians between two events on the GPU's own
 stream after a warm-up, the frame's way to the GPU and back left out (TensorRT-RTX: also with it, in its CUDA graph).
 An engine whose package is missing is left out and named.
+
+`--rewrites` instead times the TensorRT-RTX engine, FP16, with none, each and all of the exact rewrites of
+`derain.export.rewrite`, one frame of each in turn, so that they share whatever else the machine does.
 """
 
 import argparse
@@ -12,21 +15,24 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from derain.export.build import build
 from derain.export.camera import CameraModel
 from derain.export.exporter import bundle_network, export, parse_size
-from derain.export.precision import ensure_graph, psnr
+from derain.export.precision import ensure_graph, psnr, to_fp16
 from derain.export.probe import MIN_PSNR, seeded_frame
+from derain.export.rewrite import DEFAULT, REWRITES
 from derain.runtime import engines
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle, GraphEntry, Precision
 
 CASES = (("daiam", "1280x720"), ("daiam-edge", "1280x720"), ("daiam-edge", "1920x1080"))
 Candidate = tuple[str, Callable[[], np.ndarray], Callable[[], float]]
@@ -151,6 +157,47 @@ def measure(weights: str, size: str, repeats: int, fp8: bool) -> list[dict[str, 
     return rows
 
 
+def measure_rewrites(weights: str, size: str, repeats: int) -> list[dict[str, Any]]:
+    """One network at one size, as every choice of rewrites makes it."""
+    choices = {"none": (), **{name: (name,) for name in REWRITES}, "default": DEFAULT, "all": tuple(REWRITES)}
+    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
+    rows: list[dict[str, Any]] = []
+    timers: list[Callable[[], float]] = []
+    print(f"{weights} {size}, TensorRT-RTX fp16, with copies")
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        expected: np.ndarray | None = None
+        for name, chosen in choices.items():
+            bundle, _ = export(weights, Path(folder) / name, parse_size(size), rewrites=chosen)
+            frame = seeded_frame(bundle.manifest.input, 7)
+            if expected is None:
+                with engines.create("onnxruntime", bundle, Precision.FP32) as reference:
+                    expected = reference.infer(frame)
+            graph = to_fp16(onnx.load(bundle.graph()))
+            bundle, built = build(
+                bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry]), entry.precision, "tensorrt-rtx"
+            )
+            engine = stack.enter_context(engines.create(built.api, bundle, entry.precision))
+            near = psnr([engine.infer(frame)], [expected])
+            row = {"weights": weights, "size": size, "rewrites": name, "psnr_vs_fp32": near}
+            row |= {"operators": len(graph.graph.node), "plan_bytes": bundle.file(built.file).stat().st_size}
+            if near < MIN_PSNR[Precision.FP16]:
+                print(f"  {name:16} WRONG: {near:.1f} dB against FP32; not timed")
+                continue
+            rows.append(row)
+            timers.append(engine.device_milliseconds)
+        for _ in range(20):
+            for once in timers:
+                once()
+        times = np.array([[once() for once in timers] for _ in range(repeats)])
+    for row, column in zip(rows, times.T, strict=True):
+        row |= {"ms_p50": float(np.median(column)), "ratio": float(np.median(column / times[:, 0]))}
+        print(
+            f"  {row['rewrites']:16} {row['ms_p50']:8.3f} ms p50, {row['ratio']:.3f} of {rows[0]['rewrites']}, "
+            f"{row['operators']} operators, {row['plan_bytes'] / 1e6:.1f} MB, {row['psnr_vs_fp32']:.1f} dB"
+        )
+    return rows
+
+
 def main() -> None:
     """Run the cases of issue 4, or one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,13 +205,19 @@ def main() -> None:
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--fp8", action="store_true", help="TensorRT-RTX in FP8 too (minutes of CPU a case)")
+    parser.add_argument("--rewrites", action="store_true", help="compare the exact rewrites instead of the engines")
     parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no GPU that PyTorch can use: run this where there is one")
     cases = [(arguments.weights, arguments.size)] if arguments.weights else [(f"random:{m}", s) for m, s in CASES]
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    rows = [row for weights, size in cases for row in measure(weights, size, arguments.repeats, arguments.fp8)]
+    rows: list[dict[str, Any]] = []
+    for weights, size in cases:
+        if arguments.rewrites:
+            rows += measure_rewrites(weights, size, arguments.repeats)
+        else:
+            rows += measure(weights, size, arguments.repeats, arguments.fp8)
     if arguments.out:
         whole = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
         arguments.out.write_text(json.dumps(whole, indent=2) + "\n")

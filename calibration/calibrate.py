@@ -101,19 +101,22 @@ def calibrate(
         progress("ranges", len(losses) / (1 if method else len(Method)))
     best = min(losses, key=lambda tried: losses[tried])
     limits = {tensor: histogram.limit(best, precision) for tensor, histogram in collected.items()}
+    islands = overflowing(model, images[:JUDGED])[0] if rest is Precision.FP16 else set()
 
     def quantised(names: list[str]) -> onnx.ModelProto:
         return quantize(model, limits, precision, names)
 
+    def as_it_runs(names: list[str]) -> onnx.ModelProto:
+        graph = quantised(names)
+        return to_fp16(graph, islands) if rest is Precision.FP16 else graph
+
     found: list[LayerCost] = []
     kept: list[str] = []
-    if losses[best] > max_loss:
+    graph = as_it_runs(convolutions)
+    if judge.loss(judge.outputs(graph)) > max_loss:
         found = costs(judge, convolutions, quantised, progress)
-        kept = smallest_kept(found, max_loss, lambda names: judge.loss(judge.outputs(quantised(names))))
-    graph = quantised([layer for layer in convolutions if layer not in set(kept)])
-    if rest is Precision.FP16:
-        beyond, _ = overflowing(model, images[:JUDGED])
-        graph = to_fp16(graph, beyond)
+        kept = smallest_kept(found, max_loss, lambda names: judge.loss(judge.outputs(as_it_runs(names))))
+        graph = as_it_runs([layer for layer in convolutions if layer not in set(kept)])
     lint(graph)
     outputs = judge.outputs(graph)
     result = Calibration(

@@ -1,4 +1,4 @@
-"""`derain bench`: latency under a camera's clock, and the comparison of two such measurements."""
+"""`derain bench`: latency under a camera's clock, two such measurements compared, or every engine side by side."""
 
 from itertools import islice
 from pathlib import Path
@@ -8,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from derain.runtime.bundle import Bundle
 
 PICTURES = 30
 """Kept in memory and shown in turn, so that reading them costs nothing: 180 MB at 1920x1080."""
@@ -22,6 +24,10 @@ def bench(
     warm_up: Annotated[float, typer.Option(help="Seconds to run before the measurement.", min=0)] = 2.0,
     deadline: Annotated[float | None, typer.Option(metavar="MS", help="As for `derain run`.", min=0.001)] = None,
     source: Annotated[str, typer.Option(help=f"Where the first {PICTURES} frames come from.")] = "test://rain",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every precision on every engine at hand, side by side, instead of a stream.")
+    ] = False,
+    truth: Annotated[str | None, typer.Option(help="With --all: the clean frames, one for each of --source.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report with every frame's times to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.")] = None,
     compare: Annotated[
@@ -41,7 +47,7 @@ def bench(
         _compare(console, *compare)
         return
 
-    from derain.cli.run import quiet_decoders
+    from derain.cli.stream import quiet_decoders
 
     quiet_decoders()
     from derain.runtime import engines
@@ -51,6 +57,12 @@ def bench(
     from derain.runtime.page import page
     from derain.runtime.sources import open_source
 
+    if everything:
+        assert bundle is not None
+        _compare_all(console, Bundle.load(bundle), source, truth, seconds, json, html)
+        return
+    if truth is not None:
+        raise typer.BadParameter("--truth is for --all")
     if precision not in list(Precision):
         raise typer.BadParameter(f"{precision!r} is unknown, known are: {', '.join(Precision)}")
     assert bundle is not None
@@ -75,6 +87,48 @@ def bench(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _compare_all(
+    console: "Console",
+    bundle: "Bundle",
+    source: str,
+    truth: str | None,
+    seconds: float,
+    json: Path | None,
+    html: Path | None,
+) -> None:
+    from rich.table import Table
+
+    from derain.runtime.atomic import write_bytes
+    from derain.runtime.bundle import FrameSpec
+    from derain.runtime.comparison import compare_all
+    from derain.runtime.comparison_page import comparison_page
+    from derain.runtime.sources import open_source
+
+    spec = bundle.manifest.input
+    with open_source(source, spec) as frames:
+        pictures = [frame.image for frame in islice(frames, PICTURES)]
+    truths = None
+    if truth is not None:
+        with open_source(truth, FrameSpec(tensor="truth", width=spec.width, height=spec.height)) as frames:
+            truths = [frame.image for frame in islice(frames, len(pictures))]
+    with console.status(f"measuring for {seconds:g} s or longer"):
+        report = compare_all(bundle, pictures, truths, seconds)
+    if json is not None:
+        write_bytes(json, (report.model_dump_json(indent=1) + "\n").encode())
+    if html is not None:
+        write_bytes(html, comparison_page(report).encode())
+    table = Table("", "dB to truth", "dB to FP32", "p50 ms", "p90 ms", "p99 ms", "MB", box=None)
+    for row in report.rows:
+        figures = (row.psnr_vs_truth, row.psnr_vs_fp32, *(getattr(row.inference_ms, p) for p in ("p50", "p90", "p99")))
+        cells = ("-" if value is None else f"{value:.2f}" for value in (*figures, row.megabytes))
+        table.add_row(f"{row.engine} {row.precision}", *cells)
+    console.print(table)
+    for row in report.rows:
+        console.print(f"{row.engine} {row.precision}: {row.verdict}", highlight=False, soft_wrap=True)
+    for name, why in report.left_out.items():
+        console.print(f"left out, {name}: {why}", highlight=False, soft_wrap=True)
 
 
 def _compare(console: "Console", a: Path, b: Path) -> None:

@@ -51,6 +51,7 @@ def calibrate(
     from derain.calibration.calibrate import calibrate as run
     from derain.calibration.fp16 import calibrate_fp16
     from derain.calibration.ranges import Method
+    from derain.export.exporter import is_untrained
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle, FrameSpec, Precision
     from derain.runtime.sources import open_source
@@ -80,6 +81,8 @@ def calibrate(
     if json is not None:
         write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
     _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
+    if is_untrained(whole):
+        console.print("the weights are random: its dB say nothing of a trained network, nor do the layers kept for it")
 
 
 def _tell(console: Any, graph: str, answer: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ def inspect(
     json: Annotated[Path | None, typer.Option(help="Write the answer to this file.")] = None,
 ) -> None:
     """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
+    from dataclasses import asdict
     from json import dumps
 
     from rich.console import Console
@@ -37,7 +38,7 @@ def inspect(
         "operators": first.operators,
         "weights_bytes": first.weights_bytes,
         "file_bytes": first.file_bytes,
-        "graphs": {name: vars(summary) for name, summary in graphs.items()},
+        "graphs": {name: asdict(summary) for name, summary in graphs.items()},
     }
     if json is not None:
         write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
@@ -60,5 +61,8 @@ def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
         table.add_row(
             f"{name}, stored constants", f"{graph['weights_bytes']:,} bytes of a {graph['file_bytes']:,} byte file"
         )
+        for entry in graph["rewrites"]:
+            taken = f"{entry['operators']} operators, {entry['convolutions']} convolutions, {entry['macs']:,} MACs"
+            table.add_row(f"{name}, removed by {entry['name']}", taken)
         table.add_row(f"{name}, operators", ", ".join(f"{count} {kind}" for kind, count in graph["operators"].items()))
     console.print(table)

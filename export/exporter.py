@@ -1,15 +1,18 @@
 """From weights to a bundle, and from a bundle back to its network."""
 
 import re
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from derain.export.camera import CameraModel
 from derain.export.onnx_graph import to_onnx
+from derain.export.rewrite import DEFAULT, rewrite, with_rewrites
 from derain.export.trace import trace
 from derain.export.unroll import UnrollReport, unroll
 from derain.runtime.bundle import (
@@ -24,11 +27,14 @@ from derain.runtime.bundle import (
     Precision,
     UnrollInfo,
 )
-from derain.training.models import parameter_count
+from derain.training.models import parameter_count, recurrent_steps
 from derain.training.models.checkpoint import load, save_weights
 
 MIN_SIDE, MAX_SIDE = 16, 16384
 """Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""
+
+RANDOM = "random"
+"""Noted in the weights of a bundle whose network was never trained."""
 
 WEIGHTS, GRAPH = "weights.safetensors", "graph.fp32.onnx"
 
@@ -54,6 +60,7 @@ def export(
     matrix: ColorMatrix = ColorMatrix.BT601,
     color_range: ColorRange = ColorRange.LIMITED,
     steps: int | None = None,
+    rewrites: Iterable[str] = DEFAULT,
 ) -> tuple[Bundle, UnrollReport]:
     """Unroll a network for frames of (width, height) and write the bundle `out` with its FP32 graph and its weights.
 
@@ -63,6 +70,7 @@ def export(
         size: of the camera's frames, in pixels; the graph pads them to the network's multiple and crops back.
         pixels, matrix, color_range: the camera's bytes, in and out.
         steps: recurrent steps of the encoders and decoders; None leaves them as the weights were trained.
+        rewrites: names of `derain.export.rewrite.REWRITES`; what each removed is noted in the graph.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: one line each, with the mend.
@@ -76,7 +84,9 @@ def export(
     clean = frame.model_copy(update={"tensor": "clean"})
 
     unrolled, report = unroll(traced(trained.network, frame, clean))
-    graph = to_onnx(unrolled, frame.tensor, clean.tensor)
+    rewritten = rewrite(unrolled, rewrites)
+    graph = with_rewrites(to_onnx(unrolled, frame.tensor, clean.tensor), rewritten)
+    encoder_steps, decoder_steps = recurrent_steps(trained.network)
 
     description = Description(
         derain_version=version("derain"),
@@ -87,8 +97,8 @@ def export(
             config={"options": trained.options},
         ),
         unroll=UnrollInfo(
-            encoder_steps=trained.options.get("encoder_steps", 1),
-            decoder_steps=trained.options.get("decoder_steps", 1),
+            encoder_steps=encoder_steps,
+            decoder_steps=decoder_steps,
             macs=report.macs,
             macs_naive=report.macs_naive,
         ),
@@ -100,7 +110,7 @@ def export(
         stored = trained.file
         if stored is None:
             stored = Path(folder) / WEIGHTS
-            save_weights(stored, trained.network, trained.name, trained.options, torch.float32)
+            save_weights(stored, trained.network, trained.name, trained.options, torch.float32, weights=RANDOM)
         bundle = Bundle.write(out, description, {GRAPH: graph.SerializeToString(), WEIGHTS: stored})
     return bundle, report
 
@@ -114,3 +124,9 @@ def bundle_network(bundle: Bundle) -> nn.Module:
     """The PyTorch network a bundle was exported from, rebuilt from the weights beside its graphs."""
     model = bundle.manifest.model
     return load(str(bundle.file(model.weights)), **model.config.get("options", {})).network
+
+
+def is_untrained(bundle: Bundle) -> bool:
+    """Whether a bundle was exported from `random:NAME`."""
+    with safe_open(bundle.file(bundle.manifest.model.weights), "pt") as stored:
+        return bool((stored.metadata() or {}).get("weights") == RANDOM)

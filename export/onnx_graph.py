@@ -6,12 +6,13 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 from onnxscript import optimizer
 from torch import fx
+
+from derain.export.rewrite import Rewrite, rewrites_of
 
 OPSET = 20
 """The newest operator set that TensorRT 10's parser knows whole and that has FP8 Q/DQ."""
@@ -66,6 +67,7 @@ _SAME = {
     torch.ops.aten.cat.default: "Concat",
     torch.ops.aten.add.Tensor: "Add",
     torch.ops.aten.chunk.default: "Split",
+    torch.ops.aten.split_with_sizes.default: "Split",
 }
 """Operators of which ONNX has one for each of ours, in the same order."""
 
@@ -73,8 +75,8 @@ _SAME = {
 def _with_names(model: onnx.ModelProto, graph: fx.GraphModule) -> onnx.ModelProto:
     """Name tensors and nodes after the traced graph's nodes, and strip the exporter's metadata."""
     renamed: dict[str, str] = {}
-    for target, operator in _SAME.items():
-        ours = [node.name for node in graph.graph.nodes if node.target is target]
+    for operator in set(_SAME.values()):
+        ours = [node.name for node in graph.graph.nodes if _SAME.get(node.target) == operator]
         theirs = [node for node in model.graph.node if node.op_type == operator]
         if len(ours) == len(theirs):
             for name, node in zip(ours, theirs, strict=True):
@@ -96,7 +98,7 @@ def _with_names(model: onnx.ModelProto, graph: fx.GraphModule) -> onnx.ModelProt
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """An ONNX graph in numbers. `macs` counts convolutions; `weights_bytes` the stored constants."""
+    """An ONNX graph in numbers. `macs` is of convolutions and matrix products, `weights_bytes` of stored constants."""
 
     operators: dict[str, int]
     macs: int
@@ -104,6 +106,7 @@ class GraphSummary:
     weights_bytes: int
     file_bytes: int
     largest_constant: int
+    rewrites: list[Rewrite]
 
 
 def summarise(path: Path) -> GraphSummary:
@@ -121,11 +124,12 @@ def summarise(path: Path) -> GraphSummary:
     weights_bytes = sum(len(onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in constants)
     return GraphSummary(
         operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
-        macs=sum(_convolution_macs(node, shapes) for node in graph.node if node.op_type == "Conv"),
+        macs=sum(_macs(node, shapes) for node in graph.node),
         parameters=sum(size for size, tensor in zip(sizes, constants, strict=True) if tensor.dims),
         weights_bytes=weights_bytes,
         file_bytes=path.stat().st_size,
         largest_constant=max(sizes, default=0),
+        rewrites=rewrites_of(model),
     )
 
 
@@ -156,5 +160,17 @@ def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in model.graph.node for name in node.output}
 
 
-def _convolution_macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
-    return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+HEAVY = {"ConvTranspose", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Einsum", "DeformConv"}
+"""Operators that multiply and accumulate and that nothing here exports; not to be counted is worse than to fail."""
+
+
+def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Multiply-accumulates of a node: output elements × products summed for each."""
+    if node.op_type in HEAVY:
+        raise ValueError(f"node {node.name!r} is a {node.op_type}, whose arithmetic is not counted: expected Conv")
+    if node.op_type == "Conv":
+        return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+    if node.op_type in ("MatMul", "Gemm"):
+        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
+    return 0

@@ -13,6 +13,23 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 CONV = torch.ops.aten.conv2d.default
 
+PRODUCTS = {
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.bmm.default,
+}
+"""Matrix products; the last dimension of the first operand is summed over."""
+
+UNCOUNTED = {
+    torch.ops.aten.conv1d.default,
+    torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.scaled_dot_product_attention.default,
+    torch.ops.aten.einsum.default,
+}
+"""Heavy operators that no network here has; to leave them out unseen is worse than to fail."""
+
 
 def trace(module: nn.Module, example: Tensor) -> fx.GraphModule:
     """The naive unroll: every step of every loop in full, zero states as tensors, weights shared by reference.
@@ -42,11 +59,21 @@ def propagate_shapes(graph: fx.GraphModule) -> None:
 
 
 def macs(graph: fx.GraphModule) -> int:
-    """Multiply-accumulates of all convolutions, the paper's "FLOPs": output elements × weights per output channel."""
+    """Multiply-accumulates of one frame, the paper's "FLOPs": output elements × products summed for each.
+
+    Convolutions and matrix products count; what else there is costs little beside them.
+
+    Raises:
+        ValueError: an operator that multiplies and accumulates and is neither.
+    """
     total = 0
-    for node in convolutions(graph):
-        weight = parameter(graph, node.args[1])
-        total += math.prod(node.meta["val"].shape) * weight[0].numel()
+    for node in graph.graph.nodes:
+        if node.target in UNCOUNTED:
+            raise ValueError(f"the arithmetic of {node.target} is not counted: expected conv2d, linear or matmul")
+        if node.target is CONV:
+            total += math.prod(node.meta["val"].shape) * parameter(graph, node.args[1])[0].numel()
+        elif node.target in PRODUCTS:
+            total += math.prod(node.meta["val"].shape) * node.args[0].meta["val"].shape[-1]
     return total
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from derain.export.channels import channel_ranges, concatenation, joined, selected, split_convolution
 from derain.export.trace import CONV, add_constant, convolutions, macs, parameter, propagate_shapes
 
 aten = torch.ops.aten
@@ -91,10 +92,10 @@ def hoist_invariants(graph: fx.GraphModule) -> None:
     """
     loops: dict[tuple[object, ...], list[fx.Node]] = {}
     for node in convolutions(graph):
-        if _concatenation(node.args[0]) is not None and not node.args[6:]:  # grouped convolutions stay as they are
+        if concatenation(node.args[0]) is not None and not node.args[6:]:  # grouped convolutions stay as they are
             loops.setdefault((node.args[1], *map(str, node.args[3:])), []).append(node)
     for steps in loops.values():
-        operands = [_concatenation(step.args[0]) for step in steps]
+        operands = [concatenation(step.args[0]) for step in steps]
         layouts = {tuple(o.meta["val"].shape[1] for o in ops or []) for ops in operands}
         if len(steps) < 2 or len(layouts) > 1:
             continue
@@ -103,32 +104,8 @@ def hoist_invariants(graph: fx.GraphModule) -> None:
         if any(invariant) and not all(invariant):
             for step, ops in zip(steps, operands, strict=True):
                 assert ops is not None
-                _split_convolution(graph, step, ops, invariant)
+                split_convolution(graph, step, ops, invariant)
     share_common(graph)
-
-
-def _split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.Node], invariant: list[bool]) -> None:
-    """conv([…]) becomes conv(invariant operands, with bias) + conv(the others, without)."""
-    _, weight, bias, *geometry = conv.args
-    ranges = _channel_ranges(operands)
-    halves = []
-    for wanted in (True, False):
-        chosen = [i for i, flag in enumerate(invariant) if flag is wanted]
-        channels = [c for i in chosen for c in ranges[i]]
-        part = _sliced(graph, weight, 1, channels)
-        with graph.graph.inserting_before(conv):
-            value = _cat(graph, conv, [operands[i] for i in chosen])
-            args = (value, part, bias if wanted else None, *geometry)
-            half = graph.graph.create_node(
-                "call_function", CONV, args, name=f"{conv.name}_{'shared' if wanted else 'step'}"
-            )
-        half.meta = dict(conv.meta)
-        halves.append(half)
-    with graph.graph.inserting_before(conv):
-        total = graph.graph.create_node("call_function", aten.add.Tensor, tuple(halves), name=f"{conv.name}_sum")
-    total.meta = dict(conv.meta)
-    conv.replace_all_uses_with(total)
-    graph.graph.erase_node(conv)
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
@@ -183,16 +160,16 @@ def _planes(known: dict[fx.Node, Tensor], node: fx.Node) -> Tensor:
 
 def _skip_zero_channels(graph: fx.GraphModule, conv: fx.Node, known: dict[fx.Node, Tensor]) -> None:
     """conv([x, 0], W) = conv(x, W_x)."""
-    operands = _concatenation(conv.args[0])
+    operands = concatenation(conv.args[0])
     if operands is None or conv.args[6:]:
         return
     kept = [i for i, operand in enumerate(operands) if not _is_zero(known.get(operand))]
     if len(kept) == len(operands):
         return
-    ranges = _channel_ranges(operands)
-    weight = _sliced(graph, conv.args[1], 1, [c for i in kept for c in ranges[i]])
+    ranges = channel_ranges(operands)
+    weight = selected(graph, conv.args[1], 1, [c for i in kept for c in ranges[i]])
     with graph.graph.inserting_before(conv):
-        x = _cat(graph, conv, [operands[i] for i in kept])
+        x = joined(graph, conv, [operands[i] for i in kept])
     conv.args = (x, weight, *conv.args[2:])
 
 
@@ -230,46 +207,13 @@ def prune_dead_gates(graph: fx.GraphModule) -> None:
         if uneven:
             continue
         channels = [channel for gate in live for channel in range(gate * width, (gate + 1) * width)]
-        weight = _sliced(graph, conv.args[1], 0, channels)
+        weight = selected(graph, conv.args[1], 0, channels)
         bias = conv.args[2] if len(conv.args) > 2 else None
-        bias = None if bias is None else _sliced(graph, bias, 0, channels)
+        bias = None if bias is None else selected(graph, bias, 0, channels)
         conv.args = (conv.args[0], weight, bias, *conv.args[3:])
         chunk.args = (conv, len(live), 1)
         for user in list(chunk.users):
             user.args = (chunk, live.index(user.args[1]))
-
-
-def _concatenation(node: object) -> list[fx.Node] | None:
-    """The operands of a concatenation of channels, or None for anything else."""
-    if isinstance(node, fx.Node) and node.target is aten.cat.default and tuple(node.args[1:]) == (1,):
-        return list(node.args[0])  # type: ignore[arg-type]
-    return None
-
-
-def _channel_ranges(operands: list[fx.Node]) -> list[range]:
-    ranges, start = [], 0
-    for operand in operands:
-        channels = operand.meta["val"].shape[1]
-        ranges.append(range(start, start + channels))
-        start += channels
-    return ranges
-
-
-def _cat(graph: fx.GraphModule, like: fx.Node, operands: list[fx.Node]) -> fx.Node:
-    if len(operands) == 1:
-        return operands[0]
-    node = graph.graph.call_function(aten.cat.default, (operands, 1))
-    node.meta = {**like.meta, "val": torch.cat([operand.meta["val"] for operand in operands], dim=1)}
-    return node
-
-
-def _sliced(graph: fx.GraphModule, source: object, dim: int, channels: list[int]) -> fx.Node:
-    """A get_attr node for `channels` of a weight along `dim`; the same slice of the same weight is stored once."""
-    assert isinstance(source, fx.Node)
-    starts, ends = ([c for c in channels if c + step not in channels] for step in (-1, 1))
-    runs = "_".join(f"{start}to{end}" for start, end in zip(starts, ends, strict=True))
-    name = f"{source.target}_{'out' if dim == 0 else 'in'}_{runs}"
-    return add_constant(graph, name, lambda: parameter(graph, source).index_select(dim, torch.tensor(channels)))
 
 
 def _is_zero(value: Tensor | None) -> bool:

@@ -127,6 +127,12 @@ def first_drift(bundle: Bundle, precision: Precision, frame: NDArray[np.uint8]) 
     return None
 
 
+def reference_tensors(bundle: Bundle, frame: Tensor, names: set[str]) -> dict[str, NDArray[np.float32]]:
+    """What the traced network has in the tensors of these names on a frame of bytes; names it lacks are left out."""
+    reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
+    return _Recorder(reference, names).record(frame)
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps the tensors of some of its nodes."""
 

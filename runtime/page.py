@@ -6,17 +6,27 @@ import numpy as np
 
 from derain.runtime.bench import BenchReport
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 720, 170, 54, 24
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 180, 64, 32, 24
 BINS = 60
 
 STYLE = """
-:root { color-scheme: light dark; }
+:root { color-scheme: light dark; --plot: #3b78c4; --mark: #c25e00; --soft: #5d6673; --line: #d5d9df; }
+@media (prefers-color-scheme: dark) { :root { --plot: #6ba4ea; --mark: #f09a4a; --soft: #98a2b0; --line: #39404a; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: currentColor; }
-.bar { fill: #3b82c4; } .dot { fill: #3b82c4; } .axis { stroke: currentColor; stroke-width: .6; opacity: .5; }
-.mark { stroke: #d9532c; stroke-width: 1.2; } .label { fill: #d9532c; }
+h1 { font-size: 1.35rem; margin: 0 0 .5rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .3rem; }
+div { overflow-x: auto; } p { color: var(--soft); margin: 0 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: .2rem 1.1rem .2rem 0; text-align: right; } th { color: var(--soft); font-weight: 500; }
+td:first-child, th:first-child, .words td, .words th { text-align: left; }
+tr + tr { border-top: 1px solid var(--line); }
+svg { display: block; width: 100%; height: auto; overflow: visible; } .words td:first-child { white-space: nowrap; }
+svg text { font-size: 12px; fill: var(--soft); }
+.bar, .dot { fill: var(--plot); } .axis { stroke: var(--line); }
+.mark { stroke: var(--mark); stroke-width: 1.2; } svg .label { fill: var(--mark); }
+@media (max-width: 40rem) {
+  svg text { font-size: 16px; } .dot { r: 3px; } table { font-size: 13px; }
+  td, th { padding-right: .5rem; }
+}
 """
 
 
@@ -42,15 +52,17 @@ def page(report: BenchReport) -> str:
     timeline = f"<h2>capture to present over time</h2>{_timeline(report.at_s, whole)}" if whole else ""
     after = dict(report.after)
     machines = "".join(
-        f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td><td>{escape(str(after[key]))}</td></tr>"
+        f"<tr><td>{_words(key)}</td><td>{_told(value)}</td><td>{_told(after[key])}</td></tr>"
         for key, value in report.before
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(counts)}</p>\n"
-        "<table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>"
-        f"{table}</table>\n{timeline}\n{histograms}\n"
-        f"<h2>machine</h2><table><tr><th></th><th>before</th><th>after</th></tr>{machines}</table></body></html>\n"
+        "<div><table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>"
+        f"{table}</table></div>\n{timeline}\n{histograms}\n"
+        '<h2>machine</h2><div><table class="words"><tr><th></th><th>before</th><th>after</th></tr>'
+        f"{machines}</table></div></body></html>\n"
     )
 
 
@@ -58,33 +70,39 @@ def _words(stage: str) -> str:
     return escape(stage.replace("_", " "))
 
 
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return escape(", ".join(f"{key} {told}" for key, told in value.items()))
+    return "not told" if value is None else escape(str(value))
+
+
 def _histogram(samples: list[float]) -> str:
     """Bars over milliseconds, the last bar holding the highest thousandth; p50 and p99 are marked."""
     low, high = 0.0, max(float(np.quantile(samples, 0.999)), 1e-3)
     counts, _ = np.histogram(np.minimum(samples, high), BINS, (low, high))
-    step, plot = (WIDTH - LEFT) / BINS, HEIGHT - BOTTOM - 14
+    step, plot = (WIDTH - LEFT) / BINS, HEIGHT - BOTTOM - TOP
     bars = "".join(
-        f'<rect class="bar" x="{LEFT + index * step:.1f}" y="{14 + plot * (1 - share):.1f}" '
+        f'<rect class="bar" x="{LEFT + index * step:.1f}" y="{TOP + plot * (1 - share):.1f}" '
         f'width="{step - 1:.1f}" height="{plot * share:.1f}"/>'
         for index, share in enumerate(counts / counts.max())
     )
     marks = ""
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
+    for row, name, share in ((12, "p50", 0.5), (28, "p99", 0.99)):  # a row each: they may be equal
         value = float(np.quantile(samples, share))
         x = LEFT + (WIDTH - LEFT) * min(value / high, 1)
         anchor = "end" if x > WIDTH / 2 else "start"
-        marks += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="14" y2="{HEIGHT - BOTTOM}"/>'
-        marks += f'<text class="label" x="{x:.1f}" y="10" text-anchor="{anchor}">{name} {value:.2f} ms</text>'
+        marks += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        marks += f'<text class="label" x="{x:.1f}" y="{row}" text-anchor="{anchor}">{name} {value:.2f} ms</text>'
     return _svg(bars + marks, (low, high, "ms"), (0, float(counts.max()), "frames"))
 
 
 def _timeline(at_s: list[float], samples: list[float]) -> str:
     """One dot a frame."""
     last, high = max(at_s[-1], 1e-3), max(*samples, 1e-3)
-    plot = HEIGHT - BOTTOM - 14
+    plot = HEIGHT - BOTTOM - TOP
     dots = "".join(
-        f'<circle class="dot" r="1.4" cx="{LEFT + (WIDTH - LEFT) * at / last:.1f}" '
-        f'cy="{14 + plot * (1 - value / high):.1f}"/>'
+        f'<circle class="dot" r="2" cx="{LEFT + (WIDTH - LEFT) * at / last:.1f}" '
+        f'cy="{TOP + plot * (1 - value / high):.1f}"/>'
         for at, value in zip(at_s, samples, strict=True)
     )
     return _svg(dots, (0, last, "s"), (0, high, "ms"))
@@ -95,10 +113,10 @@ def _svg(content: str, x: tuple[float, float, str], y: tuple[float, float, str])
     base = HEIGHT - BOTTOM
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{content}'
-        f'<path class="axis" fill="none" d="M{LEFT} 14V{base}H{WIDTH}"/>'
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">{x[0]:g}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT - 8}" text-anchor="end">{x[1]:.4g} {x[2]}</text>'
+        f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">{x[0]:g}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{x[1]:.4g} {x[2]}</text>'
         f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">{y[0]:g}</text>'
-        f'<text x="{LEFT - 6}" y="24" text-anchor="end">{y[1]:.4g}</text>'
-        f'<text x="{LEFT - 6}" y="36" text-anchor="end">{y[2]}</text></svg>'
+        f'<text x="{LEFT - 6}" y="{TOP + 10}" text-anchor="end">{y[1]:.4g}</text>'
+        f'<text x="{LEFT - 6}" y="{TOP + 26}" text-anchor="end">{y[2]}</text></svg>'
     )

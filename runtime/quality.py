@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 from derain.runtime.bundle import FrameSpec
-from derain.runtime.frames import Image, to_bgr
+from derain.runtime.frames import Frame, Image, to_bgr
+from derain.runtime.observers import Observer
+from derain.runtime.records import FrameRecord
 from derain.runtime.sources import Source
 
 
@@ -16,8 +18,8 @@ def psnr(image: Image, truth: Image) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-class TruthComparison:
-    """PSNR in RGB of raw and derained frames against the truth, a bgr8 source; `add` takes its next frame."""
+class TruthComparison(Observer):
+    """PSNR in RGB of raw and presented frames against the truth, a bgr8 source; `add` takes its next frame."""
 
     def __init__(self, truth: Source, input_spec: FrameSpec, output_spec: FrameSpec) -> None:
         self._truth = truth
@@ -35,6 +37,10 @@ class TruthComparison:
             )
         raw = psnr(to_bgr(image, self._input), truth.image)
         self._psnr.append((raw, psnr(to_bgr(clean, self._output), truth.image)))
+
+    def on_frame(self, record: FrameRecord, frame: Frame, shown: Image) -> None:
+        """Compare a presented frame."""
+        self.add(frame.image, shown)
 
     def mean(self) -> dict[str, float | None]:
         """The mean over frames in dB, `input` and `output`; None where a frame equals its truth.

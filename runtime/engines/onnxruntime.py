@@ -2,7 +2,7 @@
 
 import os
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from derain.runtime.bundle import Bundle, FrameSpec, Precision
 from derain.runtime.engines.base import Engine, register
@@ -11,7 +11,7 @@ from derain.runtime.frames import Image
 
 @register("onnxruntime")
 class OnnxRuntimeEngine(Engine):
-    """A graph on ONNX Runtime, on `threads` cores (all this process may use, by default) or on a CUDA `device`.
+    """A graph on ONNX Runtime, on `threads` cores (all this process may use, by default).
 
     The output is the array `session.run` returns: an I/O binding to a preallocated one took as long (1.6 ms at 1280x720
     for a graph that only inverts) and would tie the result's life to the next frame.
@@ -19,36 +19,25 @@ class OnnxRuntimeEngine(Engine):
 
     package = "onnxruntime"
     extra = "cpu"
+    provider: ClassVar[str] = "CPUExecutionProvider"
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        precision: Precision = Precision.FP32,
-        threads: int | None = None,
-        device: Literal["cpu", "cuda"] = "cpu",
-    ) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision = Precision.FP32, threads: int | None = None) -> None:
         super().__init__(bundle, precision)
         self.threads = threads or len(os.sched_getaffinity(0))
-        self.device = device
         self._session: Any = None
 
     def _open(self) -> None:
         onnxruntime: Any = import_module(self.package)
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[self.device]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        options.log_severity_level = (
-            3  # errors: they are raised as well, and warnings are for those who wrote the graph
-        )
+        options.log_severity_level = 3  # errors, which are raised as well; warnings are for a graph's author
         graph = self.bundle.graph(self.precision)
-        if provider not in onnxruntime.get_available_providers():
-            raise ValueError(f"engine {self.name}: no {provider} here: pip install 'derain[gpu]'")
         try:
-            session = onnxruntime.InferenceSession(graph, options, providers=[provider])
+            session = onnxruntime.InferenceSession(graph, options, providers=[self.provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise ValueError(f"{graph}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
-        if provider not in session.get_providers():  # it falls back to the CPU with no more than a warning
-            raise ValueError(f"engine {self.name}: {provider} did not start: see `derain doctor`")
+        if self.provider not in session.get_providers():  # it falls back to the CPU with no more than a warning
+            raise ValueError(f"engine {self.name}: {self.provider} did not start: see `derain doctor`")
         for which, nodes, spec in (
             ("input", session.get_inputs(), self.input),
             ("output", session.get_outputs(), self.output),
@@ -64,6 +53,44 @@ class OnnxRuntimeEngine(Engine):
 
     def _close(self) -> None:
         self._session = None
+
+
+@register("onnxruntime-cuda")
+class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+    """A graph on ONNX Runtime's CUDA provider, frame and result bound to memory of the GPU.
+
+    Without a binding every run allocates on the GPU and copies through pageable memory of ONNX Runtime's choice.
+    """
+
+    extra = "gpu"
+    provider = "CUDAExecutionProvider"
+    device: ClassVar[str] = "cuda"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """The package, or a build of it with the provider."""
+        reason = super().missing()
+        if reason is None and cls.provider not in import_module(cls.package).get_available_providers():
+            reason = f"{cls.package} has no {cls.provider} here: pip install 'derain[{cls.extra}]'"
+        return reason
+
+    def _open(self) -> None:
+        super()._open()
+        onnxruntime: Any = import_module(self.package)
+        self._frame = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self.input.shape, "uint8", self.device, 0)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(self.input.tensor, self._frame)
+        self._binding.bind_output(self.output.tensor, self.device)
+
+    def _infer(self, tensor: Image) -> Image:
+        self._frame.update_inplace(tensor)
+        self._session.run_with_iobinding(self._binding)
+        clean: Image = self._binding.copy_outputs_to_cpu()[0]
+        return clean
+
+    def _close(self) -> None:
+        self._frame = self._binding = None
+        super()._close()
 
 
 def _signature(spec: FrameSpec) -> str:

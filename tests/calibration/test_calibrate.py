@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
 from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
 from derain.export.lint import findings
+from derain.export.precision import to_fp16
 from derain.runtime.bundle import Bundle, Precision
 from derain.runtime.frames import Frame
 from derain.training.models import build
@@ -74,7 +76,7 @@ def test_layers_stay_in_floating_point_until_the_loss_is_kept(bundle, clip):
     allowed = everything.loss_db / 3
     made, result = run(bundle, clip, max_loss=allowed)
     assert 0 < len(result.kept) < len(result.layers)
-    assert result.loss_db <= 1.1 * allowed and result.psnr_vs_fp32 > everything.psnr_vs_fp32
+    assert result.loss_db <= allowed and result.psnr_vs_fp32 > everything.psnr_vs_fp32
     costliest = sorted(result.layers, key=lambda layer: -layer.mse)[: len(result.kept)]
     assert {layer.name for layer in costliest} == set(result.kept)
     graph = onnx.load(made.graph(Precision.INT8))
@@ -108,6 +110,34 @@ def test_bad_frames_leave_the_bundle_as_it_was(bundle, clip):
     assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
 
 
+def test_the_search_measures_the_graph_as_it_will_run(bundle, clip, monkeypatch):
+    """With FP16 that costs more than the 8 bits do, no choice of layers is enough; in FP32 it would not show."""
+    from derain.calibration import calibrate as module
+
+    def coarse(model, islands=()):
+        graph = to_fp16(model, islands)
+        for tensor in graph.graph.initializer:
+            if tensor.name.startswith("network_global_decoder_out_bias"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float16(0.5), tensor.name))
+        return graph
+
+    _, alone = run(bundle, clip, rest=Precision.FP32, max_loss=100.0)
+    monkeypatch.setattr(module, "to_fp16", coarse)
+    with pytest.raises(ValueError, match="no layer can be in 8 bits"):
+        run(bundle, clip, max_loss=2 * alone.loss_db)
+
+
+def test_the_verb_says_that_random_weights_have_no_quality_to_lose(clip, tmp_path, capsys):
+    from derain.cli.main import app
+
+    export("random:daiam-nano", tmp_path / "b", (WIDTH, HEIGHT))
+    for frame in clip:
+        cv2.imwrite(str(tmp_path / f"{frame.id:02}.png"), frame.image)
+    common = ["calibrate", str(tmp_path / "b"), "--frames", str(tmp_path), "--count", "4", "--method", "minmax"]
+    app([*common, "--precision", "int8"], standalone_mode=False)
+    assert "weights are random: its dB say nothing of a trained network" in capsys.readouterr().out
+
+
 def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size(bundle, clip, tmp_path, capsys):
     from derain.cli.main import app
 
@@ -121,6 +151,7 @@ def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size
     arguments = ["--precision", "int8", "--max-loss", "9", "--json", str(report)]
     app([*common, *arguments], standalone_mode=False)
     told = capsys.readouterr().out
+    assert "random" not in told
     assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told and "graph.int8.onnx: loses" in told
     assert json.loads(report.read_text())["method"] == "minmax"
     assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}

@@ -217,6 +217,42 @@ def test_the_summary_counts_what_was_worked_out_by_hand(tmp_path):
     assert summary.file_bytes == path.stat().st_size
 
 
+def test_matrix_products_count_and_what_nobody_counts_is_refused_by_its_node(tmp_path):
+    path = handmade(tmp_path / "g.onnx")
+    before, model = summarise(path).macs, onnx.load(path)
+    for name, value in (("m", np.ones((15, 7))), ("a", np.ones((6, 5))), ("b", np.ones((6, 4)))):
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(value.astype(np.float32), name if name == "m" else f"g{name}")
+        )
+    model.graph.node.append(helper.make_node("MatMul", ["y", "m"], ["p"], name="p"))  # [1, 8, 10, 15] × [15, 7]
+    model.graph.node.append(helper.make_node("Gemm", ["ga", "gb"], ["q"], name="q", transA=1))  # [5, 6] × [6, 4]
+    onnx.save(model, path)
+    assert summarise(path).macs == before + 8 * 10 * 7 * 15 + 5 * 4 * 6
+    model.graph.node.append(helper.make_node("ConvTranspose", ["a", "w2"], ["t"], name="grower"))
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match=r"^node .grower. is a ConvTranspose, whose arithmetic is not counted"):
+        summarise(path)
+
+
+class Dense(nn.Module):
+    """A product over channels, and a convolution that grows."""
+
+    def __init__(self, grows: bool) -> None:
+        super().__init__()
+        self.dense, self.grow = nn.Linear(8, 3), nn.ConvTranspose2d(4, 4, 2) if grows else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dense(x)
+        return y if self.grow is None else self.grow(y)
+
+
+def test_the_unroller_counts_products_too_and_refuses_what_it_cannot_count():
+    _, report = unroll(trace(Dense(grows=False), torch.empty(1, 4, 6, 8)))
+    assert report.macs == report.macs_naive == 4 * 6 * 3 * 8
+    with pytest.raises(ValueError, match=r"^the arithmetic of aten\.conv_transpose2d\.input is not counted"):
+        unroll(trace(Dense(grows=True), torch.empty(1, 4, 6, 8)))
+
+
 def test_what_is_no_onnx_file_is_refused_in_one_line(tmp_path):
     path = tmp_path / "g.onnx"
     with pytest.raises(FileNotFoundError, match=r"no ONNX file '.*g\.onnx': make a bundle with `derain export`"):

@@ -25,7 +25,8 @@ def weights(tmp_path_factory, lively) -> str:
 
 @pytest.fixture(scope="module")
 def original(weights, tmp_path_factory) -> Bundle:
-    return export(weights, tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2)[0]
+    """Without rewrites, so that the file's weights have the network's names."""
+    return export(weights, tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2, rewrites=())[0]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pytest
 
 from derain.runtime import engines
 from derain.runtime.bundle import PixelFormat, Precision
+from derain.runtime.engines.onnxruntime import OnnxRuntimeCudaEngine
 
 
 @pytest.mark.parametrize("pixels", list(PixelFormat))
@@ -54,7 +55,7 @@ def test_an_engine_infers_only_while_open_and_closes_twice_without_harm(bundle, 
 
 
 def test_an_unknown_engine_names_the_known_ones(bundle):
-    with pytest.raises(ValueError, match="'openvino' is unknown, known are: onnxruntime, tensorrt"):
+    with pytest.raises(ValueError, match="'openvino' is unknown, known are: onnxruntime, onnxruntime-cuda, tensorrt"):
         engines.create("openvino", bundle)
 
 
@@ -68,9 +69,33 @@ def test_a_missing_package_names_the_pip_command(bundle, monkeypatch):
     assert str(caught.value) == f"engine onnxruntime: {reason}"
 
 
-def test_a_cuda_device_where_there_is_none_names_the_pip_command(bundle):
-    with pytest.raises(ValueError, match=r"no CUDAExecutionProvider here: pip install 'derain\[gpu\]'"):
-        engines.create("onnxruntime", bundle, device="cuda").open()
+def test_cuda_where_there_is_none_names_the_pip_command(bundle):
+    if engines.available()["onnxruntime-cuda"] is None:
+        pytest.skip("ONNX Runtime has CUDA here")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        engines.create("onnxruntime-cuda", bundle).open()
+    told = "onnxruntime has no CUDAExecutionProvider here: pip install 'derain[gpu]'"
+    assert str(caught.value) == f"engine onnxruntime-cuda: {told}"
+
+
+class BoundToTheHost(OnnxRuntimeCudaEngine):
+    """The CUDA engine's binding, with the CPU for its device."""
+
+    provider, device = "CPUExecutionProvider", "cpu"
+
+
+@pytest.mark.parametrize("pixels", list(PixelFormat))
+def test_a_bound_frame_gives_the_result_of_an_unbound_one(pixels, make_bundle):
+    bundle = make_bundle(pixels)
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, bundle.manifest.input.image_shape, np.uint8) for _ in range(3)]
+    with BoundToTheHost(bundle) as engine:
+        results = [engine.infer(image) for image in images]
+        engine.close()
+        engine.open()
+        results.append(engine.infer(images[0]))
+    for image, result in zip([*images, images[0]], results, strict=True):
+        np.testing.assert_array_equal(result, 255 - image)
 
 
 def test_a_graph_that_is_no_onnx_is_told_in_one_line(make_bundle):

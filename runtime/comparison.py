@@ -1,0 +1,194 @@
+"""Every precision on every engine at hand, side by side: how near, how fast, how large, and whether it is worth it.
+
+The engines take the frames in turn, one frame each, so that they share whatever else the machine does.
+"""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from pydantic import BaseModel, ConfigDict
+
+from derain.runtime import engines
+from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.engines import Engine
+from derain.runtime.frames import Image, to_bgr
+from derain.runtime.latency import Histogram, Percentiles
+from derain.runtime.machine import Machine, machine
+from derain.runtime.quality import psnr
+
+WORTH = 0.1
+"""Share of FP32's time that a lower precision must save to be worth its trouble."""
+
+NOTICED = 0.15
+"""dB that a lower precision may lose."""
+
+EQUAL = 100.0
+"""dB told for frames that are equal, whose PSNR has no end."""
+
+
+class Row(BaseModel):
+    """One precision on one engine; PSNR in dB over the 8-bit RGB of all frames, None where it is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str
+    precision: str
+    megabytes: float
+    psnr_vs_truth: float | None
+    psnr_vs_fp32: float | None
+    inference_ms: Percentiles
+    verdict: str
+
+
+class Comparison(BaseModel):
+    """The rows, what could not be run and why, and under which circumstances."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    width: int
+    height: int
+    pixels: str
+    frames: int
+    rounds: int
+    psnr_input: float | None
+    """dB of the raw frames against the truth."""
+    rows: list[Row]
+    left_out: dict[str, str]
+    before: Machine
+    after: Machine
+
+
+def compare_all(
+    bundle: Bundle, pictures: Sequence[Image], truths: Sequence[Image] | None, seconds: float, warm_up: int = 3
+) -> Comparison:
+    """Run every precision of a bundle on every engine that opens here, for about `seconds` in all.
+
+    Args:
+        bundle: with one graph or engine at least.
+        pictures: frames in the format of its input.
+        truths: the clean bgr8 images of the same frames, or None.
+        seconds: of measurement after the warm-up; each takes every picture once at least.
+        warm_up: frames before it.
+
+    Raises:
+        ValueError: no engine opens, or there are not as many truths as pictures.
+    """
+    if truths is not None and len(truths) != len(pictures):
+        raise ValueError(f"{len(truths)} clean frames for {len(pictures)} frames: align --truth and --source")
+    before = machine()
+    left_out: dict[str, str] = {}
+    with ExitStack() as stack:
+        opened = _open_all(bundle, stack, left_out)
+        if not opened:
+            raise ValueError(f"{bundle.path}: no engine runs it here: {'; '.join(left_out.values())}")
+        for engine in opened:
+            engine.warm_up(warm_up)
+        times: list[Histogram] = [Histogram() for _ in opened]
+        images: list[list[Image]] = [[] for _ in opened]
+        end, rounds = time.monotonic() + seconds, 0
+        for picture in itertools.cycle(pictures):
+            for engine, histogram, kept in zip(opened, times, images, strict=True):
+                start = time.monotonic_ns()
+                clean = engine.infer(picture)
+                histogram.add(time.monotonic_ns() - start)
+                if rounds < len(pictures):
+                    kept.append(to_bgr(clean, bundle.manifest.output))
+            rounds += 1
+            if rounds >= len(pictures) and time.monotonic() >= end:
+                break
+    raw = [to_bgr(picture, bundle.manifest.input) for picture in pictures]
+    fp32 = next((kept for e, kept in zip(opened, images, strict=True) if e.precision is Precision.FP32), None)
+    rows = [
+        Row(
+            engine=engine.name,
+            precision=engine.precision,
+            megabytes=_file_bytes(bundle, engine) / 1e6,
+            psnr_vs_truth=None if truths is None else _mean_psnr(kept, truths),
+            psnr_vs_fp32=None if fp32 is None or kept is fp32 else _mean_psnr(kept, fp32),
+            inference_ms=histogram.percentiles(),
+            verdict="",
+        )
+        for engine, histogram, kept in zip(opened, times, images, strict=True)
+    ]
+    return Comparison(
+        model=bundle.manifest.model.name,
+        width=bundle.manifest.input.width,
+        height=bundle.manifest.input.height,
+        pixels=bundle.manifest.input.pixels,
+        frames=len(pictures),
+        rounds=rounds,
+        psnr_input=None if truths is None else _mean_psnr(raw, truths),
+        rows=[row.model_copy(update={"verdict": verdict(row, rows)}) for row in rows],
+        left_out=left_out,
+        before=before,
+        after=machine(),
+    )
+
+
+def verdict(row: Row, rows: Sequence[Row]) -> str:
+    """Whether a row is worth it beside FP32 on its engine, or on the first that has FP32, in one sentence."""
+    plain = [other for other in rows if other.precision == Precision.FP32]
+    name = row.precision.upper()
+    if not plain:
+        return f"There is no FP32 here to compare {name} with."
+    base = next((other for other in plain if other.engine == row.engine), plain[0])
+    if base is row:
+        fastest = min(plain, key=lambda other: other.inference_ms.p50)
+        return "The measure of the others." if fastest is row else f"Slower than FP32 on {fastest.engine}."
+    saved = 1 - row.inference_ms.p50 / base.inference_ms.p50
+    if saved >= 0.5:
+        speed = f"{1 / (1 - saved):.1f} times as fast"
+    elif saved <= -1:
+        speed = f"{1 - saved:.1f} times as slow"
+    else:
+        speed = f"{abs(saved):.0%} {'faster' if saved > 0 else 'slower'}".replace("%", " %")
+    if row.psnr_vs_truth is not None and base.psnr_vs_truth is not None:
+        lost = base.psnr_vs_truth - row.psnr_vs_truth
+        quality = (
+            f"{abs(lost):.2f} dB {'worse' if lost > 0 else 'better'}" if abs(lost) >= 0.005 else "as near the truth"
+        )
+    else:
+        lost = 0.0
+        quality = f"{row.psnr_vs_fp32:.1f} dB from FP32's output; its cost in quality needs --truth"
+    if saved < WORTH:
+        judgement = "is not worth it here"
+    elif lost > NOTICED:
+        judgement = "trades quality for speed"
+    else:
+        judgement = "is worth it here"
+    return f"{name} {judgement}: {speed}, {quality}."
+
+
+def _open_all(bundle: Bundle, stack: ExitStack, left_out: dict[str, str]) -> list[Engine]:
+    """Every engine that opens, open until the stack closes; what does not goes to `left_out` with its reason."""
+    manifest = bundle.manifest
+    present = {graph.precision for graph in manifest.graphs} | {built.precision for built in manifest.engines}
+    opened = []
+    for name, reason in engines.available().items():
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        for precision in (precision for precision in Precision if precision in present):
+            try:
+                opened.append(stack.enter_context(engines.create(name, bundle, precision)))
+            except (ValueError, OSError, ImportError) as error:
+                left_out[f"{name} {precision}"] = str(error)
+    return opened
+
+
+def _file_bytes(bundle: Bundle, engine: Engine) -> int:
+    """Of the plan that the engine loads, or else of its graph."""
+    manifest = bundle.manifest
+    plans = [e.file for e in manifest.engines if (e.api, e.precision) == (engine.name, engine.precision)]
+    graphs = [e.file for e in manifest.graphs if e.precision == engine.precision]
+    return manifest.files[(plans + graphs)[0]].bytes
+
+
+def _mean_psnr(images: Sequence[Image], references: Sequence[Image]) -> float:
+    values = [psnr(image, reference) for image, reference in zip(images, references, strict=True)]
+    return statistics.fmean(EQUAL if math.isinf(value) else value for value in values)
