@@ -5,13 +5,20 @@ VENV := .venv
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test native lint bench clean
 
 demo: $(READY)
 	$(VENV)/bin/derain demo
 
 test: $(READY)
 	$(VENV)/bin/pytest
+
+# The C++ runtime; the packages it needs are in the README.
+native: $(READY)
+	cmake --preset default
+	cmake --build --preset default
+	ctest --preset default
+	$(VENV)/bin/pytest tests/native
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
@@ -30,5 +37,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH)
-	$(VENV)/bin/pip install --quiet --editable '.[cpu,demo,dev,rtx]' tensorrt-rtx-cu13==1.6.1.120
+	$(VENV)/bin/pip install --quiet --editable '.[cpu,demo,dev,openvino,rtx]' tensorrt-rtx-cu13==1.6.1.120
 	touch $@

@@ -1,0 +1,266 @@
+/// `… ! derain bundle=DIR ! …`: a bundle on a GStreamer pipeline.
+///
+/// The caps on both sides are those of the bundle. A frame that the engine fails on, or has not done by the deadline,
+/// goes on as it came; the engine is reopened behind the stream's back. Frames that QoS events call too late already
+/// are not begun.
+#include <gst/gst.h>
+#include <gst/video/gstvideofilter.h>
+#include <gst/video/video.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "derain/error.hpp"
+#include "derain/stream/filter.hpp"
+#include "images.hpp"
+
+#define PACKAGE "derain"
+
+GST_DEBUG_CATEGORY_STATIC(derain_debug);
+#define GST_CAT_DEFAULT derain_debug
+
+namespace {
+
+using derain::FrameSpec;
+
+constexpr const char* caps_text =
+    "video/x-raw, format = (string) { BGR, RGB, NV12, UYVY }, width = (int) [ 1, max ], "
+    "height = (int) [ 1, max ], framerate = (fraction) [ 0, max ]";
+constexpr std::size_t pictures_in_advance = 3;
+
+enum Property { property_bundle = 1, property_engine, property_precision, property_deadline };
+
+/// What the element holds between frames.
+struct Inside {
+    std::string bundle, engine = "openvino", precision = "fp32";
+    double deadline_ms = 0;
+    std::optional<derain::Bundle> loaded;
+    std::shared_ptr<derain::Pool> pictures;
+    std::unique_ptr<derain::Filter> filter;
+
+    /// The bundle, read once; Error where it cannot be.
+    const derain::Manifest& manifest() {
+        if (!loaded) {
+            loaded.emplace(derain::Bundle::load(bundle));
+        }
+        return loaded->manifest();
+    }
+};
+
+bool same_bytes(const FrameSpec& one, const FrameSpec& other) {
+    return one.width == other.width && one.height == other.height && one.pixels == other.pixels &&
+           one.matrix == other.matrix && one.range == other.range;
+}
+
+}  // namespace
+
+struct DerainElement {
+    GstVideoFilter parent;
+    std::unique_ptr<Inside> inside;
+};
+
+struct DerainElementClass {
+    GstVideoFilterClass parent;
+};
+
+G_DEFINE_TYPE(DerainElement, derain_element, GST_TYPE_VIDEO_FILTER)
+
+namespace {
+
+Inside& inside_of(gpointer object) { return *static_cast<DerainElement*>(object)->inside; }
+
+void set_property(GObject* object, guint id, const GValue* value, GParamSpec* spec) {
+    Inside& inside = inside_of(object);
+    const auto text = [value] {
+        const char* given = g_value_get_string(value);
+        return std::string(given == nullptr ? "" : given);
+    };
+    switch (id) {
+        case property_bundle:
+            inside.bundle = text();
+            inside.loaded.reset();
+            break;
+        case property_engine:
+            inside.engine = text();
+            break;
+        case property_precision:
+            inside.precision = text();
+            break;
+        case property_deadline:
+            inside.deadline_ms = g_value_get_double(value);
+            break;
+        default:
+            G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+    }
+}
+
+void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
+    const Inside& inside = inside_of(object);
+    switch (id) {
+        case property_bundle:
+            g_value_set_string(value, inside.bundle.c_str());
+            break;
+        case property_engine:
+            g_value_set_string(value, inside.engine.c_str());
+            break;
+        case property_precision:
+            g_value_set_string(value, inside.precision.c_str());
+            break;
+        case property_deadline:
+            g_value_set_double(value, inside.deadline_ms);
+            break;
+        default:
+            G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
+    }
+}
+
+/// The caps of the other side: its size and pixels from the bundle, its rate as on this side.
+GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, GstCaps* caps, GstCaps* filter) {
+    GstCaps* other = gst_caps_copy(caps);
+    try {
+        const auto& manifest = inside_of(transform).manifest();
+        const FrameSpec& spec = direction == GST_PAD_SINK ? manifest.output : manifest.input;
+        gst_caps_set_simple(other, "format", G_TYPE_STRING, derain::gst::format_of(spec.pixels), "width", G_TYPE_INT,
+                            spec.width, "height", G_TYPE_INT, spec.height, nullptr);
+        for (guint index = 0; index < gst_caps_get_size(other); ++index) {
+            gst_structure_remove_fields(gst_caps_get_structure(other, index), "colorimetry", "chroma-site", nullptr);
+        }
+    } catch (const derain::Error& error) {
+        GST_WARNING_OBJECT(transform, "%s", error.what());  // `start` tells it to the user
+    }
+    if (filter != nullptr) {
+        GstCaps* both = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
+        gst_caps_unref(other);
+        other = both;
+    }
+    return other;
+}
+
+/// Refuses frames that are not the bundle's, which nobody downstream may have asked about.
+gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, GstVideoInfo* out) {
+    const auto& manifest = inside_of(filter).manifest();
+    for (const auto& [info, spec] : {std::pair(in, &manifest.input), std::pair(out, &manifest.output)}) {
+        const char* format = gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info));
+        if (GST_VIDEO_INFO_WIDTH(info) != spec->width || GST_VIDEO_INFO_HEIGHT(info) != spec->height ||
+            g_strcmp0(format, derain::gst::format_of(spec->pixels)) != 0) {
+            GST_ELEMENT_ERROR(
+                filter, STREAM, FORMAT,
+                ("frames are %dx%d %s, the bundle expects %dx%d %s: put videoconvert and videoscale before",
+                 GST_VIDEO_INFO_WIDTH(info), GST_VIDEO_INFO_HEIGHT(info), format, spec->width, spec->height,
+                 derain::gst::format_of(spec->pixels)),
+                (nullptr));
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+gboolean start(GstBaseTransform* transform) {
+    Inside& inside = inside_of(transform);
+    try {
+        const auto& manifest = inside.manifest();
+        if (!same_bytes(manifest.input, manifest.output)) {
+            throw derain::Error(inside.bundle +
+                                ": input and output differ, and a raw frame could not go on as it came: "
+                                "export a bundle with one format");
+        }
+        const std::shared_ptr<derain::Engine> engine =
+            derain::make_engine(inside.engine, *inside.loaded, derain::parse_precision(inside.precision));
+        engine->open();
+        engine->warm_up();
+        inside.pictures = derain::Pool::make(manifest.input.bytes(), pictures_in_advance);
+        inside.filter = std::make_unique<derain::Filter>(
+            engine, inside.deadline_ms > 0 ? std::optional(inside.deadline_ms) : std::nullopt,
+            [](const derain::Picture& raw) { return raw; },
+            [transform](std::string_view line) { GST_WARNING_OBJECT(transform, "%s", std::string(line).c_str()); });
+    } catch (const std::exception& error) {
+        GST_ELEMENT_ERROR(transform, LIBRARY, INIT, ("%s", error.what()), (nullptr));
+        return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean stop(GstBaseTransform* transform) {
+    inside_of(transform).filter.reset();
+    return TRUE;
+}
+
+GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVideoFrame* out) {
+    Inside& inside = inside_of(filter);
+    const auto captured_ns = derain::monotonic_ns();
+    try {
+        derain::Picture raw = inside.pictures->take();
+        derain::gst::read(*in, raw.writable());
+        const auto shown = inside.filter->process(std::move(raw), captured_ns);
+        derain::gst::write(shown.picture.bytes(), *out);
+        if (shown.why) {
+            GST_LOG_OBJECT(filter, "raw frame: %s", std::string(to_string(*shown.why)).c_str());
+        }
+    } catch (const std::exception& error) {
+        GST_WARNING_OBJECT(filter, "%s: the frame goes on as it came", error.what());
+        return gst_video_frame_copy(out, in) ? GST_FLOW_OK : GST_FLOW_ERROR;
+    }
+    return GST_FLOW_OK;
+}
+
+void finalize(GObject* object) {
+    std::destroy_at(&static_cast<DerainElement*>(static_cast<gpointer>(object))->inside);
+    G_OBJECT_CLASS(derain_element_parent_class)->finalize(object);
+}
+
+void add_properties(GObjectClass& object) {
+    constexpr auto flags =
+        static_cast<GParamFlags>(G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY);
+    const auto add_text = [&object](guint id, const char* name, const char* what, const char* normally) {
+        g_object_class_install_property(&object, id, g_param_spec_string(name, name, what, normally, flags));
+    };
+    add_text(property_bundle, "bundle", "The bundle's folder, made by `derain export`", "");
+    add_text(property_engine, "engine", "The engine by name", "openvino");
+    add_text(property_precision, "precision", "fp32, fp16, int8 or fp8: one the bundle has", "fp32");
+    g_object_class_install_property(
+        &object, property_deadline,
+        g_param_spec_double(
+            "deadline", "deadline",
+            "Milliseconds after which the raw frame goes on where the derained one is not there; 0: none", 0,
+            G_MAXDOUBLE, 0, flags));
+}
+
+gboolean init_plugin(GstPlugin* plugin) {
+    GST_DEBUG_CATEGORY_INIT(derain_debug, "derain", 0, "rain removal");
+    return gst_element_register(plugin, "derain", GST_RANK_NONE, derain_element_get_type());
+}
+
+}  // namespace
+
+static void derain_element_class_init(DerainElementClass* klass) {
+    auto& object = *G_OBJECT_CLASS(klass);
+    object.set_property = set_property;
+    object.get_property = get_property;
+    object.finalize = finalize;
+    add_properties(object);
+
+    auto* element = GST_ELEMENT_CLASS(klass);
+    gst_element_class_set_static_metadata(element, "Rain removal", "Filter/Effect/Video",
+                                          "Takes rain streaks and raindrops off camera frames", "derain");
+    GstCaps* caps = gst_caps_from_string(caps_text);
+    gst_element_class_add_pad_template(element, gst_pad_template_new("sink", GST_PAD_SINK, GST_PAD_ALWAYS, caps));
+    gst_element_class_add_pad_template(element, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));
+    gst_caps_unref(caps);
+
+    auto& transform = *GST_BASE_TRANSFORM_CLASS(klass);
+    transform.transform_caps = transform_caps;
+    transform.start = start;
+    transform.stop = stop;
+    auto& filter = *GST_VIDEO_FILTER_CLASS(klass);
+    filter.set_info = set_info;
+    filter.transform_frame = transform_frame;
+}
+
+static void derain_element_init(DerainElement* self) {
+    std::construct_at(&self->inside, std::make_unique<Inside>());
+    gst_base_transform_set_qos_enabled(GST_BASE_TRANSFORM(self), TRUE);
+}
+
+GST_PLUGIN_DEFINE(GST_VERSION_MAJOR, GST_VERSION_MINOR, derain, "Rain removal for vehicle cameras", init_plugin,
+                  DERAIN_VERSION, GST_LICENSE_UNKNOWN, "derain", "derain")

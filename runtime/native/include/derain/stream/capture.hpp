@@ -1,0 +1,56 @@
+/// The source's own thread, and what happens when a camera fails.
+///
+/// A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when
+/// it throws (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs
+/// in a stalled read cannot be stopped; it is left behind, closes its source when the read returns, and its frames are
+/// ignored.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "derain/stream/clock.hpp"
+#include "derain/stream/queue.hpp"
+#include "derain/stream/source.hpp"
+#include "derain/stream/tell.hpp"
+
+namespace derain {
+
+/// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure.
+inline constexpr double stall_s = 2;
+
+/// Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
+class Capture {
+   public:
+    Capture(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> queue, double stalled_after_s = stall_s,
+            Tell tell = nullptr, Clock clock = monotonic_ns);
+    Capture(const Capture&) = delete;
+    Capture& operator=(const Capture&) = delete;
+    /// Stops, and waits a second for a read to return before its thread is left behind.
+    ~Capture();
+
+    /// Delivers nothing more; the queue is closed.
+    void stop();
+    /// Leaves a stalled live source behind; to be called now and then.
+    void watch(std::int64_t now_ns);
+
+    /// What ended the source early.
+    [[nodiscard]] std::exception_ptr error() const;
+    /// How often a live source was lost, and why the last time.
+    [[nodiscard]] std::int64_t faults() const;
+    [[nodiscard]] std::optional<std::string> fault() const;
+    /// A word or two for a status line.
+    [[nodiscard]] std::string state() const;
+
+   private:
+    class Thread;
+
+    std::shared_ptr<Thread> state_;
+    std::thread thread_;
+};
+
+}  // namespace derain

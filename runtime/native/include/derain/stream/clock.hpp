@@ -1,0 +1,19 @@
+/// The one clock of all times: CLOCK_MONOTONIC in ns, which Python's `time.monotonic_ns()` reads too.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+
+namespace derain {
+
+/// Gives the time; one that is only a number lets a test run in a time of its own.
+using Clock = std::function<std::int64_t()>;
+
+inline constexpr std::int64_t second_ns = 1'000'000'000;
+
+inline std::int64_t monotonic_ns() {
+    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace derain

@@ -1,0 +1,46 @@
+/// One frame in, one picture out: the pipeline's rules for a host that has threads, a source and a sink of its own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "derain/stream/pipeline.hpp"
+#include "derain/stream/wake.hpp"
+
+namespace derain {
+
+/// Derains frames one after the other under the guard: what comes out is clean, or raw for a reason, and in time.
+///
+/// For one thread at a time. The engine, open and warmed up, works on a thread of its own.
+class Filter {
+   public:
+    struct Shown {
+        Picture picture;
+        std::optional<Why> why;
+    };
+
+    /// `deadline_ms` counts from a frame's capture; `to_output` is for raw pictures.
+    Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms, ToOutput to_output, Tell tell = nullptr);
+    Filter(const Filter&) = delete;
+    Filter& operator=(const Filter&) = delete;
+    ~Filter();
+
+    /// The picture to show for a frame, by its deadline where there is one.
+    Shown process(Picture raw, std::int64_t captured_ns);
+    [[nodiscard]] const Tally& tally() const { return loop_.tally(); }
+
+   private:
+    class Nowhere;
+
+    std::shared_ptr<Wake> wake_;
+    FrameQueue frames_{Policy::latest};
+    Guard guard_;
+    std::unique_ptr<Sink> sink_;
+    Worker worker_;
+    Loop loop_;
+    std::int64_t count_ = 0;
+    std::optional<Shown> shown_;
+};
+
+}  // namespace derain

@@ -1,0 +1,20 @@
+#include "derain/error.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace derain {
+
+namespace {
+
+std::string one_line(std::string text) {
+    std::ranges::replace_if(
+        text, [](char c) { return (c >= 0 && c < ' ') || c == 127; }, ' ');
+    return text;
+}
+
+}  // namespace
+
+Error::Error(std::string message) : std::runtime_error(one_line(std::move(message))) {}
+
+}  // namespace derain

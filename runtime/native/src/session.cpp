@@ -1,0 +1,199 @@
+#include "session.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+namespace derain {
+
+namespace {
+
+/// Waits on `condition` until `ready`, for ever or as long as the patience lasts; false where it ran out.
+template <typename Ready>
+bool wait(std::condition_variable& condition, std::unique_lock<std::mutex>& lock, Patience patience, Ready ready) {
+    if (patience) {
+        return condition.wait_for(lock, *patience, ready);
+    }
+    condition.wait(lock, ready);
+    return true;
+}
+
+/// The caller takes the frames from `present`; the run's own sink has nothing to do.
+class Nowhere final : public Sink {
+   public:
+    using Sink::Sink;
+
+   private:
+    void put(std::span<const std::byte> /*image*/) override {}
+};
+
+bool same_picture(const FrameSpec& one, const FrameSpec& other) {
+    return one.width == other.width && one.height == other.height && one.pixels == other.pixels &&
+           one.matrix == other.matrix && one.range == other.range;
+}
+
+constexpr std::size_t pictures_in_advance = 8;  // more than the pipeline holds at a time
+
+}  // namespace
+
+/// A slot between the caller's thread, which fills it, and the capture thread, which empties it.
+class Session::Fed final : public Source {
+   public:
+    explicit Fed(const FrameSpec& spec)
+        : Source("submitted frames", spec), pool_(Pool::make(spec.bytes(), pictures_in_advance)) {}
+
+    std::optional<std::uint64_t> feed(std::span<const std::byte> frame, std::int64_t captured_ns, Patience patience) {
+        Read read{.picture = pool_->take(), .captured_ns = captured_ns};
+        std::ranges::copy(frame, read.picture.writable().begin());
+        std::unique_lock lock(mutex_);
+        if (!wait(emptied_, lock, patience, [this] { return !slot_ || ended_; })) {
+            return std::nullopt;
+        }
+        if (ended_) {
+            throw Error("the stream has ended, no frame can follow: open another");
+        }
+        slot_ = std::move(read);
+        filled_.notify_one();
+        return count_++;
+    }
+
+    void end() {
+        const std::scoped_lock lock(mutex_);
+        ended_ = true;
+        if (count_ == 0) {
+            close();  // a source that ends without a frame is a fault, one that was closed is not
+        }
+        filled_.notify_all();
+        emptied_.notify_all();
+    }
+
+    [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        throw Error(location() + " come from the caller: there is nothing to reopen");
+    }
+
+   private:
+    Read read() override {
+        std::unique_lock lock(mutex_);
+        filled_.wait(lock, [this] { return slot_ || ended_; });
+        if (!slot_) {
+            return {};
+        }
+        Read read = std::move(*slot_);
+        slot_.reset();
+        emptied_.notify_one();
+        return read;
+    }
+
+    const std::shared_ptr<Pool> pool_;
+    std::mutex mutex_;
+    std::condition_variable filled_;
+    std::condition_variable emptied_;
+    std::optional<Read> slot_;
+    std::uint64_t count_ = 0;
+    bool ended_ = false;
+};
+
+Session::Session(std::shared_ptr<Engine> engine, Options options)
+    : engine_(std::move(engine)), options_(std::move(options)), source_(std::make_shared<Fed>(engine_->input())) {
+    if (!same_picture(engine_->input(), engine_->output())) {
+        throw Error(engine_->bundle().path().string() +
+                    ": input and output differ in size or pixels, so a raw frame cannot stand in for a clean one: "
+                    "export it with one format");
+    }
+    thread_ = std::thread([this] { run_until_end(); });
+}
+
+Session::~Session() {
+    {
+        const std::scoped_lock lock(mutex_);
+        closed_ = true;
+    }
+    room_.notify_all();
+    source_->end();
+    thread_.join();
+}
+
+std::optional<std::uint64_t> Session::submit(std::span<const std::byte> frame, std::int64_t captured_ns,
+                                             Patience patience) {
+    if (frame.size() != engine_->input().bytes()) {
+        throw Error("frame is " + std::to_string(frame.size()) + " bytes, expected " +
+                    std::to_string(engine_->input().bytes()) + ": pass whole frames without padding");
+    }
+    // Under `latest` the capture thread empties the slot at once, so waiting for it is no waiting for the engine.
+    const auto id = source_->feed(frame, captured_ns > 0 ? captured_ns : monotonic_ns(),
+                                  options_.policy == Policy::latest ? std::nullopt : patience);
+    if (id) {
+        const std::scoped_lock lock(mutex_);
+        statistics_.submitted = *id + 1;
+    }
+    return id;
+}
+
+std::optional<Received> Session::receive(Patience patience) {
+    std::unique_lock lock(mutex_);
+    if (!wait(arrived_, lock, patience, [this] { return size_ > 0 || over_; })) {
+        return std::nullopt;
+    }
+    if (size_ == 0) {
+        if (!fault_.empty()) {
+            throw Error(fault_);
+        }
+        return std::nullopt;
+    }
+    std::optional<Received> received = std::exchange(ring_.at(first_), std::nullopt);
+    first_ = (first_ + 1) % ring_.size();
+    --size_;
+    room_.notify_one();
+    return received;
+}
+
+void Session::finish() { source_->end(); }
+
+bool Session::ended() const {
+    const std::scoped_lock lock(mutex_);
+    return over_ && size_ == 0;
+}
+
+void Session::present(const FrameRecord& record, const Picture& picture) {
+    std::unique_lock lock(mutex_);
+    statistics_.tally.add(record);
+    if (options_.policy == Policy::every) {
+        room_.wait(lock, [this] { return size_ < ring_.size() || closed_; });
+        if (closed_) {
+            return;
+        }
+    } else if (size_ > 0) {
+        size_ = 0;
+        ++statistics_.unreceived;
+    }
+    ring_.at((first_ + size_) % ring_.size()) = Received{record, picture};
+    ++size_;
+    arrived_.notify_one();
+}
+
+void Session::run_until_end() {
+    Nowhere sink("whoever receives", engine_->output());
+    std::string fault;
+    try {
+        run(engine_, source_, sink,
+            {.policy = options_.policy,
+             .deadline_ms = options_.deadline_ms,
+             .on_frame = [this](const FrameRecord& record, const Frame&,
+                                const Picture& picture) { present(record, picture); },
+             .on_drop =
+                 [this](const FrameRecord& record) {
+                     const std::scoped_lock lock(mutex_);
+                     statistics_.tally.add(record);
+                 },
+             .tell = options_.tell});
+    } catch (const std::exception& error) {
+        fault = error.what();
+    }
+    source_->end();
+    const std::scoped_lock lock(mutex_);
+    over_ = true;
+    fault_ = std::move(fault);
+    arrived_.notify_all();
+}
+
+}  // namespace derain

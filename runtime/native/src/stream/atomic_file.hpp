@@ -1,0 +1,15 @@
+/// Files that appear whole or not at all: written under a temporary name beside the target, then renamed.
+#pragma once
+
+#include <filesystem>
+#include <span>
+
+namespace derain {
+
+/// A hidden, unused name in `path`'s folder with `path`'s suffix, so that a rename onto `path` is atomic.
+std::filesystem::path temporary_beside(const std::filesystem::path& path);
+
+/// Writes `data` to `path`, making its folder, by atomic rename; Error where that fails, and then nothing is left.
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> data);
+
+}  // namespace derain

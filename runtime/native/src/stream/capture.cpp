@@ -1,0 +1,226 @@
+#include "derain/stream/capture.hpp"
+
+#include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+
+#include "derain/error.hpp"
+#include "derain/stream/back_off.hpp"
+
+namespace derain {
+
+namespace {
+
+constexpr std::chrono::seconds patience(1);
+
+std::string tenths(double seconds) {
+    const auto whole = std::lround(seconds * 10);
+    return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
+}
+
+}  // namespace
+
+/// What the threads need; it outlives the capture where a read hangs. A thread of an older generation is left behind.
+class Capture::Thread {
+   public:
+    Thread(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> queue, double stalled_after_s, Tell tell,
+           Clock clock)
+        : source_(std::move(source)),
+          queue_(std::move(queue)),
+          stalled_after_ns_(std::llround(stalled_after_s * static_cast<double>(second_ns))),
+          tell_(std::move(tell)),
+          clock_(std::move(clock)),
+          heard_ns_(clock_()) {}
+
+    /// Reads `source`, or, without one, first reopens it.
+    void run(std::shared_ptr<Source> source, int generation) {
+        while (current(generation) && !stopped()) {
+            if (!source) {
+                source = reopen(generation);
+                continue;
+            }
+            const bool over = deliver(*source, generation);
+            source->close();
+            if (over) {
+                break;
+            }
+            source = nullptr;
+        }
+        const std::scoped_lock lock(mutex_);
+        ended_ = ended_ || generation == generation_;
+        changed_.notify_all();
+    }
+
+    void stop() {
+        {
+            const std::scoped_lock lock(mutex_);
+            stopped_ = true;
+        }
+        changed_.notify_all();
+        queue_->close();
+    }
+
+    /// Whether the thread ended in time.
+    bool end() {
+        stop();
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, patience, [this] { return ended_; });
+    }
+
+    /// The generation of a thread to start, where the one there is hangs.
+    std::optional<int> watch(std::int64_t now_ns) {
+        const std::scoped_lock lock(mutex_);
+        const auto silent_ns = now_ns - heard_ns_;
+        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || silent_ns < stalled_after_ns_) {
+            return std::nullopt;
+        }
+        ++generation_;
+        lose("no frame for " + tenths(static_cast<double>(silent_ns) / static_cast<double>(second_ns)) + " s");
+        return generation_;
+    }
+
+    template <typename T>
+    T look(T Thread::*what) const {
+        const std::scoped_lock lock(mutex_);
+        return this->*what;
+    }
+
+    // Guarded by the mutex.
+    std::exception_ptr error_;
+    std::int64_t faults_ = 0;
+    std::optional<std::string> fault_;
+    std::string state_ = "open";
+
+   private:
+    bool current(int generation) const { return look(&Thread::generation_) == generation; }
+    bool stopped() const { return look(&Thread::stopped_); }
+
+    /// Every frame of a source into the queue, and the queue's end after the last; false where it is to be reopened.
+    bool deliver(Source& source, int generation) {
+        try {
+            while (auto frame = source.next()) {
+                {
+                    const std::scoped_lock lock(mutex_);
+                    if (generation != generation_) {
+                        return true;
+                    }
+                    hear();
+                    frame->id = count_++;
+                }
+                if (!queue_->put(std::move(*frame))) {
+                    return true;
+                }
+            }
+        } catch (const std::exception& error) {
+            return !survives(error, generation);
+        }
+        if (current(generation)) {
+            queue_->close();
+        }
+        return true;
+    }
+
+    bool survives(const std::exception& error, int generation) {
+        {
+            const std::scoped_lock lock(mutex_);
+            if (generation != generation_) {
+                return false;
+            }
+            if (source_->live() && count_ > 0 && !stopped_) {
+                lose(error.what());
+                return true;
+            }
+            error_ = std::current_exception();
+        }
+        queue_->close();
+        return false;
+    }
+
+    /// One attempt, after its delay; nothing where it failed or is no longer wanted.
+    std::shared_ptr<Source> reopen(int generation) {
+        {
+            std::unique_lock lock(mutex_);
+            const std::chrono::duration<double> delay(back_off_.next_s(clock_()).value());
+            if (changed_.wait_for(lock, delay, [this] { return stopped_; })) {
+                return nullptr;
+            }
+        }
+        std::shared_ptr<Source> source;
+        try {
+            source = source_->reopened();
+        } catch (const Error&) {
+            return nullptr;  // not back yet
+        }
+        {
+            const std::scoped_lock lock(mutex_);
+            if (generation == generation_) {
+                hear();
+            }
+        }
+        if (tell_) {
+            tell_("the source is open again");
+        }
+        return source;
+    }
+
+    void hear() {
+        if (state_ != "open") {
+            state_ = "open";
+        }
+        heard_ns_ = clock_();
+    }
+
+    void lose(const std::string& why) {
+        ++faults_;
+        fault_ = why;
+        state_ = "lost (" + why + ")";
+        if (tell_) {
+            tell_("source lost: " + why + ": reopening it");
+        }
+    }
+
+    const std::shared_ptr<Source> source_;
+    const std::shared_ptr<FrameQueue> queue_;
+    const std::int64_t stalled_after_ns_;
+    const Tell tell_;
+    const Clock clock_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    BackOff back_off_;
+    std::int64_t count_ = 0;
+    std::int64_t heard_ns_;
+    int generation_ = 0;
+    bool stopped_ = false;
+    bool ended_ = false;
+};
+
+Capture::Capture(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> queue, double stalled_after_s, Tell tell,
+                 Clock clock)
+    : state_(std::make_shared<Thread>(source, std::move(queue), stalled_after_s, std::move(tell), std::move(clock))),
+      thread_([state = state_, source = std::move(source)]() mutable { state->run(std::move(source), 0); }) {}
+
+Capture::~Capture() {
+    if (state_->end()) {
+        thread_.join();
+    } else {
+        thread_.detach();
+    }
+}
+
+void Capture::stop() { state_->stop(); }
+
+void Capture::watch(std::int64_t now_ns) {
+    if (const auto generation = state_->watch(now_ns)) {
+        thread_.detach();
+        thread_ = std::thread([state = state_, generation = *generation] { state->run(nullptr, generation); });
+    }
+}
+
+std::exception_ptr Capture::error() const { return state_->look(&Thread::error_); }
+std::int64_t Capture::faults() const { return state_->look(&Thread::faults_); }
+std::optional<std::string> Capture::fault() const { return state_->look(&Thread::fault_); }
+std::string Capture::state() const { return state_->look(&Thread::state_); }
+
+}  // namespace derain

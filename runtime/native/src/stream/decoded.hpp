@@ -1,0 +1,32 @@
+/// What sources share that get their frames as BGR from OpenCV.
+#pragma once
+
+#include <memory>
+#include <opencv2/core.hpp>
+#include <string>
+
+#include "derain/stream/source.hpp"
+
+namespace derain {
+
+/// Makes camera bytes of BGR images, in pictures of a pool.
+class DecodedSource : public Source {
+   public:
+    DecodedSource(std::string location, const FrameSpec& spec);
+
+   protected:
+    /// A picture as `spec` says; where a live source changes its size in mid-stream, a scaled one that does not fit.
+    ///
+    /// `name` is what an Error calls the image.
+    Read from(const cv::Mat& bgr, const std::string& name);
+    /// A picture to fill.
+    Picture blank() { return pool_->take(); }
+    /// A picture to decode bgr8 right into, and the image that it is; `from` then copies nothing.
+    cv::Mat target();
+
+   private:
+    std::shared_ptr<Pool> pool_;
+    Picture next_;
+};
+
+}  // namespace derain

@@ -1,0 +1,40 @@
+#include "derain/stream/filter.hpp"
+
+#include <cmath>
+#include <utility>
+
+namespace derain {
+
+/// The host presents.
+class Filter::Nowhere final : public Sink {
+   public:
+    explicit Nowhere(const FrameSpec& spec) : Sink("filter", spec) {}
+
+   private:
+    void put(std::span<const std::byte>) override {}
+};
+
+Filter::Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms, ToOutput to_output, Tell tell)
+    : wake_(std::make_shared<Wake>()),
+      guard_(deadline_ms ? std::optional(std::llround(*deadline_ms * 1e6)) : std::nullopt, tell),
+      sink_(std::make_unique<Nowhere>(engine->output())),
+      worker_(engine, [wake = wake_] { wake->set(); }),
+      loop_(frames_, worker_, *sink_, guard_,
+            {.to_output = std::move(to_output),
+             .on_frame =
+                 [this](const FrameRecord& record, const Frame&, const Picture& picture) {
+                     shown_ = {picture, record.why};
+                 },
+             .tell = tell}) {}
+
+Filter::~Filter() = default;
+
+Filter::Shown Filter::process(Picture raw, std::int64_t captured_ns) {
+    frames_.put({.id = count_++, .captured_ns = captured_ns, .asked_ns = captured_ns, .picture = std::move(raw)});
+    while (!loop_.step() || !shown_) {
+        wake_->wait(loop_.patience_s());
+    }
+    return *std::exchange(shown_, std::nullopt);
+}
+
+}  // namespace derain

@@ -1,0 +1,22 @@
+/// `null://`: counts the frames and drops them, to measure everything before it.
+#include "kinds.hpp"
+
+namespace derain {
+
+namespace {
+
+class NullSink final : public Sink {
+   public:
+    explicit NullSink(const FrameSpec& spec) : Sink("null://", spec) {}
+
+   private:
+    void put(std::span<const std::byte>) override {}
+};
+
+}  // namespace
+
+std::unique_ptr<Sink> null_sink(const std::string&, const FrameSpec& spec, std::optional<double>) {
+    return std::make_unique<NullSink>(spec);
+}
+
+}  // namespace derain

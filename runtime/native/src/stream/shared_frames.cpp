@@ -1,0 +1,214 @@
+#include "derain/stream/shared_frames.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
+#include "file_descriptor.hpp"
+
+namespace derain {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the ring's integers are little-endian");
+
+constexpr std::size_t count_at = 32;
+constexpr std::size_t closed_at = 40;
+constexpr std::size_t slots_at = 64;
+constexpr std::size_t image_at = 64;  // in a slot
+constexpr std::uint32_t version = 1;
+constexpr std::uint32_t slots = 4;
+constexpr std::size_t word_bytes = sizeof(std::uint64_t);
+
+struct Header {
+    std::array<char, 8> magic;
+    std::uint32_t version, slots, width, height;
+    std::array<char, 8> pixels;
+
+    bool operator==(const Header&) const = default;
+};
+static_assert(sizeof(Header) == count_at);
+
+constexpr std::array<char, 8> magic{'D', 'E', 'R', 'A', 'I', 'N', 'S', 'H'};
+
+Header header_of(const FrameSpec& spec) {
+    Header header{.magic = magic,
+                  .version = version,
+                  .slots = slots,
+                  .width = static_cast<std::uint32_t>(spec.width),
+                  .height = static_cast<std::uint32_t>(spec.height),
+                  .pixels = {}};
+    to_string(spec.pixels).copy(header.pixels.data(), header.pixels.size());
+    return header;
+}
+
+std::string told(const Header& header) {
+    if (header.magic != magic) {
+        return "something else";
+    }
+    const std::string pixels(header.pixels.begin(), header.pixels.end());
+    return "version " + std::to_string(header.version) + ", " + std::to_string(header.slots) + " slots of " +
+           std::to_string(header.width) + "x" + std::to_string(header.height) + " " +
+           pixels.substr(0, pixels.find('\0'));
+}
+
+std::filesystem::path path_of(const std::string& name) {
+    if (name.empty() || name.starts_with('.') || name.find('/') != std::string::npos) {
+        throw Error("shm://" + name + ": expected a name without slashes, such as shm://front-camera");
+    }
+    return std::filesystem::path("/dev/shm") / name;  // where Linux keeps POSIX shared memory
+}
+
+std::size_t padded(std::size_t bytes) { return image_at + (bytes + 63) / 64 * 64; }
+
+std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, const std::filesystem::path& path) {
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+    if (memory == MAP_FAILED) {
+        throw Error(path.string() + ": cannot be mapped: " + std::strerror(errno));
+    }
+    return {static_cast<std::byte*>(memory), bytes};
+}
+
+std::atomic_ref<std::uint64_t> atomic(std::uint64_t& word) { return std::atomic_ref(word); }
+
+}  // namespace
+
+SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec) {
+    const auto path = path_of(name);
+    const std::size_t bytes = slots_at + slots * padded(spec.bytes());
+    const FileDescriptor file(::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+    if (!file) {
+        throw Error(errno == EEXIST
+                        ? path.string() + ": exists: another program writes to it, or died: `rm " + path.string() + "`"
+                        : path.string() + ": cannot be made: " + std::strerror(errno));
+    }
+    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+        const std::string why = std::strerror(errno);
+        ::unlink(path.c_str());
+        throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " + why);
+    }
+    SharedFrames frames(path, spec, map(file, bytes, path), true);
+    const Header header = header_of(spec);
+    std::memcpy(frames.memory_.data() + magic.size(), reinterpret_cast<const char*>(&header) + magic.size(),
+                sizeof(header) - magic.size());
+    atomic(frames.word(0)).store(std::bit_cast<std::uint64_t>(magic), std::memory_order_release);  // makes it valid
+    return frames;
+}
+
+SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec) {
+    const auto path = path_of(name);
+    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!file) {
+        throw Error(errno == ENOENT ? path.string() + ": no such shared memory: start the program that writes it first"
+                                    : path.string() + ": cannot be opened: " + std::strerror(errno));
+    }
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0 || status.st_size < static_cast<off_t>(slots_at)) {
+        throw Error(path.string() + ": " + std::to_string(status.st_size) +
+                    " bytes, no frames yet: is its writer still starting?");
+    }
+    const auto bytes = static_cast<std::size_t>(status.st_size);
+    const SharedFrames probe(path, spec, map(file, bytes, path), false);
+    Header seen{};
+    atomic(probe.word(0)).load(std::memory_order_acquire);
+    std::memcpy(&seen, probe.memory_.data(), sizeof(seen));
+    if (seen != header_of(spec) || bytes < slots_at + slots * padded(spec.bytes())) {
+        throw Error(path.string() + ": holds " + told(seen) + ", expected " + told(header_of(spec)) +
+                    ": start its writer accordingly");
+    }
+    return {path, spec, map(file, bytes, path), false};
+}
+
+SharedFrames::SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, bool writer)
+    : path_(std::move(path)), bytes_(spec.bytes()), memory_(memory), writer_(writer) {}
+
+SharedFrames::SharedFrames(SharedFrames&& other) noexcept
+    : path_(std::move(other.path_)),
+      bytes_(other.bytes_),
+      memory_(std::exchange(other.memory_, {})),
+      writer_(other.writer_) {}
+
+SharedFrames::~SharedFrames() {
+    if (memory_.empty()) {
+        return;
+    }
+    if (writer_) {
+        atomic(word(closed_at)).store(1, std::memory_order_release);
+        ::unlink(path_.c_str());
+    }
+    ::munmap(memory_.data(), memory_.size());
+}
+
+void SharedFrames::publish(std::span<const std::byte> image, std::int64_t captured_ns) {
+    const auto number = published();
+    const auto at = slot_of(number);
+    atomic(word(at)).store(2 * number + 1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_release);  // the odd number is seen before any of what follows
+    atomic(word(at + word_bytes)).store(static_cast<std::uint64_t>(captured_ns), std::memory_order_relaxed);
+    for (std::size_t done = 0; done < bytes_; done += word_bytes) {
+        std::uint64_t value = 0;
+        std::memcpy(&value, image.data() + done, std::min(word_bytes, bytes_ - done));
+        atomic(word(at + image_at + done)).store(value, std::memory_order_relaxed);
+    }
+    atomic(word(at)).store(2 * number + 2, std::memory_order_release);
+    atomic(word(count_at)).store(number + 1, std::memory_order_release);
+}
+
+std::optional<SharedFrames::Newest> SharedFrames::newest(std::span<std::byte> image) const {
+    const auto count = published();
+    if (count == 0) {
+        return std::nullopt;
+    }
+    const auto at = slot_of(count - 1);
+    if (atomic(word(at)).load(std::memory_order_acquire) != 2 * count) {
+        return std::nullopt;
+    }
+    const auto captured_ns = atomic(word(at + word_bytes)).load(std::memory_order_relaxed);
+    for (std::size_t done = 0; done < bytes_; done += word_bytes) {
+        const auto value = atomic(word(at + image_at + done)).load(std::memory_order_relaxed);
+        std::memcpy(image.data() + done, &value, std::min(word_bytes, bytes_ - done));
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);  // all was read before the sequence is read again
+    if (atomic(word(at)).load(std::memory_order_relaxed) != 2 * count) {
+        return std::nullopt;
+    }
+    return Newest{count - 1, static_cast<std::int64_t>(captured_ns)};
+}
+
+bool SharedFrames::wait_for_newer(std::uint64_t than, double timeout_s) const {
+    const auto end_ns = monotonic_ns() + static_cast<std::int64_t>(timeout_s * 1e9);
+    while (published() <= than) {
+        if (closed() || monotonic_ns() >= end_ns) {
+            return false;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(500));
+    }
+    return true;
+}
+
+std::uint64_t SharedFrames::published() const { return atomic(word(count_at)).load(std::memory_order_acquire); }
+
+bool SharedFrames::closed() const { return atomic(word(closed_at)).load(std::memory_order_acquire) != 0; }
+
+std::uint64_t& SharedFrames::word(std::size_t at) const {
+    return *reinterpret_cast<std::uint64_t*>(memory_.data() + at);
+}
+
+std::size_t SharedFrames::slot_of(std::uint64_t number) const {
+    return slots_at + static_cast<std::size_t>(number % slots) * padded(bytes_);
+}
+
+}  // namespace derain

@@ -1,0 +1,78 @@
+/// `shm://name`: frames that another process of this machine writes or reads, in a ring that never waits for readers.
+#include <memory>
+#include <utility>
+
+#include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
+#include "derain/stream/shared_frames.hpp"
+#include "kinds.hpp"
+
+namespace derain {
+
+namespace {
+
+constexpr double look_s = 0.1;  // how long one wait lasts before this looks whether it was closed itself
+constexpr std::size_t pictures_in_advance = 5;
+
+/// The newest frame each time, captured when its writer says; one copy, out of the ring. Error when it closes.
+class SharedMemorySource final : public Source {
+   public:
+    SharedMemorySource(const std::string& name, const FrameSpec& spec)
+        : Source("shm://" + name, spec),
+          name_(name),
+          frames_(SharedFrames::attach(name, spec)),
+          pool_(Pool::make(spec.bytes(), pictures_in_advance)) {
+        set_live(true);
+    }
+
+    [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        return std::make_unique<SharedMemorySource>(name_, spec());
+    }
+
+   private:
+    Read read() override {
+        Picture picture = pool_->take();
+        while (!closed()) {
+            if (frames_.wait_for_newer(seen_, look_s)) {
+                if (const auto newest = frames_.newest(picture.writable())) {
+                    seen_ = newest->number + 1;
+                    return {.picture = std::move(picture), .captured_ns = newest->captured_ns};
+                }
+            } else if (frames_.closed()) {
+                throw Error(location() + ": its writer has closed it");
+            }
+        }
+        return {};
+    }
+
+    std::string name_;
+    SharedFrames frames_;
+    std::shared_ptr<Pool> pool_;
+    std::uint64_t seen_ = 0;
+};
+
+/// Writes the ring that `--source shm://name` reads; it appears with this sink and goes with it.
+class SharedMemorySink final : public Sink {
+   public:
+    SharedMemorySink(const std::string& name, const FrameSpec& spec)
+        : Sink("shm://" + name, spec), frames_(SharedFrames::create(name, spec)) {}
+
+    void close() override { frames_.reset(); }
+
+   private:
+    void put(std::span<const std::byte> image) override { frames_.value().publish(image, monotonic_ns()); }
+
+    std::optional<SharedFrames> frames_;
+};
+
+}  // namespace
+
+std::unique_ptr<Source> shared_memory_source(const std::string& location, const FrameSpec& spec) {
+    return std::make_unique<SharedMemorySource>(location, spec);
+}
+
+std::unique_ptr<Sink> shared_memory_sink(const std::string& location, const FrameSpec& spec, std::optional<double>) {
+    return std::make_unique<SharedMemorySink>(location, spec);
+}
+
+}  // namespace derain

@@ -1,0 +1,17 @@
+#include "derain/stream/sink.hpp"
+
+#include <string>
+
+namespace derain {
+
+void Sink::write(std::span<const std::byte> image) {
+    if (image.size() != spec_.bytes()) {
+        throw Error(location_ + ": image has " + std::to_string(image.size()) + " bytes, expected " +
+                    std::to_string(spec_.bytes()) + " (" + std::to_string(spec_.width) + "x" +
+                    std::to_string(spec_.height) + " " + std::string(to_string(spec_.pixels)) + ")");
+    }
+    put(image);
+    ++written_;
+}
+
+}  // namespace derain

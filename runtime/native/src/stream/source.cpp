@@ -1,0 +1,57 @@
+#include "derain/stream/source.hpp"
+
+#include <utility>
+
+#include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
+
+namespace derain {
+
+std::optional<Frame> Source::next() {
+    const auto asked_ns = monotonic_ns();
+    {
+        const std::scoped_lock lock(mutex_);
+        if (closed_) {
+            return std::nullopt;
+        }
+        reading_ = true;
+    }
+    /// However the read ends, who closed it meanwhile left the releasing to this thread.
+    struct Reading {
+        Source& source;
+        ~Reading() {
+            std::unique_lock lock(source.mutex_);
+            source.reading_ = false;
+            if (source.closed_) {
+                lock.unlock();
+                source.release();
+            }
+        }
+    };
+    Read got;
+    {
+        const Reading reading{*this};
+        got = read();
+    }
+    if (!got.picture) {
+        if (count_ == 0 && !closed_) {
+            throw Error(location_ + ": holds no frames: check it, or give another --source");
+        }
+        return std::nullopt;
+    }
+    fitted_ = true;
+    const auto captured_ns = got.captured_ns.value_or(monotonic_ns());
+    return Frame{count_++, captured_ns, asked_ns, std::move(got.picture), got.fits};
+}
+
+void Source::close() {
+    {
+        const std::scoped_lock lock(mutex_);
+        if (closed_.exchange(true) || reading_) {
+            return;
+        }
+    }
+    release();
+}
+
+}  // namespace derain

@@ -1,0 +1,300 @@
+#include "v4l2.hpp"
+
+#include <linux/videodev2.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <utility>
+#include <vector>
+
+#include "convert.hpp"
+#include "decoded.hpp"
+#include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
+
+namespace derain {
+
+namespace {
+
+constexpr std::uint32_t buffers_wanted = 6;  // two with the driver, one each: waiting, at the engine, at the sink, late
+constexpr std::uint32_t buffers_needed = 2;
+constexpr int look_ms = 100;  // how long one wait lasts before the source looks whether it was closed
+
+std::uint32_t fourcc_of(Pixels pixels) {
+    switch (pixels) {
+        case Pixels::bgr8:
+            return V4L2_PIX_FMT_BGR24;
+        case Pixels::rgb8:
+            return V4L2_PIX_FMT_RGB24;
+        case Pixels::nv12:
+            return V4L2_PIX_FMT_NV12;
+        default:
+            return V4L2_PIX_FMT_UYVY;
+    }
+}
+
+/// Bytes of one row, without padding.
+std::size_t row_bytes(const FrameSpec& spec) {
+    const auto width = static_cast<std::size_t>(spec.width);
+    return spec.pixels == Pixels::nv12 ? width : spec.pixels == Pixels::uyvy ? 2 * width : 3 * width;
+}
+
+/// A camera's mapped buffers, lent as pictures; each goes back to the driver when its picture is let go.
+class Buffers final : public Store {
+   public:
+    struct Filled {
+        std::uint32_t index;
+        std::span<std::byte> bytes;
+        std::optional<std::int64_t> captured_ns;
+        bool whole;
+    };
+
+    static std::shared_ptr<Buffers> start(const std::string& name, std::shared_ptr<VideoDevice> device) {
+        std::shared_ptr<Buffers> buffers(new Buffers(name, std::move(device)));
+        buffers->request();
+        int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        buffers->must(VIDIOC_STREAMON, &type, "start");
+        return buffers;
+    }
+
+    /// The next filled buffer; nothing where none came for a while. Error where the camera has gone.
+    std::optional<Filled> next() {
+        if (!device_->wait(look_ms)) {
+            return std::nullopt;
+        }
+        v4l2_buffer buffer = blank();
+        if (const int fault = device_->control(VIDIOC_DQBUF, &buffer); fault == EAGAIN) {
+            return std::nullopt;
+        } else if (fault != 0) {
+            throw Error(name_ + ": the camera stopped delivering frames (" + std::strerror(fault) +
+                        "): check its cable and power");
+        }
+        const std::scoped_lock lock(mutex_);
+        --with_driver_;
+        const bool by_our_clock = (buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC &&
+                                  (buffer.flags & V4L2_BUF_FLAG_TSTAMP_SRC_MASK) == V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
+        std::optional<std::int64_t> captured_ns;
+        if (by_our_clock) {
+            captured_ns =
+                std::int64_t{buffer.timestamp.tv_sec} * second_ns + std::int64_t{buffer.timestamp.tv_usec} * 1000;
+        }
+        const auto bytes = slots_[buffer.index]->bytes;
+        return Filled{buffer.index, bytes.first(std::min<std::size_t>(buffer.bytesused, bytes.size())), captured_ns,
+                      (buffer.flags & V4L2_BUF_FLAG_ERROR) == 0};
+    }
+
+    /// A filled buffer's first bytes as a picture.
+    Picture lend_first(const Filled& filled, std::size_t bytes) {
+        slots_[filled.index]->bytes = filled.bytes.first(bytes);
+        return lend(*slots_[filled.index]);
+    }
+
+    /// Gives a filled buffer back to the driver.
+    void give_back(const Filled& filled) noexcept { take_back(*slots_[filled.index]); }
+
+    /// Whether the driver still has a buffer to fill.
+    [[nodiscard]] bool driver_has_one() const {
+        const std::scoped_lock lock(mutex_);
+        return with_driver_ > 0;
+    }
+
+    /// No more frames; what is lent stays readable.
+    void stop() {
+        const std::scoped_lock lock(mutex_);
+        stopped_ = true;
+        int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        device_->control(VIDIOC_STREAMOFF, &type);  // an unplugged camera refuses, and has stopped anyway
+    }
+
+   private:
+    Buffers(std::string name, std::shared_ptr<VideoDevice> device)
+        : name_(std::move(name)), device_(std::move(device)) {}
+
+    static v4l2_buffer blank(std::size_t index = 0) {
+        v4l2_buffer buffer{};
+        buffer.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        buffer.memory = V4L2_MEMORY_MMAP;
+        buffer.index = static_cast<std::uint32_t>(index);
+        return buffer;
+    }
+
+    void must(unsigned long request, void* argument, const char* what) {
+        if (const int fault = device_->control(request, argument); fault != 0) {
+            throw Error(name_ + ": cannot " + what + " the camera (" + std::strerror(fault) +
+                        "): is another program using it?");
+        }
+    }
+
+    void request() {
+        v4l2_requestbuffers wanted{};
+        wanted.count = buffers_wanted;
+        wanted.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        wanted.memory = V4L2_MEMORY_MMAP;
+        must(VIDIOC_REQBUFS, &wanted, "get buffers of");
+        if (wanted.count < buffers_needed) {
+            throw Error(name_ + ": the camera has " + std::to_string(wanted.count) + " buffer, expected at least " +
+                        std::to_string(buffers_needed) + ": close what else uses it");
+        }
+        for (std::size_t index = 0; index < wanted.count; ++index) {
+            v4l2_buffer buffer = blank(index);
+            must(VIDIOC_QUERYBUF, &buffer, "see a buffer of");
+            auto slot = std::make_unique<Slot>();
+            slot->index = index;
+            mapped_.push_back(device_->map(buffer.length, buffer.m.offset));
+            slot->bytes = mapped_.back();
+            slots_.push_back(std::move(slot));
+            must(VIDIOC_QBUF, &buffer, "give a buffer to");
+            ++with_driver_;
+        }
+    }
+
+    void take_back(Slot& slot) noexcept override {
+        const std::scoped_lock lock(mutex_);
+        slot.bytes = mapped_[slot.index];
+        v4l2_buffer buffer = blank(slot.index);
+        if (!stopped_ && device_->control(VIDIOC_QBUF, &buffer) == 0) {  // where it fails, the next DQBUF says why
+            ++with_driver_;
+        }
+    }
+
+    std::string name_;
+    std::shared_ptr<VideoDevice> device_;
+    std::vector<std::span<std::byte>> mapped_;
+    std::vector<std::unique_ptr<Slot>> slots_;
+    mutable std::mutex mutex_;
+    int with_driver_ = 0;
+    bool stopped_ = false;
+};
+
+class Camera final : public DecodedSource {
+   public:
+    Camera(const std::string& location, const FrameSpec& spec, OpenDevice open)
+        : DecodedSource(location, spec), open_(std::move(open)) {
+        set_live(true);
+        const auto device = open_();
+        v4l2_capability capability{};
+        if (device->control(VIDIOC_QUERYCAP, &capability) != 0 ||
+            (capability.capabilities & V4L2_CAP_VIDEO_CAPTURE) == 0 ||
+            (capability.capabilities & V4L2_CAP_STREAMING) == 0) {
+            throw Error(location + ": is no camera that streams: list those with `v4l2-ctl --list-devices`");
+        }
+        choose_format(*device);
+        v4l2_streamparm rate{};
+        rate.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        const auto& period = rate.parm.capture.timeperframe;
+        if (device->control(VIDIOC_G_PARM, &rate) == 0 && period.numerator > 0) {
+            set_fps(static_cast<double>(period.denominator) / period.numerator);
+        }
+        buffers_ = Buffers::start(location, device);
+    }
+
+    [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        return std::make_unique<Camera>(location(), spec(), open_);
+    }
+
+   private:
+    /// The bundle's own bytes where the camera has them, else what can be converted.
+    void choose_format(VideoDevice& device) {
+        std::string seen = "none";
+        for (const auto fourcc : {fourcc_of(spec().pixels), V4L2_PIX_FMT_YUYV, V4L2_PIX_FMT_MJPEG}) {
+            v4l2_format format{};
+            format.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+            format.fmt.pix.width = static_cast<std::uint32_t>(spec().width);
+            format.fmt.pix.height = static_cast<std::uint32_t>(spec().height);
+            format.fmt.pix.pixelformat = fourcc;
+            format.fmt.pix.field = V4L2_FIELD_NONE;
+            if (device.control(VIDIOC_S_FMT, &format) != 0) {
+                continue;
+            }
+            const auto& got = format.fmt.pix;
+            if (got.pixelformat == fourcc && got.width == static_cast<std::uint32_t>(spec().width) &&
+                got.height == static_cast<std::uint32_t>(spec().height)) {
+                fourcc_ = fourcc;
+                stride_ = got.bytesperline;
+                return;
+            }
+            seen = std::to_string(got.width) + "x" + std::to_string(got.height) + " " +
+                   std::string(reinterpret_cast<const char*>(&got.pixelformat), sizeof(got.pixelformat));
+        }
+        throw Error(location() + ": frames are " + seen + ", the bundle expects " + std::to_string(spec().width) + "x" +
+                    std::to_string(spec().height) + " " + std::string(to_string(spec().pixels)) +
+                    ": see `v4l2-ctl --list-formats-ext -d " + location() + "` and export a bundle for one of them");
+    }
+
+    Read read() override {
+        while (!closed()) {
+            if (const auto filled = buffers_->next()) {
+                if (auto got = filled->whole ? picture_of(*filled) : Read{}; got.picture) {
+                    got.captured_ns = filled->captured_ns;
+                    return got;
+                }
+            }
+        }
+        return {};
+    }
+
+    /// Empty for a frame that came in part, as the first ones of some cameras do.
+    Read picture_of(const Buffers::Filled& filled) {
+        /// Goes back to the driver unless it becomes a picture.
+        struct Return {
+            Buffers& buffers;
+            const Buffers::Filled& filled;
+            bool lent = false;
+            ~Return() {
+                if (!lent) {
+                    buffers.give_back(filled);
+                }
+            }
+        } back{*buffers_, filled};
+        if (fourcc_ == V4L2_PIX_FMT_MJPEG) {
+            const auto bytes = view(filled.bytes, 1, static_cast<int>(filled.bytes.size()), 1);
+            const cv::Mat bgr = cv::imdecode(bytes, cv::IMREAD_COLOR);
+            return bgr.empty() ? Read{} : from(bgr, location());
+        }
+        const bool own = fourcc_ == fourcc_of(spec().pixels);
+        const std::size_t row = own ? row_bytes(spec()) : 2 * static_cast<std::size_t>(spec().width);
+        const std::size_t rows = own ? spec().bytes() / row : static_cast<std::size_t>(spec().height);
+        const std::size_t stride = std::max<std::size_t>(stride_, row);
+        if (filled.bytes.size() < stride * (rows - 1) + row) {
+            return {};
+        }
+        if (!own) {
+            cv::Mat bgr;
+            cv::cvtColor(cv::Mat(spec().height, spec().width, CV_8UC2, filled.bytes.data(), stride), bgr,
+                         cv::COLOR_YUV2BGR_YUYV);
+            return from(bgr, location());
+        }
+        if (stride == row && buffers_->driver_has_one()) {
+            back.lent = true;
+            return {.picture = buffers_->lend_first(filled, spec().bytes())};
+        }
+        Picture picture = blank();
+        for (std::size_t line = 0; line < rows; ++line) {
+            std::ranges::copy(filled.bytes.subspan(line * stride, row), picture.writable().subspan(line * row).begin());
+        }
+        return {.picture = std::move(picture)};
+    }
+
+    void release() override {
+        buffers_->stop();
+        buffers_.reset();
+    }
+
+    OpenDevice open_;
+    std::uint32_t fourcc_ = 0;
+    std::size_t stride_ = 0;
+    std::shared_ptr<Buffers> buffers_;
+};
+
+}  // namespace
+
+std::unique_ptr<Source> make_camera(const std::string& location, const FrameSpec& spec, OpenDevice open) {
+    return std::make_unique<Camera>(location, spec, std::move(open));
+}
+
+}  // namespace derain

@@ -1,0 +1,105 @@
+/// `file://out.mp4`: a video file, encoded by OpenCV's FFmpeg.
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <map>
+#include <opencv2/videoio.hpp>
+
+#include "atomic_file.hpp"
+#include "convert.hpp"
+#include "kinds.hpp"
+
+namespace derain {
+
+namespace {
+
+constexpr double default_fps = 25;  // for sources without a rate of their own, such as a folder of images
+constexpr std::size_t margin = 4;   // frames of free space: one to write, the encoder's buffer, the container's end
+
+std::optional<int> codec_of(const std::filesystem::path& path) {
+    static const std::map<std::string, int> codecs{{".mkv", cv::VideoWriter::fourcc('F', 'F', 'V', '1')},
+                                                   {".avi", cv::VideoWriter::fourcc('M', 'J', 'P', 'G')},
+                                                   {".mp4", cv::VideoWriter::fourcc('m', 'p', '4', 'v')}};
+    auto suffix = path.extension().string();
+    std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
+    const auto codec = codecs.find(suffix);
+    return codec == codecs.end() ? std::nullopt : std::optional(codec->second);
+}
+
+/// A clip: lossless FFV1 in .mkv, Motion JPEG in .avi, MPEG-4 in .mp4.
+///
+/// Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
+/// always a whole clip of the frames there were.
+class VideoFile final : public Sink {
+   public:
+    VideoFile(const std::string& location, const FrameSpec& spec, std::optional<double> fps)
+        : Sink(location, spec), path_(location), temporary_(temporary_beside(path_)), fps_(fps.value_or(default_fps)) {
+        if (!codec_of(path_)) {
+            throw Error(location + ": suffix '" + path_.extension().string() +
+                        "' is unknown, expected one of .avi, .mkv, .mp4");
+        }
+        if (std::filesystem::is_directory(path_)) {
+            throw Error(location + ": is a folder, expected a file: give --sink frames://" + location);
+        }
+        if (spec.width % 2 != 0 || spec.height % 2 != 0) {  // OpenCV would drop the last column or row without a word
+            throw Error(location + ": videos need an even size, frames are " + std::to_string(spec.width) + "x" +
+                        std::to_string(spec.height) + ": use frames://");
+        }
+    }
+
+    ~VideoFile() override {
+        try {
+            VideoFile::close();
+        } catch (const std::exception&) {  // whoever wants to know closes it himself
+        }
+    }
+
+    void close() override {
+        if (!writer_.isOpened()) {
+            return;
+        }
+        writer_.release();
+        std::error_code error;
+        if (written() == 0) {
+            std::filesystem::remove(temporary_, error);
+            return;
+        }
+        std::filesystem::rename(temporary_, path_, error);
+        if (error) {
+            throw Error(location() + ": cannot be given its name (" + error.message() + "): the clip is " +
+                        temporary_.string());
+        }
+    }
+
+   private:
+    void put(std::span<const std::byte> image) override {
+        const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
+        std::error_code error;
+        if (!writer_.isOpened()) {
+            std::filesystem::create_directories(folder, error);
+            const cv::Size size(spec().width, spec().height);
+            if (!writer_.open(temporary_.string(), cv::CAP_FFMPEG, *codec_of(path_), fps_, size)) {
+                throw WriteError(location() + ": cannot be written in " + folder.string() +
+                                 ": check its space and rights");
+            }
+        }
+        // OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
+        if (std::filesystem::space(folder, error).available < margin * image.size()) {
+            throw WriteError(location() + ": No space left on device");
+        }
+        writer_.write(to_bgr(image, spec()));
+    }
+
+    std::filesystem::path path_;
+    std::filesystem::path temporary_;
+    double fps_;
+    cv::VideoWriter writer_;
+};
+
+}  // namespace
+
+std::unique_ptr<Sink> video_file_sink(const std::string& location, const FrameSpec& spec, std::optional<double> fps) {
+    return std::make_unique<VideoFile>(location, spec, fps);
+}
+
+}  // namespace derain

@@ -1,0 +1,62 @@
+/// `file:///clip.mp4`: a video file, decoded by OpenCV's FFmpeg.
+#include <filesystem>
+#include <opencv2/videoio.hpp>
+
+#include "decoded.hpp"
+#include "derain/error.hpp"
+#include "kinds.hpp"
+
+namespace derain {
+
+namespace {
+
+/// Every frame of a clip; a clip that ends before its container says so throws Error after its last frame.
+class VideoFile final : public DecodedSource {
+   public:
+    VideoFile(const std::string& path, const FrameSpec& spec) : DecodedSource(path, spec) {
+        if (!std::filesystem::is_regular_file(path)) {
+            throw Error(path + ": no such file: give --source the path of a video");
+        }
+        if (!video_.open(path, cv::CAP_FFMPEG)) {
+            throw Error(path + ": " + std::to_string(std::filesystem::file_size(path)) +
+                        " bytes that are no video, or an unfinished one: record or copy it again");
+        }
+        if (const double fps = video_.get(cv::CAP_PROP_FPS); fps > 0) {
+            set_fps(fps);
+        }
+        if (const auto count = static_cast<std::int64_t>(video_.get(cv::CAP_PROP_FRAME_COUNT)); count > 0) {
+            set_frames(count);
+        }
+    }
+
+    [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        return std::make_unique<VideoFile>(location(), spec());
+    }
+
+   private:
+    Read read() override {
+        cv::Mat image = target();
+        if (video_.read(image)) {
+            ++decoded_;
+            return from(image, location());
+        }
+        if (frames() && decoded_ < *frames()) {
+            throw Error(location() + ": truncated, the decoder stopped after " + std::to_string(decoded_) + " of " +
+                        std::to_string(*frames()) + " frames: copy it again, or re-encode what is left of it");
+        }
+        return {};
+    }
+
+    void release() override { video_.release(); }
+
+    cv::VideoCapture video_;
+    std::int64_t decoded_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Source> video_file_source(const std::string& location, const FrameSpec& spec) {
+    return std::make_unique<VideoFile>(location, spec);
+}
+
+}  // namespace derain

@@ -1,0 +1,239 @@
+#include <NvInfer.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <mutex>
+#include <utility>
+
+#include "cuda.hpp"
+#include "derain/engine.hpp"
+
+namespace derain {
+
+namespace {
+
+constexpr const char* api = DERAIN_TENSORRT_RTX ? "tensorrt-rtx" : "tensorrt";
+
+/// The architecture of a TensorRT-RTX engine for every GPU that release serves: its kernels are made on the GPU.
+constexpr const char* portable = "portable";
+
+/// TensorRT allows one logger a process; this one keeps the first error since it was last asked.
+class Logger final : public nvinfer1::ILogger {
+   public:
+    static Logger& instance() {
+        static Logger logger;
+        return logger;
+    }
+
+    void log(Severity severity, const char* message) noexcept override {
+        if (severity > Severity::kERROR) {
+            return;
+        }
+        const std::scoped_lock lock(mutex_);
+        if (heard_.front() != '\0') {
+            return;
+        }
+        std::strncpy(heard_.data(), message, heard_.size() - 1);
+    }
+
+    std::string take() {
+        const std::scoped_lock lock(mutex_);
+        std::string heard(heard_.data());
+        heard_.fill('\0');
+        return heard.empty() ? "it does not say why" : heard;
+    }
+
+   private:
+    std::mutex mutex_;
+    std::array<char, 512> heard_{};
+};
+
+std::string version_here() {
+    return std::to_string(getInferLibMajorVersion()) + "." + std::to_string(getInferLibMinorVersion()) + "." +
+           std::to_string(getInferLibPatchVersion()) + "." + std::to_string(getInferLibBuildVersion());
+}
+
+std::vector<char> read_bytes(const std::filesystem::path& path) {
+    std::vector<char> bytes(std::filesystem::file_size(path));
+    std::ifstream stream(path, std::ios::binary);
+    if (!stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()))) {
+        throw Error(path.string() + ": cannot be read: see its permissions");
+    }
+    return bytes;
+}
+
+bool names(const std::string& architectures, const std::string& wanted) {
+    return ("+" + architectures + "+").find("+" + wanted + "+") != std::string::npos;
+}
+
+/// A tensor on the GPU and the pinned host memory its bytes pass through.
+struct Buffer {
+    explicit Buffer(std::size_t size) : bytes(size), device(cuda::allocate(size)), host(cuda::allocate_pinned(size)) {}
+
+    std::size_t bytes;
+    cuda::DeviceMemory device;
+    cuda::PinnedMemory host;
+};
+
+/// What an open engine holds. Members are released last to first: buffers and graph, then TensorRT from the inside.
+struct Loaded {
+    cuda::Stream stream = cuda::make_stream();
+    std::unique_ptr<nvinfer1::IRuntime> runtime;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+    std::unique_ptr<nvinfer1::IExecutionContext> context;
+    Buffer frame;
+    Buffer clean;
+    cuda::Graph graph;
+};
+
+/// The bundle's engine of one precision that fits this library's version and this GPU.
+class TensorRT final : public Engine {
+   public:
+    TensorRT(const Bundle& bundle, Precision precision, const EngineOptions& options)
+        : Engine(api, bundle, precision), use_graph_(options.cuda_graph) {}
+
+   protected:
+    void do_open() override {
+        const std::vector<EngineEntry> built = of_this_version();
+        Logger::instance().take();
+        std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(Logger::instance()));
+        if (!runtime) {
+            throw Error(std::string(api) + " does not start: " + Logger::instance().take());
+        }
+        const cuda::Gpu gpu = cuda::Gpu::open();
+        path_ = bundle().file(of_this_gpu(built, gpu).file);
+        load(std::move(runtime), gpu);
+        work();  // TensorRT makes its last preparations in the first run, which a capture must not see
+        synchronize();
+        if (use_graph_) {
+            loaded_->graph = cuda::capture(loaded_->stream, [this] { work(); });
+        }
+    }
+
+    void do_infer(std::span<const std::byte> frame, std::span<std::byte> clean) override {
+        std::ranges::copy(frame, loaded_->frame.host.get());
+        if (loaded_->graph) {
+            cuda::check(cudaGraphLaunch(loaded_->graph.get(), loaded_->stream.get()), "cudaGraphLaunch");
+        } else {
+            work();
+        }
+        synchronize();
+        std::copy_n(loaded_->clean.host.get(), clean.size(), clean.data());
+    }
+
+    void do_close() override { loaded_.reset(); }
+
+   private:
+    void load(std::unique_ptr<nvinfer1::IRuntime> runtime, const cuda::Gpu& gpu) {
+        const std::string file = path_.string();
+        Logger& logger = Logger::instance();
+        const std::vector<char> plan = read_bytes(path_);
+        std::unique_ptr<nvinfer1::ICudaEngine> engine(runtime->deserializeCudaEngine(plan.data(), plan.size()));
+        if (!engine) {
+            throw Error(file + ": " + api + " cannot load it: " + logger.take() + ": " + again());
+        }
+        const auto needed = static_cast<std::size_t>(engine->getDeviceMemorySizeV2());
+        if (const std::size_t free = cuda::free_bytes(); needed > free) {
+            throw Error(file + ": needs " + std::to_string(needed >> 20) + " MiB of GPU memory, " +
+                        std::to_string(free >> 20) + " MiB are free on " + gpu.name +
+                        ": close other programs, or export a smaller frame or model");
+        }
+        std::unique_ptr<nvinfer1::IExecutionContext> context(engine->createExecutionContext());
+        if (!context) {
+            throw Error(file + ": " + api + " cannot run it on " + gpu.name + ": " + logger.take());
+        }
+        check(*engine, input());
+        check(*engine, output());
+        loaded_ = std::make_unique<Loaded>(Loaded{.runtime = std::move(runtime),
+                                                  .engine = std::move(engine),
+                                                  .context = std::move(context),
+                                                  .frame = Buffer(input().bytes()),
+                                                  .clean = Buffer(output().bytes()),
+                                                  .graph = {}});
+        loaded_->context->setTensorAddress(input().tensor.c_str(), loaded_->frame.device.get());
+        loaded_->context->setTensorAddress(output().tensor.c_str(), loaded_->clean.device.get());
+    }
+
+    void check(const nvinfer1::ICudaEngine& engine, const FrameSpec& spec) const {
+        const nvinfer1::Dims seen = engine.getTensorShape(spec.tensor.c_str());
+        const auto expected = spec.shape();
+        const std::span sides(seen.d, static_cast<std::size_t>(std::max(seen.nbDims, 0)));
+        if (engine.getTensorDataType(spec.tensor.c_str()) == nvinfer1::DataType::kUINT8 &&
+            std::ranges::equal(sides, expected)) {
+            return;
+        }
+        throw Error(path_.string() + ": " + spec.tensor + " is not the uint8 tensor of the manifest's " +
+                    std::to_string(spec.width) + "x" + std::to_string(spec.height) + " frame: " + again());
+    }
+
+    void work() {
+        const cudaStream_t stream = loaded_->stream.get();
+        const Buffer& frame = loaded_->frame;
+        const Buffer& clean = loaded_->clean;
+        cuda::check(cudaMemcpyAsync(frame.device.get(), frame.host.get(), frame.bytes, cudaMemcpyHostToDevice, stream),
+                    "cudaMemcpyAsync");
+        if (!loaded_->context->enqueueV3(stream)) {
+            throw Error(path_.string() + ": " + api + " failed: " + Logger::instance().take() + ": open it again");
+        }
+        cuda::check(cudaMemcpyAsync(clean.host.get(), clean.device.get(), clean.bytes, cudaMemcpyDeviceToHost, stream),
+                    "cudaMemcpyAsync");
+    }
+
+    void synchronize() { cuda::check(cudaStreamSynchronize(loaded_->stream.get()), "cudaStreamSynchronize"); }
+
+    /// The bundle's engines of this precision and API, if one is of the version that is linked.
+    std::vector<EngineEntry> of_this_version() const {
+        const std::vector<EngineEntry> built = bundle().engines(precision(), api);
+        const std::string here = version_here();
+        if (built.empty()) {
+            throw Error(bundle().path().string() + ": no " + std::string(to_string(precision())) + " engine for " +
+                        api + ": " + again());
+        }
+        std::vector<EngineEntry> fitting;
+        std::ranges::copy_if(built, std::back_inserter(fitting),
+                             [&](const EngineEntry& entry) { return entry.api_version == here; });
+        if (fitting.empty()) {
+            throw Error(unfit(built.front(), std::string(api) + " " + here));
+        }
+        return fitting;
+    }
+
+    EngineEntry of_this_gpu(const std::vector<EngineEntry>& built, const cuda::Gpu& gpu) const {
+        for (const std::string& wanted : {gpu.architecture, std::string(portable)}) {
+            for (const EngineEntry& entry : built) {
+                if (names(entry.arch, wanted)) {
+                    return entry;
+                }
+            }
+        }
+        const std::string here = std::string(api) + " " + version_here() + " on " + gpu.architecture;
+        throw Error(unfit(built.front(), here + " (" + gpu.name + ")"));
+    }
+
+    std::string unfit(const EngineEntry& entry, const std::string& here) const {
+        return (bundle().path() / entry.file).string() + ": built with " + entry.api + " " + entry.api_version +
+               " for " + entry.arch + ", this is " + here + ": " + again();
+    }
+
+    std::string again() const {
+        return "run `derain build " + bundle().path().string() + " --precision " + std::string(to_string(precision())) +
+               " --api " + api + "`";
+    }
+
+    bool use_graph_;
+    std::filesystem::path path_;
+    std::unique_ptr<Loaded> loaded_;
+};
+
+const bool registered = [] {
+    register_engine(api, [](const Bundle& bundle, Precision precision, const EngineOptions& options) {
+        return std::make_unique<TensorRT>(bundle, precision, options);
+    });
+    return true;
+}();
+
+}  // namespace
+
+}  // namespace derain

@@ -1,0 +1,36 @@
+#include "choices.hpp"
+
+#include <algorithm>
+#include <span>
+
+#include "atomic_file.hpp"
+
+namespace derain {
+
+void EngineChoice::add_to(CLI::App& verb) {
+    const auto known = available_engines();
+    std::string names;
+    for (const auto& name : known) {
+        names += (names.empty() ? "" : ", ") + name;
+    }
+    engine = known.empty() || std::ranges::find(known, "openvino") != known.end() ? "openvino" : known.front();
+    verb.add_option("bundle", bundle, "The bundle, made by `derain export`.")->required()->type_name("BUNDLE");
+    verb.add_option("--engine", engine, "The engine by name; this build has: " + names + ".")->capture_default_str();
+    verb.add_option("--precision", precision, "One the bundle has.")
+        ->check(CLI::IsMember({"fp32", "fp16", "int8", "fp8"}))
+        ->capture_default_str();
+}
+
+std::shared_ptr<Engine> EngineChoice::open(const Bundle& loaded) const {
+    std::shared_ptr<Engine> opened = make_engine(engine, loaded, parse_precision(precision));
+    opened->open();
+    opened->warm_up();
+    return opened;
+}
+
+void write_report(const std::filesystem::path& path, const std::string& json) {
+    const std::string text = json + "\n";
+    write_bytes(path, std::as_bytes(std::span(text)));
+}
+
+}  // namespace derain

@@ -1,0 +1,45 @@
+/// `derain-stream`: the native runtime on a stream, with the URIs, flags and JSON of `derain run` and `derain bench`.
+///
+/// A fault ends in one line, "error: …", and exit status 1. Wrong usage exits 2.
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+#include "commands.hpp"
+
+namespace {
+
+/// Keeps FFmpeg's and OpenCV's own lines off stderr: they would drown the one line an error is told in.
+void quiet_decoders() {
+    ::setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
+    ::setenv("OPENCV_LOG_LEVEL", "SILENT", 0);
+}
+
+std::string one_line(std::string text) {
+    for (char& letter : text) {
+        letter = letter == '\n' ? ' ' : letter;
+    }
+    return text;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    quiet_decoders();
+    try {
+        CLI::App app("Takes rain streaks and raindrops off camera frames, on a stream.", "derain-stream");
+        app.require_subcommand(1);
+        derain::add_run(app);
+        derain::add_bench(app);
+        try {
+            app.parse(count, arguments);
+        } catch (const CLI::ParseError& error) {
+            return app.exit(error) == 0 ? 0 : 2;
+        }
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,124 @@
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "choices.hpp"
+#include "commands.hpp"
+#include "derain/stream/redact.hpp"
+#include "derain/stream/streams.hpp"
+#include "show.hpp"
+#include "truth.hpp"
+
+namespace derain {
+
+namespace {
+
+// For live sources, unless given: a picture that old is a frozen one to a driver.
+constexpr double live_deadline_ms = 500;
+
+std::atomic<bool> stop = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set nothing else");
+
+/// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had.
+void stop_on_signals() {
+    for (const int signal : {SIGINT, SIGTERM}) {
+        std::signal(signal, [](int) { stop = true; });
+    }
+}
+
+struct RunChoice {
+    EngineChoice engine;
+    std::string source, sink, policy, truth, json;
+    std::optional<double> deadline_ms;
+};
+
+std::unique_ptr<TruthComparison> comparison_with(const RunChoice& choice, Policy policy, const Manifest& manifest) {
+    if (choice.truth.empty()) {
+        return nullptr;
+    }
+    if (policy == Policy::latest) {
+        throw Error("--truth " + redact(choice.truth) +
+                    ": compares frame by frame, and latest may drop some: add --policy every");
+    }
+    FrameSpec bgr = manifest.output;
+    bgr.pixels = Pixels::bgr8;
+    return std::make_unique<TruthComparison>(open_source(choice.truth, bgr), manifest.input, manifest.output);
+}
+
+void derain_stream(const RunChoice& choice) {
+    const Bundle bundle = Bundle::load(choice.engine.bundle);
+    const auto& manifest = bundle.manifest();
+    stop_on_signals();
+    const std::shared_ptr<Source> source = open_source(choice.source, manifest.input);
+    const auto policy = parse_policy(choice.policy).value_or(source->live() ? Policy::latest : Policy::every);
+    const auto comparison = comparison_with(choice, policy, manifest);
+    const auto sink = open_sink(choice.sink, manifest.output, source->fps());
+    const auto engine = choice.engine.open(bundle);
+    RunOptions options{.policy = policy,
+                       .deadline_ms = choice.deadline_ms,
+                       .to_output = between(manifest.input, manifest.output),
+                       .tell = [](std::string_view line) { std::cerr << std::string(line) + "\n"; },
+                       .stop = [] { return stop.load(); }};
+    if (!options.deadline_ms && source->live()) {
+        options.deadline_ms = live_deadline_ms;
+    }
+    if (comparison) {
+        options.on_frame = [&comparison](const FrameRecord&, const Frame& frame, const Picture& shown) {
+            comparison->add(frame.picture.bytes(), shown.bytes());
+        };
+    }
+    RunReport report{};
+    {
+        LiveLine line(source->frames());
+        options.on_status = [&line](const Status& status) { line.show(status); };
+        report = run(engine, source, *sink, options);
+    }
+    sink->close();
+    source->close();
+    nlohmann::ordered_json document = report;
+    if (comparison && !stop) {
+        document["psnr_rgb"] = comparison->mean();
+    }
+    if (!choice.json.empty()) {
+        write_report(choice.json, document.dump(2));
+    }
+    summarise(report, redact(choice.sink));
+    if (document.contains("psnr_rgb")) {
+        const auto told = [&document](const char* which) {
+            const auto& value = document["psnr_rgb"][which];
+            return value.is_null() ? std::string("identical") : value.dump() + " dB";
+        };
+        std::cout << "PSNR (RGB) against the truth: input " << told("input") << ", output " << told("output") << "\n";
+    }
+}
+
+}  // namespace
+
+void add_run(CLI::App& app) {
+    auto& verb = *app.add_subcommand("run",
+                                     "Derain a stream with a bundle and report its latency; Ctrl-C ends it as "
+                                     "the end of the source would.");
+    const auto choice = std::make_shared<RunChoice>();
+    choice->engine.add_to(verb);
+    verb.add_option("--source", choice->source,
+                    "file://CLIP, frames://FOLDER, v4l2:///dev/videoN, rtsp://HOST/PATH, gst:PIPELINE, shm://NAME or "
+                    "test://rain?frames=N")
+        ->required();
+    verb.add_option("--sink", choice->sink, "file://OUT.mkv|.avi|.mp4, frames://FOLDER, shm://NAME or null://")
+        ->required();
+    verb.add_option("--policy", choice->policy,
+                    "latest: the newest frame wins (live sources' own); every: none is lost (files' own).")
+        ->check(CLI::IsMember({"latest", "every"}));
+    verb.add_option("--deadline", choice->deadline_ms,
+                    "The raw frame goes out where the derained one is not there this long after its capture. Live "
+                    "sources: 500 unless given; files: none.")
+        ->check(CLI::PositiveNumber)
+        ->type_name("MS");
+    verb.add_option("--truth", choice->truth, "The clean frames of the source, to report PSNR against.");
+    verb.add_option("--json", choice->json, "Write the report to this file.");
+    verb.callback([choice] { derain_stream(*choice); });
+}
+
+}  // namespace derain

@@ -1,0 +1,18 @@
+// Built against an installed libderain: opens a bundle that is not there through both interfaces.
+#include <derain/derain.h>
+
+#include <derain/bundle.hpp>
+#include <iostream>
+
+int main() {
+    derain_stream* stream = nullptr;
+    const derain_options options{sizeof options, "nowhere", "openvino", "fp32", DERAIN_EVERY, 0, 0, nullptr, nullptr};
+    const bool refused = derain_open(&options, &stream) == DERAIN_FAULT && stream == nullptr;
+    try {
+        static_cast<void>(derain::Bundle::load("nowhere"));
+    } catch (const derain::Error& error) {
+        std::cout << derain_version() << ": " << error.what() << '\n';
+        return refused && error.what() == std::string(derain_error()) ? 0 : 1;
+    }
+    return 1;
+}

@@ -1,0 +1,249 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "bundle_files.hpp"
+#include "derain/derain.h"
+
+namespace derain::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int soon_ms = 10'000;  // far longer than any step takes, so that only a hang runs out of it
+
+/// A stream on an engine that inverts, or does what the script says, in a bundle that exists.
+class CApi : public ::testing::Test {
+   protected:
+    CApi() {
+        register_engine("scripted", [this](const Bundle& bundle, Precision, const EngineOptions&) {
+            return std::make_unique<ScriptedEngine>(script, 300, 0, bundle);
+        });
+        static_cast<void>(files.load());
+    }
+
+    ~CApi() override { derain_close(stream); }
+
+    derain_status open() { return derain_open(&options, &stream); }
+
+    derain_status submit(int level, int timeout_ms = soon_ms) {
+        const std::vector<unsigned char> bytes(make_spec().bytes(), static_cast<unsigned char>(level));
+        return derain_submit(stream, bytes.data(), bytes.size(), 0, timeout_ms, &id);
+    }
+
+    derain_status receive(int timeout_ms = soon_ms) { return derain_receive(stream, timeout_ms, &frame); }
+
+    derain_statistics statistics() {
+        derain_statistics seen{.struct_size = sizeof seen};
+        EXPECT_EQ(derain_get_statistics(stream, &seen), DERAIN_OK) << derain_error();
+        return seen;
+    }
+
+    BundleFiles files;
+    std::string path = files.path().string();
+    std::map<int, Fault> script;
+    derain_options options{.struct_size = sizeof options,
+                           .bundle = path.c_str(),
+                           .engine = "scripted",
+                           .precision = "fp32",
+                           .policy = DERAIN_EVERY};
+    derain_stream* stream = nullptr;
+    derain_frame frame{.struct_size = sizeof frame};
+    std::uint64_t id = 0;
+};
+
+TEST_F(CApi, GivesEveryFrameBackCleanAndInOrder) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    for (int level = 0; level < 20; ++level) {
+        ASSERT_EQ(submit(level), DERAIN_OK) << derain_error();
+        EXPECT_EQ(id, static_cast<std::uint64_t>(level));
+        ASSERT_EQ(receive(), DERAIN_OK) << derain_error();
+        EXPECT_EQ(frame.id, id);
+        EXPECT_EQ(frame.derained, 1);
+        EXPECT_EQ(frame.why, nullptr);
+        EXPECT_EQ(frame.bytes, make_spec().bytes());
+        EXPECT_EQ(frame.data[0], 255 - level);
+        EXPECT_LE(frame.captured_ns, frame.inference_start_ns);
+        EXPECT_LE(frame.inference_end_ns, frame.ready_ns);
+    }
+    ASSERT_EQ(derain_finish(stream), DERAIN_OK);
+    EXPECT_EQ(receive(), DERAIN_END);
+    const derain_statistics seen = statistics();
+    EXPECT_EQ(seen.frames, 20U);
+    EXPECT_EQ(seen.presented, 20U);
+    EXPECT_EQ(seen.passed_through + seen.dropped + seen.engine_faults + seen.unreceived, 0U);
+    EXPECT_GT(seen.capture_to_present.p50, 0);
+    EXPECT_GE(seen.capture_to_present.max, seen.inference.p50);
+}
+
+TEST_F(CApi, GivesTheRawFrameWhereTheEngineFails) {
+    script = {{1, Fault::raise}};
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(10), DERAIN_OK);
+    ASSERT_EQ(receive(), DERAIN_OK);
+    EXPECT_EQ(frame.data[0], 245);
+    ASSERT_EQ(submit(11), DERAIN_OK);
+    ASSERT_EQ(receive(), DERAIN_OK);
+    EXPECT_EQ(frame.derained, 0);
+    EXPECT_EQ(frame.data[0], 11);
+    EXPECT_STREQ(frame.why, "the engine failed on it");
+    EXPECT_EQ(frame.inference_start_ns, 0);
+    EXPECT_EQ(statistics().passed_through, 1U);
+    EXPECT_EQ(statistics().engine_faults, 1U);
+}
+
+TEST_F(CApi, GivesTheRawFrameWhereTheDeadlinePasses) {
+    script = {{0, Fault::slow}};
+    options.deadline_ms = 100;
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(10), DERAIN_OK);
+    ASSERT_EQ(receive(), DERAIN_OK);
+    EXPECT_EQ(frame.derained, 0);
+    EXPECT_EQ(frame.data[0], 10);
+    EXPECT_EQ(statistics().deadline_misses, 1U);
+}
+
+TEST_F(CApi, MakesTheSubmitterWaitUnderEvery) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    int taken = 0;
+    while (submit(taken, 500) == DERAIN_OK) {
+        ++taken;
+    }
+    EXPECT_LT(taken, 10);
+    ASSERT_EQ(derain_finish(stream), DERAIN_OK);
+    for (int level = 0; level < taken; ++level) {
+        ASSERT_EQ(receive(), DERAIN_OK);
+        EXPECT_EQ(frame.data[0], 255 - level);
+    }
+    EXPECT_EQ(receive(), DERAIN_END);
+}
+
+TEST_F(CApi, KeepsTheNewestUnderLatest) {
+    options.policy = DERAIN_LATEST;
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    for (int level = 0; level < 50; ++level) {
+        ASSERT_EQ(submit(level, 0), DERAIN_OK) << level;
+    }
+    derain_finish(stream);
+    std::uint64_t last = 0;
+    while (receive() == DERAIN_OK) {
+        last = frame.id;
+    }
+    EXPECT_EQ(last, 49U);
+    const derain_statistics seen = statistics();
+    EXPECT_EQ(seen.frames, 50U);
+    EXPECT_EQ(seen.presented + seen.dropped, 50U);
+}
+
+TEST_F(CApi, WaitsNoLongerThanItWasTold) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    EXPECT_EQ(receive(0), DERAIN_TIMEOUT);
+    EXPECT_EQ(receive(20), DERAIN_TIMEOUT);
+}
+
+TEST_F(CApi, TellsTheFormats) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    derain_format input{.struct_size = sizeof input};
+    ASSERT_EQ(derain_formats(stream, &input, nullptr), DERAIN_OK);
+    EXPECT_EQ(input.width, 32);
+    EXPECT_EQ(input.height, 16);
+    EXPECT_STREQ(input.pixels, "bgr8");
+    EXPECT_STREQ(input.matrix, "bt601");
+    EXPECT_EQ(input.bytes, make_spec().bytes());
+}
+
+TEST_F(CApi, EndsAtOnceWhereNothingWasSubmitted) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(derain_finish(stream), DERAIN_OK);
+    EXPECT_EQ(receive(), DERAIN_END) << derain_error();
+    EXPECT_EQ(submit(1), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("no frame can follow"));
+}
+
+TEST_F(CApi, ClosesWithFramesInside) {
+    script = {{0, Fault::slow}};
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    for (int level = 0; level < 4; ++level) {
+        ASSERT_EQ(submit(level), DERAIN_OK);
+    }
+    derain_close(std::exchange(stream, nullptr));
+}
+
+TEST_F(CApi, LetsOneThreadSubmitWhileAnotherReceives) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    auto received = std::async(std::launch::async, [this] {
+        int frames = 0;
+        while (receive() == DERAIN_OK) {
+            frames += frame.data[0] == 255 - frames % 256 ? 1 : 1000;
+        }
+        return frames;
+    });
+    for (int level = 0; level < 500; ++level) {
+        ASSERT_EQ(submit(level % 256), DERAIN_OK);
+    }
+    derain_finish(stream);
+    EXPECT_EQ(received.get(), 500);
+}
+
+TEST_F(CApi, WarnsTheCaller) {
+    script = {{0, Fault::raise}};
+    std::promise<std::string> warned;
+    options.user = &warned;
+    options.warn = [](void* user, const char* line) { static_cast<std::promise<std::string>*>(user)->set_value(line); };
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(1), DERAIN_OK);
+    auto line = warned.get_future();
+    ASSERT_EQ(line.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    EXPECT_THAT(line.get(), HasSubstr("illegal memory access"));
+}
+
+TEST_F(CApi, ReadsAndWritesNoMoreThanTheCallersStruct) {
+    struct Newer {
+        derain_options known;
+        double added;
+    } newer{.known = options, .added = 3};
+    newer.known.struct_size = sizeof newer;
+    ASSERT_EQ(derain_open(&newer.known, &stream), DERAIN_OK) << derain_error();
+    frame.struct_size = 8;
+    EXPECT_EQ(receive(0), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("frame.struct_size is 8, expected at least"));
+}
+
+TEST_F(CApi, RefusesBadOptionsInOneLine) {
+    const auto refused = [this](auto change, const char* why) {
+        derain_options bad = options;
+        change(bad);
+        stream = reinterpret_cast<derain_stream*>(this);
+        EXPECT_EQ(derain_open(&bad, &stream), DERAIN_FAULT);
+        EXPECT_EQ(stream, nullptr);
+        EXPECT_THAT(derain_error(), HasSubstr(why));
+    };
+    refused([](auto& bad) { bad.struct_size = 0; }, "options.struct_size is 0, expected at least");
+    refused([](auto& bad) { bad.bundle = nullptr; }, "options.bundle is NULL");
+    refused([](auto& bad) { bad.bundle = "/nowhere"; }, "/nowhere: no such bundle");
+    refused([](auto& bad) { bad.engine = "abacus"; }, "engine 'abacus' is unknown");
+    refused([](auto& bad) { bad.precision = "fp64"; }, "'fp64' is unknown, known are: fp32, fp16, int8, fp8");
+    refused([](auto& bad) { bad.policy = 7; }, "options.policy is 7");
+    refused([](auto& bad) { bad.deadline_ms = -1; }, "options.deadline_ms is negative");
+}
+
+TEST_F(CApi, RefusesFramesOfAnotherSizeAndNull) {
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    EXPECT_EQ(derain_submit(stream, "x", 1, 0, 0, nullptr), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("frame is 1 bytes, expected 1536"));
+    EXPECT_EQ(derain_submit(stream, nullptr, 1536, 0, 0, nullptr), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("data is NULL"));
+    EXPECT_EQ(derain_receive(nullptr, 0, &frame), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("stream is NULL"));
+}
+
+TEST_F(CApi, RefusesABundleWhoseRawFrameCouldNotStandIn) {
+    files.manifest["output"]["pixels"] = "rgb8";
+    static_cast<void>(files.load());
+    EXPECT_EQ(open(), DERAIN_FAULT);
+    EXPECT_THAT(derain_error(), HasSubstr("a raw frame cannot stand in for a clean one"));
+}
+
+}  // namespace
+}  // namespace derain::testing

@@ -1,0 +1,142 @@
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <limits>
+#include <mutex>
+
+#include "derain/stream/capture.hpp"
+#include "stream_support.hpp"
+
+namespace derain {
+namespace {
+
+/// A flag that threads wait for.
+class Flag {
+   public:
+    void set() {
+        const std::scoped_lock lock(mutex_);
+        set_ = true;
+        changed_.notify_all();
+    }
+    bool wait() {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, std::chrono::seconds(20), [this] { return set_; });
+    }
+    bool is_set() {
+        const std::scoped_lock lock(mutex_);
+        return set_;
+    }
+
+   private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool set_ = false;
+};
+
+constexpr int hang = -1;
+
+/// Gives pictures of `levels`, and hangs at `hang` until `go_on` is set; `reopened` gives `successor`.
+struct Script {
+    std::vector<int> levels;
+    Flag hangs, go_on, released;
+    std::shared_ptr<Script> successor;
+};
+
+class Camera final : public Source {
+   public:
+    explicit Camera(std::shared_ptr<Script> script)
+        : Source("camera", testing::make_spec()), script_(std::move(script)) {
+        set_live(true);
+    }
+    [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        return std::make_unique<Camera>(script_->successor);
+    }
+
+   private:
+    Read read() override {
+        while (next_ < script_->levels.size()) {
+            if (const int level = script_->levels[next_++]; level != hang) {
+                return {.picture = testing::grey(level)};
+            }
+            script_->hangs.set();
+            script_->go_on.wait();
+        }
+        return {};
+    }
+    void release() override { script_->released.set(); }
+
+    std::shared_ptr<Script> script_;
+    std::size_t next_ = 0;
+};
+
+std::shared_ptr<Script> script(std::vector<int> levels, std::shared_ptr<Script> successor = nullptr) {
+    auto made = std::make_shared<Script>();
+    made->levels = std::move(levels);
+    made->successor = std::move(successor);
+    return made;
+}
+
+/// Ids and levels of the next `count` frames.
+std::vector<std::pair<std::int64_t, int>> taken(FrameQueue& queue, std::size_t count) {
+    std::vector<std::pair<std::int64_t, int>> seen;
+    for (int patience = 0; patience < 20'000 && seen.size() < count; ++patience) {
+        if (const auto frame = queue.take()) {
+            seen.emplace_back(frame->id, std::to_integer<int>(frame->picture.bytes().front()));
+        } else {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+    return seen;
+}
+
+using Seen = std::vector<std::pair<std::int64_t, int>>;
+
+TEST(Capture, WhatAStalledReaderDeliversAfterAllIsIgnoredAndItsSourceReleased) {
+    const auto back = script({2, 3, hang});
+    const auto stalled = script({1, hang, 99}, back);
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(stalled), queue);
+    EXPECT_EQ(taken(*queue, 1), (Seen{{0, 1}}));
+    ASSERT_TRUE(stalled->hangs.wait());
+    capture.watch(monotonic_ns() + 1000 * second_ns);
+    EXPECT_TRUE(capture.state().starts_with("lost (no frame for 1000.")) << capture.state();
+    EXPECT_EQ(taken(*queue, 2), (Seen{{1, 2}, {2, 3}}));
+    ASSERT_TRUE(back->hangs.wait());
+    EXPECT_EQ(capture.state(), "open");
+    stalled->go_on.set();
+    EXPECT_TRUE(stalled->released.wait());
+    EXPECT_FALSE(queue->take());
+    EXPECT_EQ(capture.faults(), 1);
+    EXPECT_FALSE(capture.error());
+    back->go_on.set();
+}
+
+TEST(Capture, ASourceClosedDuringAReadIsReleasedByTheReaderWhenTheReadReturns) {
+    const auto hanging = script({hang});
+    Camera camera(hanging);
+    std::jthread reader([&camera] { EXPECT_FALSE(camera.next()); });
+    ASSERT_TRUE(hanging->hangs.wait());
+    camera.close();
+    EXPECT_FALSE(hanging->released.is_set());
+    hanging->go_on.set();
+    reader.join();
+    EXPECT_TRUE(hanging->released.is_set());
+}
+
+TEST(Capture, ACameraThatNeverDeliveredIsNotCalledStalled) {
+    const auto hanging = script({hang});
+    const auto queue = std::make_shared<FrameQueue>(Policy::latest);
+    Capture capture(std::make_shared<Camera>(hanging), queue);
+    ASSERT_TRUE(hanging->hangs.wait());
+    capture.watch(std::numeric_limits<std::int64_t>::max());
+    EXPECT_EQ(capture.faults(), 0);
+    hanging->go_on.set();
+}
+
+TEST(Capture, ASourceWithoutFramesSaysSo) {
+    Camera camera(script({}));
+    EXPECT_THROW(camera.next(), Error);
+}
+
+}  // namespace
+}  // namespace derain

@@ -1,0 +1,46 @@
+#include <gtest/gtest.h>
+
+#include "derain/stream/filter.hpp"
+#include "stream_support.hpp"
+
+namespace derain {
+namespace {
+
+using testing::Fault;
+using testing::ScriptedEngine;
+
+std::shared_ptr<Engine> engine(std::map<int, Fault> script, int slow_ms = 200) {
+    return testing::opened(std::make_shared<ScriptedEngine>(std::move(script), slow_ms));
+}
+
+const ToOutput same = [](const Picture& picture) { return picture; };
+
+TEST(Filter, EachFrameComesBackCleanOrAsItCameWithTheReason) {
+    Filter filter(engine({{1, Fault::raise}}), std::nullopt, same);
+    const auto pictures = testing::noise(4);
+    std::vector<std::optional<Why>> why;
+    for (const auto& picture : pictures) {
+        const auto shown = filter.process(picture, monotonic_ns());
+        why.push_back(shown.why);
+        EXPECT_EQ(shown.picture == picture, shown.why.has_value());
+        EXPECT_EQ(shown.picture.bytes()[0], shown.why ? picture.bytes()[0] : ~picture.bytes()[0]);
+    }
+    EXPECT_EQ(why[0], std::nullopt);
+    EXPECT_EQ(why[1], Why::fault);
+    EXPECT_EQ(why[2], Why::away);
+    EXPECT_EQ(filter.tally().presented(), 4);
+}
+
+TEST(Filter, ALateEngineIsNotWaitedForLongerThanTheDeadline) {
+    Filter filter(engine({{0, Fault::slow}}, 600), 50, same);
+    const auto picture = testing::noise(1).front();
+    const auto start_ns = monotonic_ns();
+    EXPECT_EQ(filter.process(picture, start_ns).why, Why::deadline);
+    EXPECT_EQ(filter.process(picture, monotonic_ns()).why, Why::late);
+    EXPECT_LT(monotonic_ns() - start_ns, 500 * testing::ms_ns);
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    EXPECT_EQ(filter.process(picture, monotonic_ns()).why, std::nullopt);
+}
+
+}  // namespace
+}  // namespace derain

@@ -1,0 +1,156 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "derain/stream/shared_frames.hpp"
+#include "derain/stream/streams.hpp"
+#include "stream_support.hpp"
+
+namespace derain {
+namespace {
+
+class Ring : public ::testing::Test {
+   protected:
+    const std::string name_ = "derain-test-" + std::to_string(::getpid());
+    const std::filesystem::path path_ = std::filesystem::path("/dev/shm") / name_;
+    const FrameSpec spec_ = testing::make_spec();
+    SharedFrames writer_ = SharedFrames::create(name_, spec_);
+    SharedFrames reader_ = SharedFrames::attach(name_, spec_);
+    std::vector<std::byte> image_ = std::vector<std::byte>(spec_.bytes());
+
+    void poke(std::size_t at, std::uint64_t value) const {
+        std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(at));
+        file.write(reinterpret_cast<const char*>(&value), sizeof(value));
+    }
+};
+
+TEST_F(Ring, AReaderGetsTheNewestFrameWithItsNumberAndCaptureTime) {
+    EXPECT_FALSE(reader_.newest(image_));
+    std::uint64_t number = 0;
+    for (const auto& picture : testing::noise(10)) {
+        writer_.publish(picture.bytes(), static_cast<std::int64_t>(1000 + number));
+        const auto newest = reader_.newest(image_);
+        ASSERT_TRUE(newest);
+        EXPECT_EQ(newest->number, number);
+        EXPECT_EQ(newest->captured_ns, static_cast<std::int64_t>(1000 + number++));
+        EXPECT_TRUE(std::ranges::equal(image_, picture.bytes()));
+    }
+}
+
+TEST_F(Ring, AFrameThatIsBeingOverwrittenIsNotGivenOut) {
+    for (const auto& picture : testing::noise(4)) {
+        writer_.publish(picture.bytes(), 0);
+    }
+    const std::size_t slot = 64 + 3 * (64 + spec_.bytes());
+    for (const std::uint64_t sequence : {7U, 9U, 16U}) {  // being written, being written over, written over
+        poke(slot, sequence);
+        EXPECT_FALSE(reader_.newest(image_));
+    }
+    poke(slot, 8);
+    EXPECT_EQ(reader_.newest(image_)->number, 3U);
+}
+
+TEST_F(Ring, NoReaderEverSeesATornFrameWhileTheWriterRaces) {
+    std::atomic<bool> stop = false;
+    std::jthread thread([this, &stop] {
+        std::vector<std::byte> level(spec_.bytes());
+        for (std::int64_t number = 1; !stop; ++number) {
+            std::ranges::fill(level, static_cast<std::byte>(number % 256));
+            writer_.publish(level, number);
+        }
+    });
+    int seen = 0;
+    for (const auto end_ns = monotonic_ns() + second_ns; monotonic_ns() < end_ns;) {
+        if (const auto newest = reader_.newest(image_)) {
+            const auto level = static_cast<std::byte>(newest->captured_ns % 256);
+            ASSERT_TRUE(std::ranges::all_of(image_, [level](std::byte value) { return value == level; }));
+            ++seen;
+        }
+    }
+    stop = true;
+    EXPECT_GT(seen, 0);
+}
+
+TEST_F(Ring, EverythingIsWhereTheTableSays) {
+    const auto picture = testing::noise(1).front();
+    writer_.publish(picture.bytes(), 7);
+    std::ifstream file(path_, std::ios::binary);
+    const std::string raw{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    const auto word = [&raw](std::size_t at) {
+        std::uint64_t value = 0;
+        std::memcpy(&value, raw.data() + at, sizeof(value));
+        return value;
+    };
+    EXPECT_EQ(raw.substr(0, 8), "DERAINSH");
+    EXPECT_EQ(raw.substr(24, 8), std::string("bgr8\0\0\0\0", 8));
+    EXPECT_EQ(word(8), 1U | std::uint64_t{4} << 32);
+    EXPECT_EQ(word(16), 32U | std::uint64_t{16} << 32);
+    EXPECT_EQ(word(32), 1U);
+    EXPECT_EQ(word(40), 0U);
+    EXPECT_EQ(word(64), 2U);
+    EXPECT_EQ(word(72), 7U);
+    EXPECT_EQ(std::memcmp(raw.data() + 128, picture.bytes().data(), spec_.bytes()), 0);
+    EXPECT_EQ(raw.size(), 64 + 4 * (64 + spec_.bytes()));
+}
+
+TEST_F(Ring, ARingOfOtherFramesOrOfAnotherWriterIsRefusedByName) {
+    auto other = testing::make_spec("frame", Pixels::nv12);
+    try {
+        SharedFrames::attach(name_, other);
+        FAIL() << "it was opened";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("slots of 32x16 bgr8, expected version 1, 4 slots of 32x16 nv12"),
+                  std::string::npos)
+            << error.what();
+    }
+    try {
+        SharedFrames::create(name_, spec_);
+        FAIL() << "it was made twice";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("exists: another program writes to it, or died: `rm "),
+                  std::string::npos);
+    }
+}
+
+TEST(SharedMemory, ASinkRemovesItsRingAndItsReadersAreTold) {
+    const std::string name = "derain-test-sink-" + std::to_string(::getpid());
+    auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto source = open_source("shm://" + name, testing::make_spec());
+    EXPECT_TRUE(source->live());
+    const auto picture = testing::noise(1).front();
+    sink->write(picture.bytes());
+    const auto frame = source->next();
+    EXPECT_TRUE(std::ranges::equal(frame->picture.bytes(), picture.bytes()));
+    EXPECT_GE(monotonic_ns(), frame->captured_ns);
+    sink->close();
+    EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + name));
+    EXPECT_THROW(source->next(), Error);
+}
+
+TEST(SharedMemory, ASourceThatIsClosedStopsWaiting) {
+    const std::string name = "derain-test-wait-" + std::to_string(::getpid());
+    const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto source = open_source("shm://" + name, testing::make_spec());
+    std::jthread closer([&source] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        source->close();
+    });
+    EXPECT_FALSE(source->next());
+}
+
+TEST(SharedMemory, WhatIsNoRingIsRefused) {
+    const std::string name = "derain-test-junk-" + std::to_string(::getpid());
+    for (const std::size_t bytes : {1U, 100U}) {
+        std::ofstream(std::filesystem::path("/dev/shm") / name, std::ios::trunc) << std::string(bytes, 'x');
+        EXPECT_THROW(SharedFrames::attach(name, testing::make_spec()), Error);
+    }
+    std::filesystem::remove(std::filesystem::path("/dev/shm") / name);
+}
+
+}  // namespace
+}  // namespace derain

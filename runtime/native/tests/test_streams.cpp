@@ -1,0 +1,189 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <opencv2/imgcodecs.hpp>
+
+#include "convert.hpp"
+#include "derain/stream/redact.hpp"
+#include "derain/stream/streams.hpp"
+#include "stream_support.hpp"
+
+namespace derain {
+namespace {
+
+using Pixel = std::vector<std::byte>;
+
+std::vector<Pixel> read_all(const std::string& uri, const FrameSpec& spec = testing::make_spec()) {
+    std::vector<Pixel> images;
+    const auto source = open_source(uri, spec);
+    while (const auto frame = source->next()) {
+        EXPECT_EQ(frame->id, static_cast<std::int64_t>(images.size()));
+        EXPECT_LE(frame->asked_ns, frame->captured_ns);
+        images.emplace_back(frame->picture.bytes().begin(), frame->picture.bytes().end());
+    }
+    return images;
+}
+
+std::vector<Pixel> write_noise(const std::string& uri, std::size_t count = 5) {
+    std::vector<Pixel> images;
+    const auto sink = open_sink(uri, testing::make_spec("clean"));
+    for (const auto& picture : testing::noise(count)) {
+        sink->write(picture.bytes());
+        images.emplace_back(picture.bytes().begin(), picture.bytes().end());
+    }
+    sink->close();
+    return images;
+}
+
+std::string fault(const std::function<void()>& act) {
+    try {
+        act();
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Streams, WhatALosslessSinkWritesItsSourceReadsBack) {
+    const testing::Folder folder;
+    for (const auto* name : {"clip.mkv", "pictures"}) {
+        const auto path = (folder.path() / name).string();
+        const auto written = write_noise(path);
+        EXPECT_EQ(read_all(path), written) << name;
+    }
+    EXPECT_TRUE(std::filesystem::exists(folder.path() / "pictures" / "000004.png"));
+    std::size_t left = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+        ++left;
+    }
+    EXPECT_EQ(left, 2U);  // nothing partial
+}
+
+TEST(Streams, AClipWithoutAFrameIsNotThere) {
+    const testing::Folder folder;
+    open_sink((folder.path() / "clip.mkv").string(), testing::make_spec("clean"))->close();
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Streams, ATruncatedClipThrowsAfterItsLastFrame) {
+    const testing::Folder folder;
+    const auto path = (folder.path() / "clip.mkv").string();
+    write_noise(path, 10);
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+    const auto source = open_source(path, testing::make_spec());
+    int frames = 0;
+    const auto told = fault([&] {
+        while (source->next()) {
+            ++frames;
+        }
+    });
+    EXPECT_NE(told.find("truncated, the decoder stopped after " + std::to_string(frames) + " of 10"), std::string::npos)
+        << told;
+    EXPECT_GT(frames, 0);
+}
+
+TEST(Streams, EveryPixelFormatSurvivesTheWayToCameraBytesAndBack) {
+    cv::Mat smooth(16, 32, CV_8UC3);
+    for (int row = 0; row < 16; ++row) {
+        for (int column = 0; column < 32; ++column) {
+            smooth.at<cv::Vec3b>(row, column) = {static_cast<uchar>(100 + column / 2), static_cast<uchar>(110 + row),
+                                                 static_cast<uchar>(140 - column / 2)};
+        }
+    }
+    for (const auto pixels : {Pixels::bgr8, Pixels::rgb8, Pixels::nv12, Pixels::uyvy}) {
+        for (const auto& [matrix, range] : {std::pair("bt601", "limited"), std::pair("bt709", "full")}) {
+            auto spec = testing::make_spec("frame", pixels);
+            spec.matrix = matrix;
+            spec.range = range;
+            std::vector<std::byte> image(spec.bytes());
+            from_bgr(smooth, spec, image, "smooth");
+            EXPECT_LE(cv::norm(to_bgr(image, spec), smooth, cv::NORM_INF), 3) << to_string(pixels) << matrix << range;
+        }
+    }
+}
+
+TEST(Streams, WhiteIsTheTopOfItsRange) {
+    const cv::Mat white(16, 32, CV_8UC3, cv::Scalar::all(255));
+    auto spec = testing::make_spec("frame", Pixels::nv12);
+    std::vector<std::byte> image(spec.bytes());
+    from_bgr(white, spec, image, "white");
+    EXPECT_EQ(image.front(), std::byte{235});
+    EXPECT_EQ(image.back(), std::byte{128});
+    spec.range = "full";
+    from_bgr(white, spec, image, "white");
+    EXPECT_EQ(image.front(), std::byte{255});
+}
+
+TEST(Streams, TheTestPatternIsTheSameForTheSameSeedMovesAndHasStreaks) {
+    const auto rain = read_all("test://rain?frames=3&seed=4");
+    EXPECT_EQ(rain, read_all("test://rain?frames=3&seed=4"));
+    EXPECT_NE(rain, read_all("test://rain?frames=3&seed=5"));
+    EXPECT_NE(rain, read_all("test://clean?frames=3&seed=4"));
+    EXPECT_EQ(rain.size(), 3U);
+    EXPECT_NE(rain[0], rain[1]);
+}
+
+TEST(Streams, ALiveTestPatternKeepsItsRate) {
+    const auto start_ns = monotonic_ns();
+    EXPECT_EQ(read_all("test://rain?live=1&frames=11&fps=50").size(), 11U);
+    EXPECT_GE(monotonic_ns() - start_ns, second_ns / 5);
+}
+
+TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
+    const testing::Folder folder;
+    const auto spec = testing::make_spec();
+    const auto path = folder.path().string();
+    std::ofstream(folder.path() / "notes.txt") << "no video";
+    std::ofstream(folder.path() / "broken.png") << "no image";
+    const std::vector<std::pair<std::string, std::string>> sources{
+        {path + "/nothing.mp4", "nothing.mp4: no such file: give --source the path of a video"},
+        {path + "/notes.txt", "notes.txt: 8 bytes that are no video"},
+        {path, "broken.png: 8 bytes that are no whole image: replace or remove it"},
+        {"frames://" + path + "/away", "away: no such folder"},
+        {"test://snow", "test://snow: pattern 'snow' is unknown, known are: clean, rain"},
+        {"test://rain?speed=1", "test://rain?speed=1: speed: unknown key; known keys: width"},
+        {"test://rain?frames=0", "frames is '0', expected a number of at least 1"},
+        {"test://rain?unplug=3", "faults of a camera: add live=1"},
+        {"test://rain?width=64", "frames are 64x16, the bundle expects 32x16: export one for this size"},
+        {"v4l2:///dev/video99", "/dev/video99: no such camera"},
+        {"shm://nobody-writes-this", "no such shared memory: start the program that writes it first"},
+        {"shm://a/b", "expected a name without slashes"},
+        {"tape://me:secret@deck", "source tape://***@deck: scheme 'tape' is unknown, known are: file, frames"},
+    };
+    for (const auto& [uri, expected] : sources) {
+        const auto told = fault([&] { open_source(uri, spec)->next(); });
+        EXPECT_NE(told.find(expected), std::string::npos) << uri << ": " << told;
+        EXPECT_EQ(told.find('\n'), std::string::npos);
+    }
+    const std::vector<std::pair<std::string, std::string>> sinks{
+        {path + "/x.gif", "suffix '.gif' is unknown, expected one of .avi, .mkv, .mp4"},
+        {"frames://" + path, "already holds 1 PNG files"},
+        {"frames://" + path + "/notes.txt", "is a file, expected a folder"},
+        {"tape://deck?token=abc",
+         "sink tape://deck?token=***: scheme 'tape' is unknown, known are: file, frames, null"},
+    };
+    for (const auto& [uri, expected] : sinks) {
+        const auto told = fault([&] { open_sink(uri, spec); });
+        EXPECT_NE(told.find(expected), std::string::npos) << uri << ": " << told;
+    }
+    EXPECT_NE(fault([&] { open_sink("null://", spec)->write({}); }).find("0 bytes, expected 1536 (32x16 bgr8)"),
+              std::string::npos);
+}
+
+TEST(Streams, AFolderThatCannotBeWrittenIsAWriteError) {
+    const testing::Folder folder;
+    std::ofstream(folder.path() / "file") << "x";
+    const auto sink = open_sink("frames://" + (folder.path() / "file" / "below").string(), testing::make_spec("clean"));
+    EXPECT_THROW(sink->write(testing::grey(1).bytes()), WriteError);
+}
+
+TEST(Streams, CredentialsAreNeverShown) {
+    EXPECT_EQ(redact("rtsp://me:sec@ret@host/x?pwd=1&fps=2"), "rtsp://***@host/x?pwd=***&fps=2");
+    EXPECT_EQ(redact("gst:rtspsrc location=rtsp://a:b@c user-id=\"me too\" ! x"),
+              "gst:rtspsrc location=rtsp://***@c user-id=*** ! x");
+    EXPECT_EQ(redact("file:///clip.mp4"), "file:///clip.mp4");
+}
+
+}  // namespace
+}  // namespace derain

@@ -1,0 +1,242 @@
+"""derain-stream against Python's runtime: the same report, the same pixels, frames exchanged through shm://."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from derain.cli.main import app
+from derain.export import exporter
+from derain.runtime.bench import BenchReport
+from derain.runtime.shared_frames import SharedFrames, wait_for_newer
+from derain.runtime.sources import open_source
+
+BUILT = Path("build/native/default/runtime/native/stream/derain-stream")
+SIZE = 64, 48
+FRAMES = 12
+
+
+@pytest.fixture(scope="session")
+def program(repository):
+    path = Path(os.environ.get("DERAIN_STREAM") or repository / BUILT)
+    if not path.is_file():
+        pytest.skip(f"no derain-stream at {path}: `make native` builds it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    return exporter.export("random:daiam-nano", tmp_path_factory.mktemp("stream") / "bundle", SIZE)[0]
+
+
+@pytest.fixture(scope="session")
+def validate(repository):
+    schema = json.loads((repository / "runtime" / "report.schema.json").read_text())
+    return lambda report: jsonschema.validate(report, schema, jsonschema.Draft202012Validator)
+
+
+@pytest.fixture
+def stream(program):
+    def run(*arguments):
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture
+def clip(tmp_path, picture):
+    path = tmp_path / "clip.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 25, SIZE)
+    for seed in range(FRAMES):
+        writer.write(picture(seed, *SIZE))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def name():
+    name = f"derain-test-{secrets.token_hex(4)}"
+    yield name
+    Path("/dev/shm", name).unlink(missing_ok=True)
+
+
+def python(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+
+
+def frames_of(path, spec):
+    with open_source(str(path), spec) as source:
+        return np.array([frame.image for frame in source])
+
+
+def wait_until(condition, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(bundle, clip, stream, validate, close_enough, tmp_path):
+    outputs, reports = [], []
+    for name, run in (("python", python), ("native", stream)):
+        output, report = tmp_path / f"{name}.mkv", tmp_path / f"{name}.json"
+        run("run", bundle.path, "--source", clip, "--sink", output, "--truth", clip, "--json", report)
+        outputs.append(frames_of(output, bundle.manifest.output))
+        reports.append(json.loads(report.read_text()))
+        validate(reports[-1])
+    close_enough(*outputs)
+    first, second = reports
+    assert list(first) == list(second)
+    for key in ("policy", "deadline_ms", "frames", "presented", "dropped", "passed_through", "why", "engine_state"):
+        assert first[key] == second[key]
+    assert second["presented"] == FRAMES
+    assert second["psnr_rgb"]["output"] == pytest.approx(first["psnr_rgb"]["output"], abs=0.1)
+    assert second["psnr_rgb"]["input"] is None
+
+
+def test_both_benches_report_alike_and_can_be_compared(bundle, stream, validate, tmp_path):
+    options = ("--fps", 30, "--seconds", 1, "--warm-up", 0.2)
+    reports = []
+    for name, run in (("python", python), ("native", stream)):
+        path = tmp_path / f"{name}.json"
+        run("bench", bundle.path, *options, "--json", path)
+        reports.append(path)
+        validate(json.loads(path.read_text()))
+        assert BenchReport.model_validate_json(path.read_bytes()).frames == 30
+    first, second = (list(json.loads(path.read_text())) for path in reports)
+    assert sorted(first) == sorted(second)
+    python("bench", "--compare", *reports)
+
+
+def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, program, name, picture, tmp_path):
+    spec = bundle.manifest.input
+    ring = SharedFrames.create(name, spec)
+    report = tmp_path / "report.json"
+    arguments = [program, "run", bundle.path, "--source", f"shm://{name}", "--sink", tmp_path / "out.mkv"]
+    with subprocess.Popen([*arguments, "--policy", "every", "--json", report]) as process:
+        try:
+            images = [picture(seed, *SIZE) for seed in range(3)]
+            while not list(tmp_path.glob(".out.*")) or process.poll() is not None:
+                assert process.poll() is None
+                ring.publish(images[0], time.monotonic_ns())
+                time.sleep(0.02)
+            for image in images:
+                ring.publish(image, time.monotonic_ns())
+                time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            ring.close()
+    seen = frames_of(tmp_path / "out.mkv", spec)
+    clip = tmp_path / "frames"
+    clip.mkdir()
+    for index, image in enumerate(images):
+        cv2.imwrite(str(clip / f"{index}.png"), image)
+    python("run", bundle.path, "--source", clip, "--sink", tmp_path / "expected.mkv")
+    difference = np.abs(frames_of(tmp_path / "expected.mkv", spec).astype(int) - seen[-3:])
+    assert difference.max() <= 2
+    told = json.loads(report.read_text())
+    assert told["latency_ms"]["capture_to_present"]["p50"] < 1000
+
+
+def test_what_the_native_runtime_writes_to_shared_memory_python_reads(bundle, program, name, close_enough, tmp_path):
+    source = "test://rain?live=1&frames=100000&fps=30&seed=1"
+    with subprocess.Popen([program, "run", bundle.path, "--source", source, "--sink", f"shm://{name}"]) as process:
+        try:
+            wait_until(Path("/dev/shm", name).exists)
+            ring = SharedFrames.attach(name, bundle.manifest.output)
+            seen = []
+            while len(seen) < 5:
+                assert wait_for_newer(ring, seen[-1][0] + 1 if seen else 0, 30)
+                if (newest := ring.newest()) is not None:
+                    seen.append(newest)
+            ages_s = [(time.monotonic_ns() - captured_ns) / 1e9 for _, captured_ns, _ in seen]
+            assert min(ages_s) >= 0
+            assert max(ages_s) < 30
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert ring.closed
+            ring.close()
+        finally:
+            process.kill()
+    assert len({image.tobytes() for _, _, image in seen}) == 5
+    assert not Path("/dev/shm", name).exists()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bundle, program, tmp_path):
+    clip, report = tmp_path / "out.mkv", tmp_path / "report.json"
+    source = "test://rain?live=1&frames=1000000&fps=30"
+    arguments = [program, "run", bundle.path, "--source", source, "--sink", clip, "--json", report]
+    with subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE) as process:
+        try:
+            wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
+            process.send_signal(getattr(signal, name))
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    presented = json.loads(report.read_text())["presented"]
+    assert presented >= 1
+    assert f"{presented} of " in output.decode()
+    assert len(frames_of(clip, bundle.manifest.output)) == presented
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--source", "nothing.mp4", "--sink", "null://"), "nothing.mp4: no such file"),
+        (("--source", "test://rain", "--sink", "x.gif"), "suffix '.gif' is unknown"),
+        (("--source", "test://rain", "--sink", "null://", "--precision", "int8"), "no int8 graph, the bundle has fp32"),
+        (("--source", "test://rain", "--sink", "null://", "--engine", "abacus"), "abacus"),
+        (("--source", "rtsp://me:secret@127.0.0.1:9/x", "--sink", "null://"), "rtsp://***@127.0.0.1:9/x: no stream"),
+        (("--source", "test://rain", "--sink", "null://", "--truth", "test://clean?frames=2"), "ends after 2 frames"),
+    ],
+)
+def test_a_fault_is_told_in_one_line_exits_1_and_writes_no_report(options, part, bundle, stream, tmp_path):
+    result = stream("run", bundle.path, *options, "--json", tmp_path / "report.json")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert part in result.stderr
+    assert "secret" not in result.stderr
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "bundle"),
+        ("run", "bundle", "--source", "a", "--sink", "b", "--policy", "sometimes"),
+        ("run", "bundle", "--source", "a", "--sink", "b", "--precision", "fp64"),
+        ("run", "bundle", "--source", "a", "--sink", "b", "--deadline", "0"),
+        ("bench", "bundle", "--fps", "0"),
+        ("fly",),
+        (),
+    ],
+)
+def test_wrong_usage_exits_2(arguments, stream):
+    assert stream(*arguments).returncode == 2
+
+
+def test_a_deadline_nobody_can_hold_leaves_raw_frames_and_says_so(bundle, stream, validate, tmp_path):
+    report = tmp_path / "report.json"
+    source = "test://rain?frames=20"
+    result = stream("run", bundle.path, "--source", source, "--sink", "null://", "--deadline", 0.001, "--json", report)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(report.read_text())
+    validate(told)
+    assert told["frames"] == told["passed_through"] == 20
+    assert told["deadline_misses"] >= 1
+    assert "not derained: missed its deadline" in result.stdout
