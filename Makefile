@@ -5,7 +5,7 @@ VENV := .venv
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: demo test native lint bench clean
+.PHONY: demo test native sanitize lint bench clean
 
 demo: $(READY)
 	$(VENV)/bin/derain demo
@@ -19,6 +19,12 @@ native: $(READY)
 	cmake --build --preset default
 	ctest --preset default
 	$(VENV)/bin/pytest tests/native
+
+# Its unit tests under the address, undefined-behaviour and thread sanitizers.
+sanitize: $(READY)
+	for preset in asan tsan; do \
+	  cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
+	done
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

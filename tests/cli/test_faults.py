@@ -163,7 +163,8 @@ def test_a_missing_engine(fresh_derain, bundle):
     assert fault == "engine onnxruntime: onnxruntime is not installed: pip install 'derain[cpu]'"
 
 
-def test_what_is_missing_is_in_doctors_last_column(fresh_derain):
+def test_what_is_missing_is_in_doctors_last_column(fresh_derain, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     missing = ("lightning", "onnxruntime")
     answer = fresh_derain("doctor", missing=missing)
     told = " ".join(answer.out.split())
