@@ -7,7 +7,7 @@ frames how each rain's map agrees with its mask, and the gain in PSNR. The netwo
 - balanced: the attention loss balanced (`derain.training.losses.attention_loss`), weights as in the paper;
 - ours: balanced, weights scaled to their layers, maps starting at the share of a frame that rain covers.
 
-Prints a table and draws OUT/maps.png: rainy frame, masks, and every variant's maps.
+Prints what it measured and draws OUT/maps.png: rainy frame and masks, every variant's derained frame and maps.
 """
 
 import argparse
@@ -64,8 +64,9 @@ def agreement(attention: Tensor, mask: Tensor) -> float:
 
 @torch.inference_mode()
 def measure(network: nn.Module, rains: list[RainyBatch]) -> tuple[dict[str, float], list[Tile]]:
-    """Means over the frames, and the first frame's maps."""
-    rows, tiles = [], []
+    """Means over the frames, and the first frame derained with its maps."""
+    rows: list[dict[str, float]] = []
+    tiles: list[Tile] = []
     for rain in rains:
         prediction, _ = network(rain.rainy)
         maps = {name: branch.attention for name, branch in prediction.branches.items()}
@@ -76,7 +77,8 @@ def measure(network: nn.Module, rains: list[RainyBatch]) -> tuple[dict[str, floa
                 "gain": float((psnr(prediction.image, rain.clean) - psnr(rain.rainy, rain.clean)).mean()),
             }
         )
-        tiles = tiles or [Tile(f"S+ {name}", attention[0]) for name, attention in maps.items()]
+        image = Tile("derained", prediction.image[0])
+        tiles = tiles or [image, *(Tile(f"S+ {name}", attention[0]) for name, attention in maps.items())]
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}, tiles
 
 
@@ -98,7 +100,7 @@ def main() -> None:
             first = rains[0]
             masks = [Tile("M streak", first.mask_streak[0]), Tile("M drop", first.mask_drop[0])]
             rows.append([Tile("rainy", first.rainy[0]), *masks])
-        rows.append([Tile(variant, torch.zeros_like(rows[0][0].image)), *tiles])
+        rows.append([Tile(f"{variant}: {tile.caption}", tile.image) for tile in tiles])
         print(
             f"{variant}: maps correlate with their masks by {figures['streak']:.2f} (streaks) and "
             f"{figures['drop']:.2f} (drops); gain {figures['gain']:+.2f} dB after {options.iterations} iterations"

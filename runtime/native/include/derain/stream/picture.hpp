@@ -1,6 +1,7 @@
 /// The bytes of pictures, lent and given back, so that a stream allocates nothing once it runs.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -39,7 +40,7 @@ class Store : public std::enable_shared_from_this<Store> {
 };
 
 /// A share in one picture's bytes; copies share them. An empty one has none.
-class Picture {
+class Picture {  // NOLINT(cppcoreguidelines-special-member-functions): one assignment, by value, copies and moves
    public:
     Picture() = default;
     Picture(const Picture& other) noexcept;
@@ -77,7 +78,7 @@ class Pool final : public Store {
 
    private:
     struct alignas(64) Line {  // a cache line, and the alignment vector instructions like best
-        std::byte bytes[64];
+        std::array<std::byte, 64> bytes;
     };
     struct Buffer {
         explicit Buffer(std::size_t bytes) : lines((bytes + sizeof(Line) - 1) / sizeof(Line)) {

@@ -76,7 +76,7 @@ class Loop {
     std::optional<Outgoing> admit();
     void present(const Outgoing& outgoing);
     void drop(std::int64_t id, std::int64_t asked_ns, std::int64_t captured_ns, Why why);
-    Outgoing raw(Frame frame, Why why) const;
+    [[nodiscard]] Outgoing raw(Frame frame, Why why) const;
     Frame taken();
 
     FrameQueue& frames_;

@@ -46,6 +46,8 @@ class Jobs {
 class Worker final : public Jobs {
    public:
     Worker(std::shared_ptr<Engine> engine, std::function<void()> on_done, Clock clock = monotonic_ns);
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
     ~Worker() override;
 
     void infer(const Frame& frame) override;
