@@ -42,7 +42,7 @@ class Fields {
     void finish() const;
 
     /// The key with the path that leads to it, as in `graphs.0.file`.
-    std::string path(const std::string& key) const;
+    [[nodiscard]] std::string path(const std::string& key) const;
     [[noreturn]] void fail(const std::string& key, const std::string& expected) const;
 
    private:

@@ -66,7 +66,7 @@ class OpenVino final : public Engine {
     }
 
    private:
-    ov::AnyMap settings() const {
+    [[nodiscard]] ov::AnyMap settings() const {
         ov::AnyMap settings{ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY), ov::hint::num_requests(1)};
         if (threads_ > 0) {
             settings.insert(ov::inference_num_threads(threads_));

@@ -83,7 +83,7 @@ struct Manifest {
     std::map<std::string, FileEntry> files;
 
     /// Read and check the text of a manifest; Error with the first fault (a key, the value seen, the value expected).
-    static Manifest parse(std::string_view json);
+    static Manifest parse(std::string_view text);
 };
 
 /// A bundle on disk whose manifest has been checked; every file is checked before its path is handed out.

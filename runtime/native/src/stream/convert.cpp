@@ -93,6 +93,7 @@ void from_bgr(const cv::Mat& bgr, const FrameSpec& spec, std::span<std::byte> im
 
 cv::Mat to_bgr(std::span<const std::byte> image, const FrameSpec& spec) {
     // OpenCV has no view that promises not to write; nothing below writes through these.
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast)
     const std::span bytes(const_cast<std::byte*>(image.data()), image.size());
     if (spec.pixels == Pixels::bgr8) {
         return view(bytes, spec.height, spec.width, 3);

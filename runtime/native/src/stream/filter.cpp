@@ -18,14 +18,14 @@ Filter::Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms
     : wake_(std::make_shared<Wake>()),
       guard_(deadline_ms ? std::optional(std::llround(*deadline_ms * 1e6)) : std::nullopt, tell),
       sink_(std::make_unique<Nowhere>(engine->output())),
-      worker_(engine, [wake = wake_] { wake->set(); }),
+      worker_(std::move(engine), [wake = wake_] { wake->set(); }),
       loop_(frames_, worker_, *sink_, guard_,
             {.to_output = std::move(to_output),
              .on_frame =
                  [this](const FrameRecord& record, const Frame&, const Picture& picture) {
                      shown_ = {picture, record.why};
                  },
-             .tell = tell}) {}
+             .tell = std::move(tell)}) {}
 
 Filter::~Filter() = default;
 

@@ -21,12 +21,9 @@ constexpr const char* appsink = " ! videoconvert ! video/x-raw,format=BGR ! apps
 /// Frames without end from an open capture; Error, which ends with `mend`, when it delivers none any more.
 class LiveCapture final : public DecodedSource {
    public:
-    LiveCapture(std::string uri, std::string mend, MakeSource* again, const FrameSpec& spec, cv::VideoCapture video)
-        : DecodedSource(redact(uri), spec),
-          uri_(std::move(uri)),
-          mend_(std::move(mend)),
-          again_(again),
-          video_(std::move(video)) {
+    LiveCapture(std::string uri, std::string mend, MakeSource* again, const FrameSpec& spec,
+                const cv::VideoCapture& video)
+        : DecodedSource(redact(uri), spec), uri_(std::move(uri)), mend_(std::move(mend)), again_(again), video_(video) {
         set_live(true);
         if (const double fps = video_.get(cv::CAP_PROP_FPS); fps > 0) {
             set_fps(fps);

@@ -20,7 +20,7 @@ class Options {
 
     /// A number of at least `least`; nothing where it is not given.
     template <typename Number>
-    std::optional<Number> number(const std::string& key, Number least) const {
+    [[nodiscard]] std::optional<Number> number(const std::string& key, Number least) const {
         const auto entry = values_.find(key);
         if (entry == values_.end()) {
             return std::nullopt;

@@ -31,13 +31,13 @@ std::string_view to_string(Why why);
 /// `asked_ns` is when the source was asked for it. A frame that is passed through has no times of inference, also where
 /// the engine worked on it. `why` is empty for a derained frame.
 struct FrameRecord {
-    std::int64_t id;
-    std::int64_t asked_ns;
-    std::int64_t captured_ns;
+    std::int64_t id = 0;
+    std::int64_t asked_ns = 0;
+    std::int64_t captured_ns = 0;
     std::optional<std::int64_t> inference_start_ns;
     std::optional<std::int64_t> inference_end_ns;
     std::optional<std::int64_t> presented_ns;
-    Outcome outcome;
+    Outcome outcome{};
     std::optional<Why> why;
 };
 
