@@ -17,8 +17,8 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import CleanPatches, PairPatches
-from derain.training.readers import Image, Pair, find_pairs, read_set
+from derain.training.patches import CleanPatches, PairPatches, Patches
+from derain.training.readers import Image, Pair, PairFiles, find_pairs, list_set, read_set
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ class Material:
             for part, files in (("train", self.train), ("test", self.test))
         }
 
-    def patches(self, config: TrainConfig, rank: int, world: int) -> CleanPatches:
-        """Read the training files; the batches of the whole run."""
+    def patches(self, config: TrainConfig, rank: int, world: int) -> Patches:
+        """The batches of the whole run; clean frames are decoded now, pairs when their turn comes."""
         optimiser = config.optimiser
         arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
         if not self.data.pairs:
             return CleanPatches([read_rgb(file) for file in self.train], *arguments)
-        pairs = [pair for pairs in self.data.pairs for pair in read_set(self.data.root, pairs)]
+        pairs = [pair for pairs in self.data.pairs for pair in list_set(self.data.root, pairs)]
         return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
 
     def frames(self, rank: int, world: int) -> list[tuple[int, Any]]:
@@ -80,12 +80,13 @@ def find_material(data: DataConfig) -> Material:
     return Material(data, train, test)
 
 
-def without_test_scenes(pairs: list[Pair], root: Path) -> list[Pair]:
+def without_test_scenes(pairs: list[Pair | PairFiles], root: Path) -> list[Pair | PairFiles]:
     """The pairs whose clean image is none of `TEST_SCENES`, where those are at hand."""
     if not (root / TEST_SCENES).is_dir():
         return pairs
-    tested = {_digest(read_rgb(file)) for file in list_images(root / TEST_SCENES)}
-    kept = [pair for pair in pairs if _digest(pair.clean) not in tested]
+    scenes = [read_rgb(file) for file in list_images(root / TEST_SCENES)]
+    sizes, tested = {scene.shape for scene in scenes}, {_digest(scene) for scene in scenes}
+    kept = [pair for pair in pairs if pair.shape not in sizes or _digest(pair.truth()) not in tested]
     if len(kept) < len(pairs):
         log.warning(
             "left out %d of %d pairs: their scenes are among %s", len(pairs) - len(kept), len(pairs), TEST_SCENES

@@ -1,6 +1,6 @@
 """Batches of random patches that depend on (seed, iteration) alone, shared between processes and loader workers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from derain.training.data import to_tensor
-from derain.training.readers import Pair
+from derain.training.readers import Image, Pair, PairFiles
 
 
 class Crop(NamedTuple):
@@ -24,17 +24,20 @@ class Crop(NamedTuple):
     flipped: bool
 
 
-class CleanPatches(IterableDataset[Any]):
-    """Batches [batch, 3, patch, patch] in 0…1 for iterations start … stop − 1.
+class Patches(IterableDataset[Any]):
+    """Batches of `batch` patches for iterations start … stop − 1, of images of the given shapes.
 
     Batch i depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen. A patch is a
     random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
     Process `rank` of `world` cuts its own share of the batch, the rank-th of `world` equal slices.
+
+    Raises:
+        ValueError: an image is smaller than the patch, or the batch cannot be shared evenly.
     """
 
     def __init__(
         self,
-        images: list[NDArray[np.uint8]],
+        shapes: list[tuple[int, ...]],
         batch: int,
         patch: int,
         seed: int,
@@ -43,13 +46,12 @@ class CleanPatches(IterableDataset[Any]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        too_small = [image.shape[:2] for image in images if min(image.shape[:2]) < patch]
+        too_small = [shape[:2] for shape in shapes if min(shape[:2]) < patch]
         if too_small:
             raise ValueError(
                 f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch"
             )
-        self.images, self.batch, self.patch, self.seed, self.start, self.stop = images, batch, patch, seed, start, stop
-        self.shapes = [image.shape for image in images]
+        self.shapes, self.batch, self.patch, self.seed, self.start, self.stop = shapes, batch, patch, seed, start, stop
         self.own = own_share(batch, rank, world)
 
     def __len__(self) -> int:
@@ -59,22 +61,43 @@ class CleanPatches(IterableDataset[Any]):
         for iteration in worker_share(self.start, self.stop):
             random = np.random.default_rng((self.seed, iteration))
             crops = [draw_crop(random, self.shapes, self.patch) for _ in range(self.batch)]
-            yield self._batch(crops[self.own])
+            yield self.cut_batch(crops[self.own])
 
-    def _batch(self, crops: list[Crop]) -> Any:
-        return stack(self.images, crops, self.patch)
+    def cut_batch(self, crops: list[Crop]) -> Any:
+        """The batch that crops make."""
+        raise NotImplementedError
 
 
-class PairPatches(CleanPatches):
-    """As `CleanPatches`, of pairs: batches (rainy, drops only, clean), one crop through all three."""
+class CleanPatches(Patches):
+    """Batches [batch, 3, patch, patch] in 0…1 of images in memory, RGB uint8 [H, W, 3]."""
 
-    def __init__(self, pairs: list[Pair], *args: int, **kwargs: int) -> None:
-        super().__init__([pair.clean for pair in pairs], *args, **kwargs)
-        self.rainy = [pair.rainy for pair in pairs]
-        self.drops = [pair.clean if pair.drops is None else pair.drops for pair in pairs]
+    def __init__(self, images: list[Image], *arguments: int, **named: int) -> None:
+        super().__init__([image.shape for image in images], *arguments, **named)
+        self.images = images
 
-    def _batch(self, crops: list[Crop]) -> Any:
-        return tuple(stack(images, crops, self.patch) for images in (self.rainy, self.drops, self.images))
+    def cut_batch(self, crops: list[Crop]) -> Tensor:
+        """[batch, 3, patch, patch] in 0…1."""
+        return torch.stack([to_tensor(cut(self.images[crop.image], crop, self.patch)) for crop in crops])
+
+
+class PairPatches(Patches):
+    """Batches (rainy, drops only, clean), each as of `CleanPatches`, one crop through all three.
+
+    A pair that lies in files is decoded when a crop of it is due: a set may be larger than the memory.
+    """
+
+    def __init__(self, pairs: Sequence[Pair | PairFiles], *arguments: int, **named: int) -> None:
+        super().__init__([pair.shape for pair in pairs], *arguments, **named)
+        self.pairs = pairs
+
+    def cut_batch(self, crops: list[Crop]) -> tuple[Tensor, ...]:
+        """Three times [batch, 3, patch, patch] in 0…1."""
+        cuts = [self._cut(self.pairs[crop.image].read(), crop) for crop in crops]
+        return tuple(torch.stack(images) for images in zip(*cuts, strict=True))
+
+    def _cut(self, pair: Pair, crop: Crop) -> list[Tensor]:
+        drops = pair.clean if pair.drops is None else pair.drops
+        return [to_tensor(cut(image, crop, self.patch)) for image in (pair.rainy, drops, pair.clean)]
 
 
 def draw_crop(random: np.random.Generator, shapes: list[tuple[int, ...]], patch: int) -> Crop:
@@ -95,11 +118,6 @@ def cut(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
     if crop.side != patch:
         return np.asarray(cv2.resize(square, (patch, patch), interpolation=cv2.INTER_AREA), np.uint8)
     return np.ascontiguousarray(square)
-
-
-def stack(images: list[NDArray[np.uint8]], crops: list[Crop], patch: int) -> Tensor:
-    """The patches [B, 3, patch, patch] in 0…1 of crops."""
-    return torch.stack([to_tensor(cut(images[crop.image], crop, patch)) for crop in crops])
 
 
 def own_share(batch: int, rank: int, world: int) -> slice:

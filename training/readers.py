@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, UnidentifiedImageError
+from PIL import Image as Header
 
 from derain.training.data import PairsConfig, list_images, read_rgb
 
@@ -49,6 +51,19 @@ class Pair:
     drops: Image | None = None
     group: str = ""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[H, W, 3] of its images."""
+        return self.clean.shape
+
+    def truth(self) -> Image:
+        """The clean image."""
+        return self.clean
+
+    def read(self) -> "Pair":
+        """Itself: it is decoded already."""
+        return self
+
 
 @dataclass(frozen=True)
 class PairFiles:
@@ -58,6 +73,18 @@ class PairFiles:
     rainy: Path
     clean: Path
     drops: Path | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[H, W, 3] of its images, from the files' headers; errors as `read`."""
+        size = _header_size(self.rainy)
+        for file in {self.clean, self.drops or self.clean} - {self.rainy}:
+            self._expect_one_size(file, size, _header_size(file))
+        return *size, 3
+
+    def truth(self) -> Image:
+        """The clean image alone, decoded."""
+        return read_rgb(self.clean)
 
     def read(self) -> Pair:
         """Decode the files.
@@ -69,9 +96,13 @@ class PairFiles:
         known = {self.rainy: rainy, self.clean: clean}
         drops = None if self.drops is None else known[self.drops] if self.drops in known else read_rgb(self.drops)
         for file, image in ((self.clean, clean), (self.drops, drops)):
-            if image is not None and image.shape != rainy.shape:
-                raise ValueError(f"{self.rainy} is {_size(rainy)} and {file} {_size(image)}: expected one size a pair")
+            if image is not None and file is not None:
+                self._expect_one_size(file, rainy.shape, image.shape)
         return Pair(self.name, rainy, clean, drops)
+
+    def _expect_one_size(self, file: Path, rainy: tuple[int, ...], other: tuple[int, ...]) -> None:
+        if rainy != other:
+            raise ValueError(f"{self.rainy} is {_size(rainy)} and {file} {_size(other)}: expected one size a pair")
 
 
 def find_pairs(root: Path, config: PairsConfig) -> list[PairFiles]:
@@ -84,6 +115,11 @@ def find_pairs(root: Path, config: PairsConfig) -> list[PairFiles]:
     place = _split_place(root / config.path, config)
     pairs = _FINDERS[config.layout](place, config)
     return sorted(pairs, key=lambda pair: pair.name)
+
+
+def list_set(root: Path, config: PairsConfig) -> list[Pair] | list[PairFiles]:
+    """The pairs of any set, to be read at random: files that are decoded when used, or a clip's frames, in memory."""
+    return list(read_set(root, config)) if config.layout == "clips" else find_pairs(root, config)
 
 
 def read_set(root: Path, config: PairsConfig) -> Iterator[Pair]:
@@ -156,7 +192,9 @@ def read_clips(rainy: Path, clean: Path) -> Iterator[Pair]:
             shorter, longer = (rainy, clean) if wet is None else (clean, rainy)
             raise ValueError(f"{shorter} ends after {index} frames, {longer} does not: expected one number of frames")
         if wet.shape != dry.shape:
-            raise ValueError(f"{rainy} is {_size(wet)} and {clean} {_size(dry)}: expected clips of one size")
+            raise ValueError(
+                f"{rainy} is {_size(wet.shape)} and {clean} {_size(dry.shape)}: expected clips of one size"
+            )
         yield Pair(f"{index:06d}", wet, dry)
 
 
@@ -294,5 +332,16 @@ def _frames(clip: Path) -> Iterator[Image]:
         capture.release()
 
 
-def _size(image: Image) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def _header_size(file: Path) -> tuple[int, int]:
+    """Height and width as the file will be decoded: turned as its EXIF orientation says."""
+    try:
+        with Header.open(file) as header:
+            width, height = header.size
+            turned = header.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{file} is no image that can be decoded: replace it or take its pair out") from error
+    return (width, height) if turned else (height, width)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from derain.training.config import TrainConfig
 from derain.training.data import TEST_ONLY, DataConfig, PairsConfig
@@ -13,7 +14,7 @@ from derain.training.material import find_material
 from derain.training.patches import PairPatches
 from derain.training.rain import MASK_FULL, RainConfig
 from derain.training.rain.pairs import synthesize
-from derain.training.readers import SPLITS, Pair, read_clips, read_pairs, read_set
+from derain.training.readers import SPLITS, Pair, list_set, read_clips, read_pairs, read_set
 from derain.training.trainer import paired, train
 
 
@@ -201,8 +202,8 @@ def test_pairs_that_show_a_test_scene_are_left_out(tmp_path, picture):
     write(tmp_path / "frames/x.png", 1)
     config = settings(tmp_path)
     patches = find_material(config.data).patches(config, 0, 1)
-    assert [np.array_equal(patches.images[i][..., ::-1], scenes[j]) for i, j in ((0, 0), (1, 2))] == [True, True]
-    assert len(patches.images) == 2
+    kept = [pair.read().clean[..., ::-1] for pair in patches.pairs]
+    assert [np.array_equal(*both) for both in zip(kept, (scenes[0], scenes[2]), strict=True)] == [True, True]
 
 
 def test_what_is_validated_on_is_not_trained_on(tmp_path):
@@ -223,6 +224,36 @@ def test_one_crop_goes_through_the_three_images_of_a_pair(picture):
         assert rainy.shape == (2, 3, 24, 24)
         torch.testing.assert_close(rainy, 1 - truth, atol=1.01 / 255, rtol=0)
         torch.testing.assert_close(drops, truth / 2, atol=1.51 / 255, rtol=0)
+
+
+def test_a_set_of_files_is_decoded_pair_by_pair_and_gives_the_patches_of_one_in_memory(tmp_path, picture):
+    for index in range(3):
+        for folder, image in (("rainy", picture(index, 60, 50)), ("clean", picture(index + 9, 60, 50))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), image)
+    config = PairsConfig(layout="folders", path=Path())
+    files, decoded = list_set(tmp_path, config), list(read_set(tmp_path, config))
+    assert [pair.shape for pair in files] == [pair.shape for pair in decoded] == [(50, 60, 3)] * 3
+    patches = PairPatches(files, 2, 24, 1, 0, 3)
+    for left, right in zip(patches, PairPatches(decoded, 2, 24, 1, 0, 3), strict=True):
+        assert all(torch.equal(*both) for both in zip(left, right, strict=True))
+    assert not any(isinstance(pair, Pair) for pair in patches.pairs)
+
+
+def test_headers_say_the_size_that_decoding_gives_or_that_there_is_none(tmp_path):
+    write(tmp_path / "rainy/x.jpg", 9)
+    write(tmp_path / "clean/x.jpg", 9)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(flat(9, width=30, height=40)).save(tmp_path / "clean/x.jpg", exif=turned)
+    (files,) = list_set(tmp_path, PairsConfig(layout="folders", path=Path()))
+    assert files.shape == files.read().clean.shape == (30, 40, 3)
+    write(tmp_path / "clean/x.jpg", 9, width=38)
+    with pytest.raises(ValueError, match=r"rainy/x\.jpg is 40x30 and .*clean/x\.jpg 38x30: expected one size a pair"):
+        _ = files.shape
+    (tmp_path / "clean/x.jpg").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"clean/x\.jpg is no image that can be decoded: replace it or take its pair"):
+        _ = files.shape
 
 
 def test_masks_of_real_pairs_are_those_of_rendered_rain():
