@@ -94,29 +94,28 @@ def calibrate(
     images = [frame.image for frame in ranging]
     collected = histograms(model, activations(model), images)
     convolutions = layers(model)
-    losses: dict[Method, float] = {}
-    for tried in [method] if method else list(Method):
-        limits = {tensor: histogram.limit(tried, precision) for tensor, histogram in collected.items()}
-        losses[tried] = judge.loss(judge.outputs(quantize(model, limits, precision, convolutions)))
-        progress("ranges", len(losses) / (1 if method else len(Method)))
-    best = min(losses, key=lambda tried: losses[tried])
-    limits = {tensor: histogram.limit(best, precision) for tensor, histogram in collected.items()}
     islands = overflowing(model, images[:JUDGED])[0] if rest is Precision.FP16 else set()
 
-    def quantised(names: list[str]) -> onnx.ModelProto:
-        return quantize(model, limits, precision, names)
+    def ranges(method: Method) -> dict[str, float]:
+        return {tensor: histogram.limit(method, precision) for tensor, histogram in collected.items()}
 
-    def as_it_runs(names: list[str]) -> onnx.ModelProto:
-        graph = quantised(names)
+    def as_it_runs(names: list[str], limits: dict[str, float]) -> onnx.ModelProto:
+        graph = quantize(model, limits, precision, names)
         return to_fp16(graph, islands) if rest is Precision.FP16 else graph
+
+    losses: dict[Method, float] = {}
+    for tried in [method] if method else list(Method):
+        losses[tried] = judge.loss(judge.outputs(as_it_runs(convolutions, ranges(tried))))
+        progress("ranges", len(losses) / (1 if method else len(Method)))
+    best = min(losses, key=lambda tried: losses[tried])
+    limits = ranges(best)
 
     found: list[LayerCost] = []
     kept: list[str] = []
-    graph = as_it_runs(convolutions)
-    if judge.loss(judge.outputs(graph)) > max_loss:
-        found = costs(judge, convolutions, quantised, progress)
-        kept = smallest_kept(found, max_loss, lambda names: judge.loss(judge.outputs(as_it_runs(names))))
-        graph = as_it_runs([layer for layer in convolutions if layer not in set(kept)])
+    if losses[best] > max_loss:
+        found = costs(judge, convolutions, lambda names: quantize(model, limits, precision, names), progress)
+        kept = smallest_kept(found, max_loss, lambda names: judge.loss(judge.outputs(as_it_runs(names, limits))))
+    graph = as_it_runs([layer for layer in convolutions if layer not in set(kept)], limits)
     lint(graph)
     outputs = judge.outputs(graph)
     result = Calibration(
