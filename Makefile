@@ -5,7 +5,7 @@ VENV := .venv
 TORCH ?= torch==2.13.0
 READY := $(VENV)/.ready
 
-.PHONY: demo test native sanitize lint bench clean
+.PHONY: demo test native sanitize tidy lint bench clean
 
 demo: $(READY)
 	$(VENV)/bin/derain demo
@@ -20,11 +20,19 @@ native: $(READY)
 	ctest --preset default
 	$(VENV)/bin/pytest tests/native
 
-# Its unit tests under the address, undefined-behaviour and thread sanitizers.
+# Its unit tests under the address and undefined-behaviour sanitizers, and under the thread sanitizer.
+SANITIZERS ?= asan tsan
 sanitize: $(READY)
-	for preset in asan tsan; do \
+	for preset in $(SANITIZERS); do \
 	  cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
 	done
+
+# clang-format and clang-tidy over the C++ runtime: what the default build compiles, and two programs built apart.
+tidy: $(READY)
+	find runtime/native -name '*.[ch]' -o -name '*.[ch]pp' | xargs clang-format --dry-run -Werror
+	cmake --preset default
+	run-clang-tidy -quiet -p build/native/default
+	clang-tidy --quiet -p build/native/default runtime/native/fuzz/fuzz_bundle.cpp runtime/native/tests/consumer/main.cpp
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

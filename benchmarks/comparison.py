@@ -1,14 +1,30 @@
 """Every system of the paper, and ours, trained and tested alike: `python benchmarks/comparison.py COMMAND`.
 
-    run --minutes 9              train the system that is least far along; again, until all are complete
+    run --minutes 9              train the systems one after the other, each to its end; again, until all are complete
     train --system daiam         train one; --minutes 9 trains a slice, and the same command goes on with it
+    budget --minutes 25          make the protocol short enough that all (or each --system NAME) complete in that time
     evaluate                     score all that have weights, or --system NAME, on the test: FOLDER/NAME/evaluation.json
     cost                         parameters and MACs at 720×480 of all; with a GPU milliseconds too: FOLDER/cost.json
     table                        the tables in Markdown, "—" where nothing has been measured yet
-    page                         the pictures: FOLDER/page.html
+    page                         the pictures: FOLDER/page.html; --system NAME also shows weights that ship
 
 The protocol is training/configs/comparison.yaml, the folder runs/comparison. Images lie where DERAIN_DATA points.
 `--set machine.accelerator=cpu` and the like change every training run, as in `derain train`.
+
+Where there is less time than the protocol wants, `budget` trains each system for some seconds, picks one number of
+patches with which all complete their schedules (warm-up, cosine and moving average shortened alike), and writes
+FOLDER/protocol.yaml, which every later command in that folder follows. So half an hour of a GPU is
+
+    budget --minutes 20 --system daiam --system dam-dual --system d-daiam --system prenet --system daiam-edge
+    run --minutes 9              as often as it takes
+    evaluate
+
+Rows say how many patches were seen. A complete run needs its checkpoint no more: its weights.safetensors, config.yaml
+and evaluation.json are all that has to be brought back.
+
+Milliseconds are of TensorRT-RTX in FP16, the network alone as `gpu.py` times it, of trained weights where there are any
+(speed does not depend on them). Each system is timed in processes of its own and written at once; one that fails keeps
+its error and is passed over, and called again, `cost` times only what has no time yet.
 """
 
 import argparse
@@ -18,28 +34,32 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+import yaml
 
 from derain.cli.data import data_root
 from derain.export.exporter import traced
 from derain.export.unroll import unroll
 from derain.runtime.bundle import FrameSpec
 from derain.training.atomic import write_text
+from derain.training.comparison.budget import Pace, fitted
 from derain.training.comparison.page import page, scenes_to_show
 from derain.training.comparison.protocol import PROTOCOL, Comparison, read_protocol
 from derain.training.comparison.tables import tables
 from derain.training.comparison.testing import evaluate_system, read_evaluations
 from derain.training.config import NetworkConfig
 from derain.training.models import build, parameter_count
-from derain.training.models.checkpoint import save_weights
 
 WIDTH, HEIGHT = 720, 480
 """The frame that the paper's costs are of."""
+
+OWN_PROTOCOL = "protocol.yaml"
+"""In the folder, where `budget` made one."""
 
 
 def train(comparison: Comparison, system: str, minutes: float | None) -> None:
@@ -49,7 +69,7 @@ def train(comparison: Comparison, system: str, minutes: float | None) -> None:
 
 
 def run(comparison: Comparison, minutes: float | None) -> None:
-    """The systems in turn, each time the one least far along, until the time is over or all are complete."""
+    """The systems one after the other, until the time is over or all are complete."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     while (system := comparison.next_system()) is not None:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
@@ -59,10 +79,28 @@ def run(comparison: Comparison, minutes: float | None) -> None:
     print("all systems are complete: evaluate them")
 
 
-def evaluate(comparison: Comparison, system: str | None) -> None:
-    """One system, or all that have weights."""
-    chosen = [s for s in comparison.protocol.systems if comparison.weights(s).is_file()] if system is None else [system]
-    for name in chosen:
+def budget(comparison: Comparison, minutes: float, systems: list[str] | None) -> None:
+    """The shorter protocol, into the folder."""
+
+    def told(system: str, pace: Pace) -> None:
+        print(f"{system}: {1 / pace.patch:,.0f} patches/s, {pace.start:.1f} s to begin", flush=True)
+
+    shorter = fitted(comparison, minutes, systems, told=told)
+    optimiser = shorter.train["optimiser"]
+    patches = (
+        optimiser["iterations"]
+        * replace(comparison, protocol=shorter).config(next(iter(shorter.systems))).optimiser.batch
+    )
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    header = f"# {patches:,} patches for each system: `comparison.py budget --minutes {minutes:g}`.\n"
+    file = comparison.folder / OWN_PROTOCOL
+    write_text(file, header + yaml.safe_dump(shorter.model_dump(mode="json"), sort_keys=False))
+    print(f"{file}: {patches:,} patches for each of {len(shorter.systems)} systems")
+
+
+def evaluate(comparison: Comparison, systems: list[str] | None) -> None:
+    """The systems named, or all that have weights."""
+    for name in systems or [s for s in comparison.protocol.systems if comparison.weights(s).is_file()]:
         result = evaluate_system(comparison, name, _device(), workers=os.cpu_count() or 1)
         psnr, ssim = result["psnr_rgb"], result["ssim_rgb"]
         print(
@@ -74,35 +112,57 @@ def evaluate(comparison: Comparison, system: str | None) -> None:
 
 def cost(comparison: Comparison) -> None:
     """Parameters and MACs of every system, which need no training, and milliseconds where there is a GPU."""
+    file = _cost_file(comparison)
+    held: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
     costs: dict[str, dict[str, Any]] = {}
-    frame = FrameSpec(tensor="frame", width=WIDTH, height=HEIGHT)
     for name, system in comparison.protocol.systems.items():
         same = next((other for other in costs if comparison.protocol.systems[other].network == system.network), None)
         if same is None:
-            network = build(system.network.name, **system.network.options).eval()
-            report = unroll(traced(network, frame, frame.model_copy(update={"tensor": "clean"})))[1]
-            costs[name] = {
-                "parameters": parameter_count(network),
-                "macs": report.macs,
-                "macs_naive": report.macs_naive,
-                "ms": milliseconds(network, system.network) if torch.cuda.is_available() else None,
-            }
+            counts = counted(system.network)
+            old = held.get(name, {})
+            known = old.get("ms") if counts.items() <= old.items() else None
+            costs[name] = {**counts, "ms": known}
+            if known is None and torch.cuda.is_available():
+                costs[name] |= milliseconds(comparison, name)
         else:
             costs[name] = costs[same]
-        print(f"{name}: {costs[name]['parameters']:,} parameters, {costs[name]['macs'] / 1e9:,.1f} GMAC", flush=True)
-    write_text(_cost_file(comparison), json.dumps(costs, indent=1) + "\n")
+        told = costs[name].get("error") or ("" if costs[name]["ms"] is None else f"{costs[name]['ms']:.3f} ms")
+        print(
+            f"{name}: {costs[name]['parameters']:,} parameters, {costs[name]['macs'] / 1e9:,.1f} GMAC"
+            f"{told and ', ' + told}",
+            flush=True,
+        )
+        write_text(file, json.dumps({**held, **costs}, indent=1) + "\n")
 
 
-def milliseconds(network: nn.Module, config: NetworkConfig) -> float | None:
-    """A frame's time in FP16 under TensorRT-RTX, or, where that is missing, in compiled PyTorch, with any weights."""
+def counted(config: NetworkConfig) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of a frame after and before the unroller."""
+    frame = FrameSpec(tensor="frame", width=WIDTH, height=HEIGHT)
+    network = build(config.name, **config.options).eval()
+    report = unroll(traced(network, frame, frame.model_copy(update={"tensor": "clean"})))[1]
+    return {"parameters": parameter_count(network), "macs": report.macs, "macs_naive": report.macs_naive}
+
+
+def milliseconds(
+    comparison: Comparison, system: str, engine: str = "tensorrt-rtx", device: str = "cuda", repeats: int = 200
+) -> dict[str, Any]:
+    """`ms` of a frame, or None and the `error`; no failure goes further than the process in which it happens."""
     import gpu
+    import gpu_cases
 
+    network, trained = comparison.protocol.systems[system].network, comparison.weights(system)
     with TemporaryDirectory() as folder:
-        weights = Path(folder) / "weights.safetensors"
-        save_weights(weights, network, config.name, config.options, torch.float32)
-        rows = gpu.measure(str(weights), f"{WIDTH}x{HEIGHT}", repeats=200, fp8=False)
-    times = {row["engine"]: row.get("ms_p50") for row in rows}
-    return times.get("TensorRT-RTX fp16, with copies") or times.get("torch.compile fp16")
+        weights, case = trained, Path(folder) / "case"
+        if not trained.is_file():
+            weights = Path(folder) / "weights.safetensors"
+            gpu_cases.save_lively(weights, network.name, network.options)
+        made = gpu.guarded(600, gpu_cases.prepare, str(weights), (WIDTH, HEIGHT), case, None, None, 1)
+        if isinstance(made, dict):
+            return {"ms": None, **made}
+        row = gpu.guarded(180, gpu.measure_one, case, engine, gpu.Precision.FP16, device, repeats)
+    if "error" not in row and not row["passed"]:
+        row["error"] = f"{row['psnr_vs_fp32']:.1f} dB against FP32, expected {gpu.MIN_PSNR[gpu.Precision.FP16]:.0f}"
+    return {"ms": None, "error": row["error"]} if "error" in row else {"ms": row["ms"]["network"]["p50"]}
 
 
 def table(comparison: Comparison) -> None:
@@ -112,10 +172,10 @@ def table(comparison: Comparison) -> None:
     print(tables(read_evaluations(comparison), costs), end="")
 
 
-def draw(comparison: Comparison) -> None:
+def draw(comparison: Comparison, systems: list[str] | None) -> None:
     """The page."""
     file = comparison.folder / "page.html"
-    write_text(file, page(comparison, list(scenes_to_show(comparison)), _device()))
+    write_text(file, page(comparison, list(scenes_to_show(comparison)), _device(), systems))
     print(file)
 
 
@@ -131,36 +191,41 @@ def _device() -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("run", "train", "evaluate", "cost", "table", "page"))
-    parser.add_argument("--system", help="one of the protocol's systems")
+    parser.add_argument("command", choices=("run", "train", "budget", "evaluate", "cost", "table", "page"))
+    parser.add_argument("--system", dest="systems", action="append", help="one of the protocol's systems, or several")
     parser.add_argument("--minutes", type=float, help="stop training after so many with a checkpoint")
     parser.add_argument("--folder", type=Path, default=Path("runs/comparison"))
-    parser.add_argument("--protocol", type=Path, default=PROTOCOL)
+    parser.add_argument("--protocol", type=Path, help="instead of the folder's own, or the shipped one")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    if options.command == "train" and options.system is None:
+    if options.command == "train" and len(options.systems or ()) != 1:
         parser.error("train: which --system?")
+    if options.command == "budget" and options.minutes is None:
+        parser.error("budget: how many --minutes?")
     logging.basicConfig(format="%(message)s")
     logging.getLogger("derain").setLevel(logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
-    root = data_root()
+    root, own = data_root(), options.folder / OWN_PROTOCOL
+    protocol = options.protocol or (own if own.is_file() and options.command != "budget" else PROTOCOL)
     overrides = [] if root is None else [f"data.root={root}"]
-    comparison = Comparison(read_protocol(options.protocol), options.folder, (*overrides, *options.overrides))
     try:
+        comparison = Comparison(read_protocol(protocol), options.folder, (*overrides, *options.overrides))
         match options.command:
             case "run":
                 run(comparison, options.minutes)
             case "train":
-                train(comparison, options.system, options.minutes)
+                train(comparison, options.systems[0], options.minutes)
+            case "budget":
+                budget(comparison, options.minutes, options.systems)
             case "evaluate":
-                evaluate(comparison, options.system)
+                evaluate(comparison, options.systems)
             case "cost":
                 cost(comparison)
             case "table":
                 table(comparison)
             case "page":
-                draw(comparison)
+                draw(comparison, options.systems)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

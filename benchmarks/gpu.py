@@ -1,226 +1,247 @@
-"""What an NVIDIA GPU makes of a network: `python benchmarks/gpu.py --out gpu.json`, on a machine that has one.
+"""What an NVIDIA GPU makes of a network, in two steps, so that the GPU's time goes to nothing but measuring:
 
-PyTorch eager, torch.compile, ONNX Runtime CUDA (I/O bound to the GPU) and TensorRT-RTX side by side, FP16, uint8 frame
-in and out, batch 1; TensorRT-RTX in FP8 too where the bundle can be calibrated. Correctness comes first: what differs
-from PyTorch's FP32 by more than `verify` allows is not timed. Times are medians between two events on the GPU's own
-stream after a warm-up, the frame's way to the GPU and back left out (TensorRT-RTX: also with it, in its CUDA graph).
-An engine whose package is missing is left out and named.
+    python benchmarks/gpu.py prepare cases                       anywhere, on the CPU: DAiAM and daiam-edge
+    python benchmarks/gpu.py measure cases/* --out gpu.json      where the GPU is
 
-`--rewrites` instead times the TensorRT-RTX engine, FP16, with none, each and all of the exact rewrites of
-`derain.export.rewrite`, one frame of each in turn, so that they share whatever else the machine does.
+TensorRT-RTX (its network in a CUDA graph, without one, and in derain's own runtime), ONNX Runtime CUDA, PyTorch eager
+and torch.compile (max-autotune), side by side: FP16, TensorRT-RTX in FP8 too (`prepare --fp8`), uint8 frame in and out,
+batch 1. All but derain's runtime read one buffer on the GPU and write another, on one stream, so that "network" is the
+same for all: the network alone between two events; "with copies" adds the frame's way from pinned memory and back.
+Correctness comes first: a result is compared with the FP32 graph's, and its row says whether it passed. Engine by
+engine over all cases, the dearest (torch.compile) last; `--only` and `--skip` choose.
+
+Every measurement has a process of its own, ended after --limit seconds: one that fails, crashes or hangs becomes a row
+with its error, and the next begins with a sound GPU. OUT is written after each row; called again, `measure` leaves out
+what OUT has and tries again what failed. `--device cpu` tries all of it without a GPU, for what a CPU can do.
+
+`prepare cases --rewrites` makes one case of each choice of the exact rewrites of `derain.export.rewrite`, and
+`interleave cases/*` times the FP16 engines of all cases one frame of each in turn, so that they share whatever else the
+machine does; ratios are to the first.
 """
 
 import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
+from gpu_cases import API, MIN_PSNR, Case, prepare_cases, psnr, read_case
+from gpu_engines import ENGINES
 
-from derain.export.build import build
-from derain.export.camera import CameraModel
-from derain.export.exporter import bundle_network, export, parse_size
-from derain.export.precision import ensure_graph, psnr, to_fp16
-from derain.export.probe import MIN_PSNR, seeded_frame
-from derain.export.rewrite import DEFAULT, REWRITES
-from derain.runtime import engines
-from derain.runtime.bundle import Bundle, GraphEntry, Precision
+from derain.runtime.atomic import write_bytes
+from derain.runtime.bundle import Precision
 
-CASES = (("daiam", "1280x720"), ("daiam-edge", "1280x720"), ("daiam-edge", "1920x1080"))
-Candidate = tuple[str, Callable[[], np.ndarray], Callable[[], float]]
-"""Name, one frame's result as uint8, one frame's time in ms."""
+WARM_UP = 20
+"""Runs that are not timed."""
 
 
-def timed(work: Callable[[], Any]) -> Callable[[], float]:
-    """One run of `work` between two events of PyTorch's current stream, in ms."""
+def measured(case: Case, engine: str, precision: Precision, device: torch.device, repeats: int) -> dict[str, Any]:
+    """What a row says of one engine: `psnr_vs_fp32` in dB, `passed`, and `ms`, p50 and p99 of all it can be timed by.
 
-    def once() -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        return start.elapsed_time(end)
-
-    return once
-
-
-def pytorch(bundle: Bundle, frame: np.ndarray) -> Iterator[Candidate]:
-    """Eager and compiled, FP16 and channels-last."""
-    manifest = bundle.manifest
-    model = CameraModel(bundle_network(bundle), manifest.input, manifest.output).eval().cuda()
-    model = model.to(memory_format=torch.channels_last)
-    data = torch.from_numpy(frame)[None].cuda()
-    for name, module in (("PyTorch eager", model), ("torch.compile", torch.compile(model, mode="max-autotune"))):
-
-        def run(module: Any = module) -> torch.Tensor:
-            with torch.inference_mode(), torch.autocast("cuda", torch.float16):
-                return module(data)
-
-        yield f"{name} fp16", lambda run=run: run()[0].cpu().numpy(), timed(run)
+    Equal pictures have None for dB. Where the truth is known, `psnr_truth` of the result, `psnr_truth_fp32` of FP32's.
+    """
+    with torch.cuda.stream(torch.cuda.Stream() if device.type == "cuda" else None):
+        candidate = ENGINES[engine](case, precision, device)
+        seen = np.stack([candidate.infer(image) for image in case.frames])
+        near = psnr(seen, case.expected)
+        row: dict[str, Any] = {"psnr_vs_fp32": finite(near), "passed": near >= MIN_PSNR[precision], "ms": {}}
+        if case.truth is not None:
+            truth = case.truth
+            row |= {"psnr_truth": finite(psnr(seen, truth)), "psnr_truth_fp32": finite(psnr(case.expected, truth))}
+        for name, once in candidate.timers.items():
+            for _ in range(WARM_UP):
+                once()
+            times = sorted(once() for _ in range(repeats))
+            row["ms"][name] = {"p50": statistics.median(times), "p99": times[int(0.99 * (len(times) - 1))]}
+    return row
 
 
-def onnx_runtime(bundle: Bundle, frame: np.ndarray) -> Iterator[Candidate]:
-    """The FP16 graph, its input and output bound to GPU memory; times itself on its own stream, so by the host."""
-    import onnxruntime
-
-    options = [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "EXHAUSTIVE", "prefer_nhwc": "1"})]
-    session = onnxruntime.InferenceSession(bundle.graph(Precision.FP16), providers=options)
-    if session.get_providers()[0] != "CUDAExecutionProvider":
-        raise RuntimeError("ONNX Runtime's CUDA provider did not start")
-    binding = session.io_binding()
-    held = onnxruntime.OrtValue.ortvalue_from_numpy(frame[None], "cuda", 0)
-    binding.bind_ortvalue_input(bundle.manifest.input.tensor, held)
-    binding.bind_output(bundle.manifest.output.tensor, "cuda")
-
-    def run() -> None:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-    def result() -> np.ndarray:
-        run()
-        return binding.copy_outputs_to_cpu()[0][0]
-
-    yield "ONNX Runtime CUDA fp16", result, timed(run)
+def finite(decibels: float) -> float | None:
+    """As JSON knows it: None for infinity."""
+    return decibels if math.isfinite(decibels) else None
 
 
-def tensorrt(bundle: Bundle, frame: np.ndarray, precision: Precision) -> Iterator[Candidate]:
-    """The engine of derain's own runtime: one CUDA graph of upload, network and download."""
-    bundle, entry = build(bundle, precision, "tensorrt-rtx")
-    with engines.create(entry.api, bundle, precision) as engine:
-        yield f"TensorRT-RTX {precision}, with copies", lambda: engine.infer(frame), engine.device_milliseconds
-
-
-def candidates(bundle: Bundle, frame: np.ndarray) -> Iterator[Candidate]:
-    """Everything that is installed."""
-    yield from pytorch(bundle, frame)
-    for package, kinds in (
-        ("onnxruntime", [lambda: onnx_runtime(bundle, frame)]),
-        ("tensorrt_rtx", [lambda p=p: tensorrt(bundle, frame, p) for p in precisions(bundle)]),
-    ):
-        if find_spec(package) is None:
-            print(f"  {package} is not installed: left out")
-            continue
-        for kind in kinds:
-            yield from kind()
-
-
-def precisions(bundle: Bundle) -> list[Precision]:
-    """FP16, and FP8 where the bundle has such a graph."""
-    present = {graph.precision for graph in bundle.manifest.graphs}
-    return [precision for precision in (Precision.FP16, Precision.FP8) if precision in present]
-
-
-def calibrated(bundle: Bundle) -> Bundle:
-    """With an FP8 graph whose ranges come from seeded frames; its quality says nothing of real rain."""
-    from derain.calibration.calibrate import calibrate
-    from derain.calibration.ranges import Method
-    from derain.runtime.frames import Frame
-
-    frames = [Frame(seed, 0, seeded_frame(bundle.manifest.input, seed), 0) for seed in range(4)]
-    return calibrate(bundle, Precision.FP8, frames, "seeded", method=Method.MINMAX, count=4, max_loss=math.inf)[0]
-
-
-def measure(weights: str, size: str, repeats: int, fp8: bool) -> list[dict[str, Any]]:
-    """One network at one size."""
-    rows: list[dict[str, Any]] = []
-    with TemporaryDirectory() as folder:
-        bundle, report = export(weights, Path(folder) / "bundle", parse_size(size))
-        bundle = ensure_graph(bundle, Precision.FP16)
-        if fp8:
-            bundle = calibrated(bundle)
-        frame = seeded_frame(bundle.manifest.input, 7)
-        with engines.create("onnxruntime", bundle, Precision.FP32) as reference:
-            expected = reference.infer(frame)
-        print(f"{weights} {size}, {report.macs / 1e9:.1f} GMAC")
-        for name, result, once in candidates(bundle, frame):
-            near = psnr([result()], [expected])
-            least = MIN_PSNR[Precision.FP8 if "fp8" in name else Precision.FP16]
-            row: dict[str, Any] = {"weights": weights, "size": size, "engine": name, "psnr_vs_fp32": near}
-            if near >= least:
-                for _ in range(20):
-                    once()
-                times = sorted(once() for _ in range(repeats))
-                row |= {"ms_p50": statistics.median(times), "ms_p99": times[int(0.99 * (len(times) - 1))]}
-                print(f"  {name:32} {row['ms_p50']:8.3f} ms p50, {row['ms_p99']:8.3f} ms p99, {near:.1f} dB")
-            else:
-                print(f"  {name:32} WRONG: {near:.1f} dB against FP32, expected {least:.0f}; not timed")
-            rows.append(row)
-    return rows
-
-
-def measure_rewrites(weights: str, size: str, repeats: int) -> list[dict[str, Any]]:
-    """One network at one size, as every choice of rewrites makes it."""
-    choices = {"none": (), **{name: (name,) for name in REWRITES}, "default": DEFAULT, "all": tuple(REWRITES)}
-    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
-    rows: list[dict[str, Any]] = []
-    timers: list[Callable[[], float]] = []
-    print(f"{weights} {size}, TensorRT-RTX fp16, with copies")
-    with TemporaryDirectory() as folder, ExitStack() as stack:
-        expected: np.ndarray | None = None
-        for name, chosen in choices.items():
-            bundle, _ = export(weights, Path(folder) / name, parse_size(size), rewrites=chosen)
-            frame = seeded_frame(bundle.manifest.input, 7)
-            if expected is None:
-                with engines.create("onnxruntime", bundle, Precision.FP32) as reference:
-                    expected = reference.infer(frame)
-            graph = to_fp16(onnx.load(bundle.graph()))
-            bundle, built = build(
-                bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry]), entry.precision, "tensorrt-rtx"
-            )
-            engine = stack.enter_context(engines.create(built.api, bundle, entry.precision))
-            near = psnr([engine.infer(frame)], [expected])
-            row = {"weights": weights, "size": size, "rewrites": name, "psnr_vs_fp32": near}
-            row |= {"operators": len(graph.graph.node), "plan_bytes": bundle.file(built.file).stat().st_size}
-            if near < MIN_PSNR[Precision.FP16]:
-                print(f"  {name:16} WRONG: {near:.1f} dB against FP32; not timed")
-                continue
-            rows.append(row)
-            timers.append(engine.device_milliseconds)
-        for _ in range(20):
+def interleaved(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
+    """TensorRT-RTX in FP16, one frame of each case in turn: its median, and the median of its ratios to the first."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        rows: list[dict[str, Any]] = []
+        timers = []
+        for case in cases:
+            candidate = ENGINES[API](case, Precision.FP16, torch.device("cuda"))
+            near = psnr(np.stack([candidate.infer(image) for image in case.frames]), case.expected)
+            rows.append({"case": case.name, "psnr_vs_fp32": finite(near), "passed": near >= MIN_PSNR[Precision.FP16]})
+            timers.append(candidate.timers["network"])
+        for _ in range(WARM_UP):
             for once in timers:
                 once()
         times = np.array([[once() for once in timers] for _ in range(repeats)])
     for row, column in zip(rows, times.T, strict=True):
         row |= {"ms_p50": float(np.median(column)), "ratio": float(np.median(column / times[:, 0]))}
-        print(
-            f"  {row['rewrites']:16} {row['ms_p50']:8.3f} ms p50, {row['ratio']:.3f} of {rows[0]['rewrites']}, "
-            f"{row['operators']} operators, {row['plan_bytes'] / 1e6:.1f} MB, {row['psnr_vs_fp32']:.1f} dB"
-        )
     return rows
 
 
-def main() -> None:
-    """Run the cases of issue 4, or one."""
+def guarded(limit: float, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)` in a process of its own; {"error": one line} where it raises, crashes or hangs."""
+    context = get_context("forkserver")  # a process that has imported PyTorch and never touched the GPU is forked
+    context.set_forkserver_preload(["torch", "derain.export.camera", "derain.runtime.engines"])
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(send, function, arguments))
+    process.start()
+    send.close()
+    try:
+        if not receive.poll(limit):
+            return {"error": f"not done after {limit:.0f} s: give it more with --limit"}
+        return receive.recv()
+    except EOFError:
+        process.join()
+        return {"error": f"its process ended with exit status {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _child(send: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        answer = function(*arguments)
+    except Exception as error:
+        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+    send.send(answer)
+
+
+def measure_one(folder: Path, engine: str, precision: Precision, device: str, repeats: int) -> dict[str, Any]:
+    """`measured` of a case's folder, for a process of its own."""
+    return measured(read_case(folder), engine, precision, torch.device(device), repeats)
+
+
+def interleave_folders(folders: list[Path], repeats: int) -> list[dict[str, Any]]:
+    """`interleaved` of cases' folders, for a process of its own."""
+    return interleaved([read_case(folder) for folder in folders], repeats)
+
+
+def measure(
+    folders: list[Path],
+    chosen: Iterable[str],
+    out: Path | None,
+    device: str = "cuda",
+    repeats: int = 200,
+    limit: float = 180,
+) -> list[dict[str, Any]]:
+    """A row of each engine, precision and case, told and written to `out` as soon as it is there."""
+    rows = _held(out, device)
+    done = {(row["case"], row["engine"], row["precision"]) for row in rows if "error" not in row}
+    cases = {folder: read_case(folder) for folder in folders}
+    for engine in chosen:
+        for folder, case in cases.items():
+            present = {graph.precision for graph in case.bundle.manifest.graphs}
+            for precision in MIN_PSNR if engine.startswith(API) else (Precision.FP16,):
+                key = (case.name, engine, str(precision))
+                if precision not in present or key in done:
+                    continue
+                row = dict(zip(("case", "engine", "precision"), key, strict=True))
+                row |= guarded(limit, measure_one, folder, engine, precision, device, repeats)
+                print(_told(row), flush=True)
+                rows = [*(r for r in rows if (r["case"], r["engine"], r["precision"]) != key), row]
+                _write(out, device, rows)
+    return rows
+
+
+def interleave(folders: list[Path], out: Path | None, repeats: int, limit: float) -> None:
+    """`interleaved`, told and written."""
+    rows = guarded(limit, interleave_folders, folders, repeats)
+    if "error" in rows:
+        raise OSError(rows["error"])
+    for row in rows:
+        state = "" if row["passed"] else "WRONG, "
+        print(f"{row['case']:28} {row['ms_p50']:.3f} ms, {row['ratio']:.3f} of the first; {state}{_decibels(row)}")
+    _write(out, "cuda", rows)
+
+
+def _decibels(row: dict[str, Any]) -> str:
+    return "equal" if row["psnr_vs_fp32"] is None else f"{row['psnr_vs_fp32']:.1f} dB"
+
+
+def _told(row: dict[str, Any]) -> str:
+    head = f"{row['case']:28} {row['engine']:20} {row['precision']}"
+    if "error" in row:
+        return f"{head}  FAILED: {row['error']}"
+    times = ", ".join(f"{name} {ms['p50']:.3f} (p99 {ms['p99']:.3f})" for name, ms in row["ms"].items())
+    return f"{head}  {'' if row['passed'] else 'WRONG, '}{_decibels(row)}; ms: {times}"
+
+
+def _held(out: Path | None, device: str) -> list[dict[str, Any]]:
+    """The rows that are there already; ValueError where they are another device's."""
+    if out is None or not out.is_file():
+        return []
+    whole = json.loads(out.read_text())
+    if whole["device"] != device_name(device):
+        raise ValueError(f"{out} was measured on {whole['device']}, here is {device_name(device)}: name another --out")
+    return list(whole["rows"])
+
+
+def _write(out: Path | None, device: str, rows: list[dict[str, Any]]) -> None:
+    if out is not None:
+        whole = {"device": device_name(device), "torch": torch.__version__, "rows": rows}
+        write_bytes(out, (json.dumps(whole, indent=1) + "\n").encode())
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def main(words: list[str] | None = None) -> None:
+    """Prepare or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", help="a file, a shipped name or random:MODEL; without it the three cases")
-    parser.add_argument("--size", default="1280x720")
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--fp8", action="store_true", help="TensorRT-RTX in FP8 too (minutes of CPU a case)")
-    parser.add_argument("--rewrites", action="store_true", help="compare the exact rewrites instead of the engines")
-    parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise SystemExit("no GPU that PyTorch can use: run this where there is one")
-    cases = [(arguments.weights, arguments.size)] if arguments.weights else [(f"random:{m}", s) for m, s in CASES]
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    rows: list[dict[str, Any]] = []
-    for weights, size in cases:
-        if arguments.rewrites:
-            rows += measure_rewrites(weights, size, arguments.repeats)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("prepare", help="make cases, on the CPU")
+    verb.add_argument("folder", type=Path)
+    verb.add_argument("--weights", help="a file, a shipped name or random:MODEL; without it the three cases")
+    verb.add_argument("--size", default="1280x720")
+    verb.add_argument("--frames", help="URI of rainy frames; without it frames drawn from seeds")
+    verb.add_argument("--truth", help="URI of the same frames without rain")
+    verb.add_argument("--count", type=int, default=2, help="of frames")
+    verb.add_argument("--fp8", action="store_true", help="an FP8 graph and engine too")
+    verb.add_argument("--rewrites", action="store_true", help="a case of each choice of rewrites")
+    for name, told in (("measure", "time every engine"), ("interleave", "time one engine, the cases in turn")):
+        verb = verbs.add_parser(name, help=told)
+        verb.add_argument("cases", type=Path, nargs="+")
+        verb.add_argument("--repeats", type=int, default=200)
+        verb.add_argument("--limit", type=float, default=180, help="seconds for one measurement")
+        verb.add_argument("--out", type=Path, help="write the rows to this JSON file")
+        if name == "measure":
+            verb.add_argument("--only", type=_engines, default=list(ENGINES), metavar="ENGINE,...")
+            verb.add_argument("--skip", type=_engines, default=[], metavar="ENGINE,...")
+            verb.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    chosen = parser.parse_args(words)
+    try:
+        if chosen.verb == "prepare":
+            prepare_cases(chosen)
+            return
+        device = getattr(chosen, "device", "cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise OSError("no GPU that PyTorch can use: run this where there is one, or `measure` with --device cpu")
+        if chosen.verb == "measure":
+            wanted = [engine for engine in chosen.only if engine not in chosen.skip]
+            rows = measure(chosen.cases, wanted, chosen.out, device, chosen.repeats, chosen.limit)
+            failed = sum("error" in row for row in rows)
+            print(f"{len(rows) - failed} measured, {failed} failed")
         else:
-            rows += measure(weights, size, arguments.repeats, arguments.fp8)
-    if arguments.out:
-        whole = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
-        arguments.out.write_text(json.dumps(whole, indent=2) + "\n")
+            interleave(chosen.cases, chosen.out, chosen.repeats, chosen.limit)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _engines(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise argparse.ArgumentTypeError(f"engine {unknown[0]!r}: expected some of {', '.join(ENGINES)}")
+    return [engine for engine in ENGINES if engine in names]
 
 
 if __name__ == "__main__":

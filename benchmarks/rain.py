@@ -2,12 +2,14 @@
 
 `sheet` draws clean frames (rows) under rain of four strengths (columns): streaks, then drops, then both. `rate` counts
 the patches of 112×112 with both rains rendered in a second, on the GPU where there is one; a training run on it must
-not wait for rain (an H100 trains a DAiAM on about 450 patches/s).
+not wait for rain (an H100 trains a DAiAM on about 450 patches/s). Its last line is what a run gets of its loader:
+patches cut from frames in memory by `--workers` processes beside this one (0: by this one), then rendered.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,10 +18,13 @@ import torch
 
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.panels import Tile, panel
+from derain.training.patches import CleanPatches, ResumableLoader
 from derain.training.rain import RainConfig, render
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 PATCH = 112
+FRAME, FRAMES = (360, 480, 3), 32
+WARM_UP = 3
 
 
 def sheet(folder: Path, out: Path, frames: int, seed: int) -> None:
@@ -39,22 +44,34 @@ def sheet(folder: Path, out: Path, frames: int, seed: int) -> None:
     print(f"{len(rows)} rows of {len(STRENGTHS)} strengths in {out}")
 
 
-def rate(batch: int, rounds: int) -> None:
-    """Print the patches rendered in a second, the median of `rounds` batches after a warm-up."""
+def rate(batch: int, rounds: int, workers: int) -> None:
+    """Print the patches rendered in a second, and those a loader cuts and renders: medians of `rounds` batches."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clean = torch.rand(batch, 3, PATCH, PATCH, device=device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     for style in ("mixed", "physical", "noise", "sharp"):
         config = RainConfig(kinds="both", style=style)
-        seconds = []
-        for seed in range(rounds + 3):
-            start = time.perf_counter()
-            render(clean, seed, config)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        median = statistics.median(seconds[3:])
-        print(f"{name}: {style} streaks and drops, batch {batch}: {batch / median:.0f} patches/s of {PATCH}x{PATCH}")
+        told = f"{name}: {style} streaks and drops"
+        report(told, batch, rounds, device, lambda seed, config=config: render(clean, seed, config))
+    images = [np.random.default_rng(seed).integers(0, 256, FRAME, np.uint8) for seed in range(FRAMES)]
+    patches = CleanPatches(images, batch, PATCH, 1, 0, rounds + WARM_UP)
+    batches = iter(ResumableLoader(patches, workers, lambda: 0))
+    config = RainConfig(kinds="both")
+    told = f"{name}, loader with {workers} workers: patches cut, mixed streaks and drops"
+    report(told, batch, rounds, device, lambda seed: render(next(batches).to(device), seed, config))
+
+
+def report(told: str, batch: int, rounds: int, device: torch.device, work: Callable[[int], object]) -> None:
+    """Time `work` on seeds and print the rate of its median."""
+    seconds = []
+    for seed in range(rounds + WARM_UP):
+        start = time.perf_counter()
+        work(seed)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds[WARM_UP:])
+    print(f"{told}, batch {batch}: {batch / median:.0f} patches/s of {PATCH}x{PATCH}", flush=True)
 
 
 def main() -> None:
@@ -69,11 +86,12 @@ def main() -> None:
     timed = verbs.add_parser("rate", help="patches a second")
     timed.add_argument("--batch", type=int, default=32)
     timed.add_argument("--rounds", type=int, default=15)
+    timed.add_argument("--workers", type=int, default=0, help="processes that cut patches")
     options = parser.parse_args()
     if options.verb == "sheet":
         sheet(options.folder, options.out, options.frames, options.seed)
     else:
-        rate(options.batch, options.rounds)
+        rate(options.batch, options.rounds, options.workers)
 
 
 if __name__ == "__main__":

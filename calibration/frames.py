@@ -42,7 +42,7 @@ def choose(stream: Iterable[Frame], spec: FrameSpec, count: int, name: str) -> l
         ValueError: fewer than FEWEST frames, all of them black, or all alike.
     """
     if count < FEWEST:
-        raise ValueError(f"{count} calibration frames: expected at least {FEWEST}; give --count 16")
+        raise ValueError(f"{count} frames to choose: expected at least {FEWEST}; give --count 16")
     chosen: list[Frame] = []
     features = np.empty((0, 3 * THUMBNAIL[0] * THUMBNAIL[1]), np.float32)
     brightest = 0.0

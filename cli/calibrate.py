@@ -54,10 +54,12 @@ def calibrate(
     from derain.export.exporter import is_untrained
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle, FrameSpec, Precision
+    from derain.runtime.engines.tensorrt_api import build_command
     from derain.runtime.sources import open_source
 
     console = Console(markup=False, highlight=False, soft_wrap=True)
     whole = Bundle.load(bundle)
+    before = whole.manifest.engines
     spec = whole.manifest.input
     clean_spec = FrameSpec(tensor="truth", width=spec.width, height=spec.height)
     with console.status(f"calibrating {precision}") as status, open_source(frames, spec) as stream:
@@ -81,6 +83,9 @@ def calibrate(
     if json is not None:
         write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
     _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
+    for engine in before:
+        if engine not in whole.manifest.engines:
+            console.print(f"dropped {engine.file}, the old graph's engine: run `{build_command(bundle, engine)}`")
     if is_untrained(whole):
         console.print("the weights are random: its dB say nothing of a trained network, nor do the layers kept for it")
 

@@ -46,8 +46,9 @@ def doctor(
         target = "derain" if stage == "run" else f"'derain[{stage}]'"
         mend = f"pip install {target}  (missing: {', '.join(absent)})" if absent else ""
         table.add_row(stage, ", ".join(found) or "-", mend)
+    idle = engines.idle()
     for name, reason in engines.available().items():
-        table.add_row(f"engine {name}", "ready" if reason is None else "-", reason or "")
+        table.add_row(f"engine {name}", *(("-", reason) if reason else idle.get(name, ("ready", ""))))
         missing += reason is not None
     Console(markup=False).print(table)
     if strict and missing:

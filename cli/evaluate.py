@@ -1,7 +1,7 @@
 """`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images, and pictures to look at."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from derain.training.evaluate import Image
+    from derain.training.evaluate import Image, Pair
     from derain.training.panels import Tile
 
 SHOWN = 6
@@ -62,15 +62,40 @@ def evaluate(
         if frames is not None:
             _draw(look, _unpaired(frames), panel)
             return
-        found = list((scoring.read_groups if group else scoring.read_pairs)(*pairs))  # type: ignore[misc]
-        todo = track(found, "evaluating", console=console, transient=True)
+        assert pairs is not None
+        total = _count(pairs[0], group)
+        shown: list[scoring.Pair] = []
+        found = _kept((scoring.read_groups if group else scoring.read_pairs)(*pairs), total, shown)
+        todo = track(found, "evaluating", total or None, console=console, transient=True)
         scores = scoring.evaluate(lambda image: look(image)[0], todo)
         if panel is not None:
-            _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in found], panel)
+            _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
     if json is not None:
         write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
-    for name, means in ({"": scores} | scores.get("groups", {})).items():
-        console.print(_table(f"{name + ': ' if name else ''}mean of {means.get('count', len(found))}", means))
+    console.print(_table(f"mean of {len(scores['images'])}", scores))
+    for name, means in scores.get("groups", {}).items():
+        console.print(_table(f"{name}: mean of {means['count']}", means))
+
+
+def _count(rainy: Path, group: bool) -> int:
+    """About how many pairs there are, for the progress and the panel: what is wrong with them is told when read."""
+    import cv2
+
+    from derain.training.data import IMAGES
+
+    if rainy.is_file():
+        return max(0, int(cv2.VideoCapture(str(rainy)).get(cv2.CAP_PROP_FRAME_COUNT)))
+    folders = sorted(rainy.glob("*")) if group else [rainy]
+    folders = [folder / "rainy" if group and (folder / "rainy").is_dir() else folder for folder in folders]
+    return sum(file.suffix.lower() in IMAGES for folder in folders for file in folder.glob("*"))
+
+
+def _kept(pairs: Iterator["Pair"], total: int, shown: list["Pair"]) -> Iterator["Pair"]:
+    """The pairs, decoded one by one; `shown` keeps a few of them, spread over all there are."""
+    for index, pair in enumerate(pairs):
+        if index % max(1, -(-total // SHOWN)) == 0 and len(shown) < SHOWN:
+            shown.append(pair)
+        yield pair
 
 
 def _opened(model: str, engine: str, stack: ExitStack) -> Look:
@@ -106,7 +131,7 @@ def _unpaired(folder: Path) -> list[tuple[str, "Image", None]]:
 
 
 def _draw(look: Look, images: list[tuple[str, "Image", Any]], file: Path | None) -> None:
-    """A row for each of a few images, spread over all of them."""
+    """A row for each of the images."""
     import cv2
 
     from derain.runtime.atomic import write_bytes
@@ -115,7 +140,7 @@ def _draw(look: Look, images: list[tuple[str, "Image", Any]], file: Path | None)
 
     assert file is not None
     rows = []
-    for name, rainy, clean in images[:: max(1, -(-len(images) // SHOWN))]:
+    for name, rainy, clean in images:
         output, maps = look(rainy)
         truth = [] if clean is None else [Tile("truth", to_tensor(clean))]
         rows.append([Tile(f"{name}: rainy", to_tensor(rainy)), Tile("output", to_tensor(output)), *truth, *maps])

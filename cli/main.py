@@ -25,6 +25,7 @@ from derain.cli.serve import serve
 from derain.cli.synthesize import synthesize
 from derain.cli.train import train
 from derain.cli.verify import verify
+from derain.runtime.atomic import DISK_FULL
 
 app = typer.Typer(
     name="derain",
@@ -104,6 +105,9 @@ def tell(error: Exception) -> str:
         if package in PACKAGES:
             extra = EXTRAS.get(verb, PACKAGES[package])
             return f"{verb} needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}: free space on its disk, or name another place, and run the command again"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, OSError, ModuleNotFoundError)) and message:

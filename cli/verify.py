@@ -1,15 +1,20 @@
 """`derain verify`: PyTorch, graph and engine against each other."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from derain.export.verify import Distance, Verification
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
     engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
-    seed: Annotated[int, typer.Option(help="Of the frame that is compared.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the made-up frame that is always compared.")] = 0,
+    frames: Annotated[str | None, typer.Option(help="The camera's frames as well: a folder, a clip or a URI.")] = None,
+    count: Annotated[int, typer.Option(help="Frames to choose from --frames, the most different ones.")] = 4,
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     drift: Annotated[
         Path | None,
@@ -21,36 +26,57 @@ def verify(
 
     from rich.console import Console
 
+    from derain.calibration.frames import choose
     from derain.export.minimal import write_minimal
     from derain.export.probe import seeded_frame
     from derain.export.verify import verify as compare
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle
     from derain.runtime.memory import keep_freed_memory
+    from derain.runtime.sources import open_source
 
     keep_freed_memory()
-    console = Console(markup=False)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     with console.status("comparing with PyTorch"):
         loaded = Bundle.load(bundle)
-        results = compare(loaded, engine, seed)
+        spec = loaded.manifest.input
+        names, pictures = [f"seed {seed}"], [seeded_frame(spec, seed)]
+        if frames is not None:
+            with open_source(frames, spec) as stream:
+                chosen = choose(stream, spec, count, frames)
+            names += [f"frame {frame.id} of {frames}" for frame in chosen]
+            pictures += [frame.image for frame in chosen]
+        results = compare(loaded, engine, seed, pictures[1:])
     if json is not None:
         write_bytes(json, (dumps({str(r.precision): r.to_json() for r in results}, indent=2) + "\n").encode())
     for result in results:
+        worst = f" on the worst of {len(names)} frames, {names[result.frame]}" if len(names) > 1 else ""
         console.print(
-            f"{result.precision}: {'passed' if result.passed else 'FAILED'}, {result.psnr_vs_fp32:.1f} dB against "
-            f"PyTorch, at most {result.max_abs_diff} grey level{'s' * (result.max_abs_diff != 1)} apart",
-            highlight=False,
-            soft_wrap=True,
+            f"{result.precision}: {'passed' if result.passed else 'FAILED'}, {_told(result.total)} against PyTorch"
+            f"{worst}\n  PyTorch to graph {_told(result.pytorch_to_graph)}, "
+            f"graph to {engine} {_told(result.graph_to_engine)}"
         )
-    failed = [result for result in results if not result.passed]
-    if failed:
-        where = f", first in tensor {failed[0].first_drift!r}" if failed[0].first_drift else ""
-        where += f"; {failed[0].overflow!r} overflows" if failed[0].overflow else ""
-        if tensor := failed[0].first_drift or failed[0].overflow:
-            path = drift or bundle.resolve().with_name(f"drift.{failed[0].precision}.onnx")
-            frame = seeded_frame(loaded.manifest.input, seed)
-            values = write_minimal(loaded, failed[0].precision, tensor, frame, path)
-            console.print(f"{path}: its node alone; {values.name}: the values", highlight=False, soft_wrap=True)
-        raise ValueError(
-            f"{bundle}: the {failed[0].precision} graph drifts from PyTorch{where}: export it again with this version"
-        )
+    compared = {result.precision for result in results}
+    for graph in loaded.manifest.graphs:
+        if graph.precision not in compared:
+            mend = f"derain build {bundle} --precision {graph.precision} --api {engine}"
+            console.print(f"{graph.precision}: left out, there is no {engine} engine of it: run `{mend}`")
+    for result in results:
+        if not result.passed:
+            if tensor := result.first_drift or result.overflow:
+                path = drift or bundle.resolve().with_name(f"drift.{result.precision}.onnx")
+                values = write_minimal(loaded, result.precision, tensor, pictures[result.frame], path)
+                console.print(f"{path}: its node alone; {values.name}: the values")
+            raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result)}")
+
+
+def _told(distance: "Distance") -> str:
+    psnr, worst = distance.psnr, distance.max_abs_diff
+    return f"{psnr:.1f} dB, at most {worst} grey level{'s' * (worst != 1)} apart"
+
+
+def _fault(result: "Verification") -> str:
+    if result.overflow:
+        return f"is not finite, first in tensor {result.overflow!r}: expected weights that fit its precision"
+    where = f", first in tensor {result.first_drift!r}" if result.first_drift else ""
+    return f"drifts from PyTorch{where}: export it again with this version"

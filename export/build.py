@@ -153,7 +153,8 @@ def _timing_cache(api: Api, config: Any, bundle: Bundle, entry: EngineEntry) -> 
         yield
         return
     graph = next(graph.file for graph in bundle.manifest.graphs if graph.precision == entry.precision)
-    key = [bundle.manifest.files[graph].sha256, entry.api, entry.api_version, entry.arch, entry.options]
+    gpu = None if api.ahead_of_time else cuda.gpu_name()  # two of one architecture, as A10 and RTX 3090, time apart
+    key = [bundle.manifest.files[graph].sha256, entry.api, entry.api_version, entry.arch, gpu, entry.options]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     whole = bundle.path.resolve()
     path = whole.with_name(f"{whole.name}.timing") / f"{digest[:24]}.cache"

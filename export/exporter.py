@@ -80,6 +80,9 @@ def export(
     if steps is not None and steps < 1:
         raise ValueError(f"{steps} recurrent steps: expected at least 1")
     trained = load(weights, **({} if steps is None else {"encoder_steps": steps, "decoder_steps": steps}))
+    for name, value in trained.network.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"{weights}: tensor {name!r} is not finite: expected weights of a run that converged")
     frame = FrameSpec(tensor="frame", width=width, height=height, pixels=pixels, matrix=matrix, range=color_range)
     clean = frame.model_copy(update={"tensor": "clean"})
 

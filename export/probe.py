@@ -42,6 +42,8 @@ class Runner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # the file's: by default readers without readers come last
+        options.execution_order = order
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
         self._input = model.graph.input[0].name
@@ -55,6 +57,38 @@ class Runner:
         """The first output without its leading 1."""
         first: Frame = self(frame)[0][0]
         return first
+
+
+class FiniteRunner:
+    """A graph with shapes inferred, ready to run, that also names the first of its tensors that is not finite.
+
+    Each float tensor x adds one number to the outputs, the sum of 0·x, which is 0 where all of x is finite and NaN
+    elsewhere: so one run sees every tensor and holds none.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._names = float_tensors(model)
+        floats = set(self._names)
+        tapped = onnx.ModelProto()
+        tapped.CopyFrom(rounded_like_fp16(model))
+        tapped.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.float32), "nought"))
+        nodes = list(tapped.graph.node)
+        del tapped.graph.node[:]
+        for node in nodes:
+            tapped.graph.node.append(node)
+            for name in floats.intersection(node.output):
+                product, total = f"{name}_nought", f"{name}_sum"
+                times = helper.make_node("Mul", [name, "nought"], [product], name=product)
+                plus = helper.make_node("ReduceSum", [product], [total], name=total, keepdims=0)
+                tapped.graph.node.extend([times, plus])
+        image = tapped.graph.output[0].name
+        self._runner = Runner(tapped, [image, *(f"{name}_sum" for name in self._names)])
+
+    def __call__(self, frame: Frame) -> tuple[Frame, str | None]:
+        """The image for one frame, both without the leading 1, and the first tensor that is not finite on it."""
+        image, *sums = self._runner(frame)
+        first = next((name for name, total in zip(self._names, sums, strict=True) if not np.isfinite(total)), None)
+        return image[0], first
 
 
 def rounded_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 Each is a pass of its own, chosen by name. `DEFAULT` holds those that only take away and were not slower on ONNX
 Runtime's CPU; what splits or groups convolutions is for a GPU to judge.
-`python benchmarks/gpu.py --rewrites` times each on a GPU.
+`python benchmarks/gpu.py prepare cases --rewrites`, then `interleave cases/*` on a GPU, times each.
 """
 
 import json

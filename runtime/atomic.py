@@ -1,10 +1,14 @@
 """Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
+import errno
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where a disk or a quota has no room left."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -17,8 +21,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with _full_disk_told_of(path):
+            temporary.write_bytes(data)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -32,7 +37,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     temporary, aside = temporary_beside(path), temporary_beside(path)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with _full_disk_told_of(path):
+            yield temporary
         if path.exists():
             path.rename(aside)
         try:
@@ -44,3 +50,14 @@ def new_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_told_of(path: Path) -> Iterator[None]:
+    """A full disk is told of `path`: a write to an open file names none, and a copy the file it reads."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            error.filename, error.filename2 = str(path), None
+        raise

@@ -270,12 +270,23 @@ class Bundle:
         """Write this bundle again with more in it, and return the new one.
 
         A new graph takes the place of the one in its precision, an engine that of its file, a quality that of its
-        frames and precision; files nothing names any more are left behind.
+        frames and precision; files nothing names any more are left behind. What an old graph was the source of goes
+        with it: its engines and quality, and with FP32's bytes those of every precision and the graphs themselves.
         """
-        old = self.manifest
-        new_graphs = {entry.precision: entry for entry in (*old.graphs, *graphs)}
-        new_engines = {entry.file: entry for entry in (*old.engines, *engines)}
-        new_quality = {(entry.frames, entry.precision): entry for entry in (*old.quality, *quality)}
+        old, graphs = self.manifest, tuple(graphs)
+        current = {entry.precision: entry for entry in (*old.graphs, *graphs)}
+        digests = {name: entry.sha256 for name, entry in old.files.items()}
+        digests |= {name: _sha256(content) for name, content in files.items()}
+        changed = {
+            e.precision for e in old.graphs if digests.get(current[e.precision].file) != old.files[e.file].sha256
+        }
+        stale = set(Precision) if Precision.FP32 in changed else changed
+        made = changed.union(entry.precision for entry in graphs)
+        new_graphs = {name: entry for name, entry in current.items() if name in made or name not in stale}
+        old_engines = (entry for entry in old.engines if entry.precision not in stale)
+        old_quality = (entry for entry in old.quality if entry.precision not in stale)
+        new_engines = {entry.file: entry for entry in (*old_engines, *engines)}
+        new_quality = {(entry.frames, entry.precision): entry for entry in (*old_quality, *quality)}
         description = Description.model_validate(
             old.model_dump(exclude={"files"})
             | {
@@ -288,8 +299,10 @@ class Bundle:
         return Bundle.write(self.path, description, {**kept, **files})
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+def _sha256(content: Path | bytes) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -3,12 +3,12 @@
 The engines take the frames in turn, one frame each, so that they share whatever else the machine does.
 """
 
-import itertools
+import logging
 import math
 import statistics
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,8 @@ from derain.runtime.frames import Image, to_bgr
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
 from derain.runtime.quality import psnr
+
+log = logging.getLogger(__name__)
 
 WORTH = 0.1
 """Share of FP32's time that a lower precision must save to be worth its trouble."""
@@ -66,7 +68,7 @@ class Comparison(BaseModel):
 def compare_all(
     bundle: Bundle, pictures: Sequence[Image], truths: Sequence[Image] | None, seconds: float, warm_up: int = 3
 ) -> Comparison:
-    """Run every precision of a bundle on every engine that opens here, for about `seconds` in all.
+    """Run every precision of a bundle on every engine that runs it here, for about `seconds` in all.
 
     Args:
         bundle: with one graph or engine at least.
@@ -76,44 +78,38 @@ def compare_all(
         warm_up: frames before it.
 
     Raises:
-        ValueError: no engine opens, or there are not as many truths as pictures.
+        ValueError: no engine runs it, or there are not as many truths as pictures.
     """
     if truths is not None and len(truths) != len(pictures):
         raise ValueError(f"{len(truths)} clean frames for {len(pictures)} frames: align --truth and --source")
     before = machine()
-    left_out: dict[str, str] = {}
-    with ExitStack() as stack:
-        opened = _open_all(bundle, stack, left_out)
-        if not opened:
-            raise ValueError(f"{bundle.path}: no engine runs it here: {'; '.join(left_out.values())}")
-        for engine in opened:
-            engine.warm_up(warm_up)
-        times: list[Histogram] = [Histogram() for _ in opened]
-        images: list[list[Image]] = [[] for _ in opened]
-        end, rounds = time.monotonic() + seconds, 0
-        for picture in itertools.cycle(pictures):
-            for engine, histogram, kept in zip(opened, times, images, strict=True):
-                start = time.monotonic_ns()
-                clean = engine.infer(picture)
-                histogram.add(time.monotonic_ns() - start)
-                if rounds < len(pictures):
-                    kept.append(to_bgr(clean, bundle.manifest.output))
+    left_out = {name: reason for name, reason in engines.available().items() if reason is not None}
+    lanes = _lanes(bundle, left_out)
+    rounds = 0
+    try:
+        _each(lanes, left_out, Lane.open, warm_up)
+        end = time.monotonic() + seconds
+        while lanes and (rounds < len(pictures) or time.monotonic() < end):
+            _each(lanes, left_out, Lane.take, pictures[rounds % len(pictures)], rounds < len(pictures))
             rounds += 1
-            if rounds >= len(pictures) and time.monotonic() >= end:
-                break
+    finally:
+        for lane in lanes:
+            lane.close()
+    if not lanes:
+        raise ValueError(f"{bundle.path}: no engine runs it here: {'; '.join(left_out.values())}")
     raw = [to_bgr(picture, bundle.manifest.input) for picture in pictures]
-    fp32 = next((kept for e, kept in zip(opened, images, strict=True) if e.precision is Precision.FP32), None)
+    fp32 = next((lane.images for lane in lanes if lane.engine.precision is Precision.FP32), None)
     rows = [
         Row(
-            engine=engine.name,
-            precision=engine.precision,
-            megabytes=_file_bytes(bundle, engine) / 1e6,
-            psnr_vs_truth=None if truths is None else _mean_psnr(kept, truths),
-            psnr_vs_fp32=None if fp32 is None or kept is fp32 else _mean_psnr(kept, fp32),
-            inference_ms=histogram.percentiles(),
+            engine=lane.engine.name,
+            precision=lane.engine.precision,
+            megabytes=_file_bytes(bundle, lane.engine) / 1e6,
+            psnr_vs_truth=None if truths is None else _mean_psnr(lane.images, truths),
+            psnr_vs_fp32=None if fp32 is None or lane.images is fp32 else _mean_psnr(lane.images, fp32),
+            inference_ms=lane.times.percentiles(),
             verdict="",
         )
-        for engine, histogram, kept in zip(opened, times, images, strict=True)
+        for lane in lanes
     ]
     return Comparison(
         model=bundle.manifest.model.name,
@@ -164,21 +160,58 @@ def verdict(row: Row, rows: Sequence[Row]) -> str:
     return f"{name} {judgement}: {speed}, {quality}."
 
 
-def _open_all(bundle: Bundle, stack: ExitStack, left_out: dict[str, str]) -> list[Engine]:
-    """Every engine that opens, open until the stack closes; what does not goes to `left_out` with its reason."""
+class Lane:
+    """One precision on one engine: the time of every frame, and the first round's pictures."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.times = Histogram()
+        self.images: list[Image] = []
+
+    def open(self, warm_up: int) -> None:
+        """Open the engine and infer so many frames that do not count."""
+        self.engine.open()
+        self.engine.warm_up(warm_up)
+
+    def take(self, picture: Image, keep: bool) -> None:
+        """Infer a frame, and keep its picture if asked to."""
+        start = time.monotonic_ns()
+        clean = self.engine.infer(picture)
+        self.times.add(time.monotonic_ns() - start)
+        if keep:
+            self.images.append(to_bgr(clean, self.engine.output))
+
+    def close(self) -> None:
+        """Close the engine; its figures outlive a failure to."""
+        try:
+            self.engine.close()
+        except Exception as error:
+            log.warning("%s %s does not close: %s", self.engine.name, self.engine.precision, error)
+
+
+def _lanes(bundle: Bundle, left_out: dict[str, str]) -> list[Lane]:
+    """Every precision of the bundle on every engine that is not left out."""
     manifest = bundle.manifest
     present = {graph.precision for graph in manifest.graphs} | {built.precision for built in manifest.engines}
-    opened = []
-    for name, reason in engines.available().items():
-        if reason is not None:
-            left_out[name] = reason
-            continue
-        for precision in (precision for precision in Precision if precision in present):
-            try:
-                opened.append(stack.enter_context(engines.create(name, bundle, precision)))
-            except (ValueError, OSError, ImportError) as error:
-                left_out[f"{name} {precision}"] = str(error)
-    return opened
+    return [
+        Lane(engines.create(name, bundle, precision))
+        for name in engines.available()
+        if name not in left_out
+        for precision in Precision
+        if precision in present
+    ]
+
+
+def _each(lanes: list[Lane], left_out: dict[str, str], step: Callable[..., None], *arguments: Any) -> None:
+    """A step of every lane. One that fails, whatever its engine raises, leaves the lanes: the others go on."""
+    for lane in list(lanes):
+        try:
+            step(lane, *arguments)
+        except Exception as error:
+            lanes.remove(lane)
+            lane.close()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            left_out[f"{lane.engine.name} {lane.engine.precision}"] = reason
 
 
 def _file_bytes(bundle: Bundle, engine: Engine) -> int:

@@ -263,3 +263,21 @@ def architecture() -> str:
         return gpu.architecture
     finally:
         gpu.close()
+
+
+def gpu_name() -> str:
+    """The GPU's, as `NVIDIA A10`; raises as `open_cuda`."""
+    gpu = open_cuda()
+    try:
+        return gpu.name
+    finally:
+        gpu.close()
+
+
+def refusal() -> str | None:
+    """None where there is a GPU that CUDA can use, else why not, in one line; a provider must be installed."""
+    try:
+        open_cuda().close()
+    except GpuError as error:
+        return str(error)
+    return None

@@ -74,9 +74,9 @@ class SharedFrames:
             raise FileNotFoundError(f"{path}: no such shared memory: start the program that writes it first")
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
-            if size < SLOTS_AT:
-                raise OSError(f"{path}: {size} bytes, no frames yet: is its writer still starting?")
-            memory = mmap.mmap(file.fileno(), 0)
+            memory = mmap.mmap(file.fileno(), 0) if size >= SLOTS_AT else None
+        if memory is None or not any(memory[: len(MAGIC)]):
+            raise OSError(f"{path}: {size} bytes, no frames yet: is its writer still starting?")
         seen, expected = FIXED.unpack_from(memory), _header(spec)
         if seen != expected:
             raise ValueError(f"{path}: holds {_told(seen)}, expected {_told(expected)}: start its writer accordingly")

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from derain.training.atomic import write_text
+from derain.training.atomic import append_text, write_text
 
 
 class CsvLog(Logger):
@@ -49,19 +49,19 @@ class CsvLog(Logger):
         new = [key for key in row if key not in self.columns]
         self.columns += new
         self.rows.append(row)
-        if new or not self.written:
+        if new or not (self.written and self.path.is_file()):
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as stream:
-                csv.DictWriter(stream, self.columns, restval="").writerow(row)
+            append_text(self.path, self._text([row]))
 
     def _rewrite(self) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, restval="")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        write_text(self.path, self._text([dict(zip(self.columns, self.columns, strict=True)), *self.rows]))
         self.written = True
+
+    def _text(self, rows: list[dict[str, Any]]) -> str:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self.columns, restval="").writerows(rows)
+        return text.getvalue()
 
 
 def tensorboard(out: Path, keep: int) -> TensorBoardLogger:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from derain.training.data import (
     training_files,
 )
 from derain.training.patches import CleanPatches, PairPatches, Patches
-from derain.training.readers import Image, Pair, PairFiles, find_pairs, list_set, read_set
+from derain.training.readers import Image, Pair, PairFiles, find_pairs, list_set
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,32 @@ class Material:
         pairs = [pair for pairs in self.data.pairs for pair in list_set(self.data.root, pairs)]
         return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
 
-    def frames(self, rank: int, world: int) -> list[tuple[int, Any]]:
-        """This process's held-out frames with their numbers: clean [3, H, W], or rainy, drops only and clean."""
+    def frames(self, rank: int, world: int) -> Sequence[tuple[int, Any]]:
+        """This process's held-out frames with their numbers: clean [3, H, W], or rainy, drops only and clean.
+
+        Clean frames are decoded now, pairs when their turn comes; of these only the headers are compared now.
+        """
         if self.data.validation_pairs is None:
             return [(i, to_tensor(read_rgb(file))) for i, file in enumerate(self.test) if i % world == rank]
-        return [
-            (index, tuple(to_tensor(image) for image in (pair.rainy, _drops(pair), pair.clean)))
-            for index, pair in enumerate(read_set(self.data.root, self.data.validation_pairs))
-            if index % world == rank
-        ]
+        pairs: Sequence[Pair | PairFiles] = list_set(self.data.root, self.data.validation_pairs)
+        return HeldOutPairs([(index, pair) for index, pair in enumerate(pairs) if index % world == rank])
+
+
+class HeldOutPairs(Sequence[tuple[int, Any]]):
+    """Numbered pairs as tensors (rainy, drops only, clean) [3, H, W] in 0…1, decoded each time they are asked for."""
+
+    def __init__(self, pairs: list[tuple[int, Pair | PairFiles]]) -> None:
+        for _, pair in pairs:
+            _ = pair.shape
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, place: Any) -> Any:
+        index, files = self.pairs[place]
+        pair = files.read()
+        return index, tuple(to_tensor(image) for image in (pair.rainy, _drops(pair), pair.clean))
 
 
 def find_material(data: DataConfig) -> Material:

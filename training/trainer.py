@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from derain.training.atomic import naming_the_run
 from derain.training.callbacks import Checkpoints, Panels, SaveWeights, Stopped
 from derain.training.checkpoints import SafetensorsCheckpointIO
 from derain.training.config import OptimiserConfig, TrainConfig
@@ -99,6 +100,12 @@ def learning_rate(step: int, config: OptimiserConfig) -> float:
     return config.final_learning_rate + share * (config.learning_rate - config.final_learning_rate)
 
 
+def rain_seeds(config: TrainConfig, step: int) -> Tensor:
+    """The seeds of a batch's rain, int64 [batch] on the CPU: a GPU's generator would draw others."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    return item_seeds(generator, config.optimiser.batch)
+
+
 def branch_masks(streak: Tensor, drop: Tensor) -> dict[str, Tensor]:
     """The soft masks by branch name; a lone DAM's "rain" is whichever of the two is heavier."""
     return {"streak": streak, "drop": drop, "rain": torch.maximum(streak, drop)}
@@ -145,8 +152,7 @@ class Deraining(lightning.LightningModule):
 
     def _rendered(self, clean: Tensor) -> RainyBatch:
         """The rain of a batch depends on (seed, global step) alone; each process draws its share."""
-        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.global_step)
-        seeds = item_seeds(generator, self.config.optimiser.batch, self.device)
+        seeds = rain_seeds(self.config, self.global_step)
         own = own_share(self.config.optimiser.batch, self.trainer.global_rank, self.trainer.world_size)
         return render(clean, seeds[own], self.config.rain)
 
@@ -159,7 +165,7 @@ class Deraining(lightning.LightningModule):
         if isinstance(frame, Tensor):
             strength = VALIDATION_STRENGTHS[index % len(VALIDATION_STRENGTHS)]
             wanted = self.config.rain.model_copy(update={"kinds": "both", "strength": strength})
-            rain = render(self._fitting(frame), torch.Generator(self.device).manual_seed(index), wanted)
+            rain = render(self._fitting(frame), torch.Generator().manual_seed(index), wanted)
         else:
             rain = paired([self._fitting(image) for image in frame])
         clean = rain.clean
@@ -213,6 +219,11 @@ def train(config: TrainConfig, resume: bool = False, minutes: float | None = Non
             has, or a loss that is no longer finite.
         OSError: a file that cannot be written; the last checkpoint is kept.
     """
+    with naming_the_run(config.out):
+        return _train(config, resume, minutes, progress)
+
+
+def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: bool) -> Path:
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     torch.set_num_threads(config.machine.threads or torch.get_num_threads())
     lightning.seed_everything(config.seed, verbose=False)

@@ -46,6 +46,16 @@ class Engine(ABC):
             return f"{cls.package} is not installed: pip install 'derain[{cls.extra}]'"
         return None
 
+    @classmethod
+    def idle(cls) -> tuple[str, str] | None:
+        """None where the backend, once installed, runs here; else what it can still do, and in one line why no more."""
+        return None
+
+    @classmethod
+    def precisions(cls, bundle: Bundle) -> list[Precision]:
+        """Those that the bundle has for this backend."""
+        return [entry.precision for entry in bundle.manifest.graphs]
+
     def open(self) -> None:
         """Load the checked graph or plan; ModuleNotFoundError without the backend's package, ValueError if bad."""
         if self.is_open:
@@ -120,11 +130,26 @@ def register(name: str) -> Callable[[type[EngineT]], type[EngineT]]:
 
 def create(name: str, bundle: Bundle, precision: Precision = Precision.FP32, **options: Any) -> Engine:
     """The engine called `name`, not yet open; `options` are the backend's own. ValueError for an unknown name."""
-    if name not in _backends:
-        raise ValueError(f"engine {name!r} is unknown, known are: {', '.join(sorted(_backends))}")
-    return _backends[name](bundle, precision, **options)
+    return _backend(name)(bundle, precision, **options)
+
+
+def precisions(name: str, bundle: Bundle) -> list[Precision]:
+    """The precisions of a bundle that the engine called `name` can load. ValueError for an unknown name."""
+    return _backend(name).precisions(bundle)
 
 
 def available() -> dict[str, str | None]:
     """Every backend's name with None where it can be used, else what is missing and the command that adds it."""
     return {name: backend.missing() for name, backend in sorted(_backends.items())}
+
+
+def idle() -> dict[str, tuple[str, str]]:
+    """The installed backends that cannot run here, by name: what each can still do, and why no more."""
+    installed = {name: backend for name, backend in sorted(_backends.items()) if backend.missing() is None}
+    return {name: told for name, backend in installed.items() if (told := backend.idle())}
+
+
+def _backend(name: str) -> type[Engine]:
+    if name not in _backends:
+        raise ValueError(f"engine {name!r} is unknown, known are: {', '.join(sorted(_backends))}")
+    return _backends[name]

@@ -4,6 +4,7 @@ import os
 from importlib import import_module
 from typing import Any, ClassVar
 
+from derain.runtime import cuda
 from derain.runtime.bundle import Bundle, FrameSpec, Precision
 from derain.runtime.engines.base import Engine, register
 from derain.runtime.frames import Image
@@ -73,6 +74,12 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         if reason is None and cls.provider not in import_module(cls.package).get_available_providers():
             reason = f"{cls.package} has no {cls.provider} here: pip install 'derain[{cls.extra}]'"
         return reason
+
+    @classmethod
+    def idle(cls) -> tuple[str, str] | None:
+        """The package has the provider whether or not there is a GPU; CUDA is asked where it can be."""
+        reason = None if cuda.missing() else cuda.refusal()
+        return ("no GPU", reason) if reason else None
 
     def _open(self) -> None:
         super()._open()

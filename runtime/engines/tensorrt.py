@@ -34,6 +34,18 @@ class _TensorRTEngine(Engine):
         """What is not installed: the API, or a provider of CUDA's calls."""
         return super().missing() or cuda.missing()
 
+    @classmethod
+    def idle(cls) -> tuple[str, str] | None:
+        """Without a GPU engines can be built at most."""
+        still = "builds engines; no GPU to run them" if cls.api.ahead_of_time else "no GPU"
+        return (still, reason) if (reason := cuda.refusal()) else None
+
+    @classmethod
+    def precisions(cls, bundle: Bundle) -> list[Precision]:
+        """Those of its engines."""
+        built = {entry.precision for entry in bundle.manifest.engines if entry.api == cls.name}
+        return [precision for precision in Precision if precision in built]
+
     def _open(self) -> None:
         trt = self.api.load()
         built = self._of_this_version(trt.__version__)

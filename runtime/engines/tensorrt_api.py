@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from derain.runtime.bundle import EngineEntry
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,16 @@ def choose(name: str | None) -> Api:
         raise ValueError(f"API {name!r} is unknown, known are: {', '.join(APIS)}")
     APIS[name].load()
     return APIS[name]
+
+
+def build_command(bundle: Path, entry: EngineEntry) -> str:
+    """The command that builds an engine of a bundle again, from the graph its precision has by then."""
+    command = f"derain build {bundle} --precision {entry.precision} --api {entry.api}"
+    if entry.api in APIS and APIS[entry.api].ahead_of_time and entry.arch != PORTABLE:
+        command += f" --arch {entry.arch.replace('+', ',')}"
+    if entry.options.get("workspace_mib") is not None:
+        command += f" --workspace {entry.options['workspace_mib']}"
+    return command + " --tf32" * bool(entry.options.get("tf32"))
 
 
 @cache

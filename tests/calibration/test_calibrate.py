@@ -15,7 +15,7 @@ from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
 from derain.export.lint import findings
 from derain.export.precision import to_fp16
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle, EngineEntry, Precision
 from derain.runtime.frames import Frame
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
@@ -155,6 +155,30 @@ def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size
     assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told and "graph.int8.onnx: loses" in told
     assert json.loads(report.read_text())["method"] == "minmax"
     assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}
+    assert "dropped" not in told
     cv2.imwrite(str(folder / "00.png"), clip[0].image[:-4])
     with pytest.raises(ValueError, match=r"00\.png: frames are 48x28, the bundle expects 48x32"):
         app([*common, "--precision", "int8"], standalone_mode=False)
+
+
+def test_the_verb_drops_the_engines_of_the_graph_it_replaced_and_says_how_to_build_them_again(
+    bundle, clip, tmp_path, capsys
+):
+    from derain.cli.main import app
+
+    for frame in clip:
+        cv2.imwrite(str(tmp_path / f"{frame.id:02}.png"), frame.image)
+    made, _ = run(bundle, clip, precision=Precision.FP8)
+    common = {"precision": "fp8", "api": "tensorrt-rtx", "api_version": "1.6.1.120"}
+    tuned = {"arch": "sm86+sm89", "options": {"workspace_mib": 64, "tf32": True}}
+    made.add(
+        {"a.plan": b"a", "b.plan": b"b"},
+        engines=[EngineEntry(file="a.plan", arch="portable", **common), EngineEntry(file="b.plan", **common, **tuned)],
+    )
+    common = ["calibrate", str(bundle.path), "--frames", str(tmp_path), "--precision", "fp8", "--max-loss", "100"]
+    app([*common, "--count", "6", "--method", "percentile"], standalone_mode=False)
+    told = capsys.readouterr().out
+    again = f"derain build {bundle.path} --precision fp8 --api tensorrt-rtx"
+    assert f"dropped a.plan, the old graph's engine: run `{again}`" in told
+    assert f"dropped b.plan, the old graph's engine: run `{again} --arch sm86,sm89 --workspace 64 --tf32`" in told
+    assert Bundle.load(bundle.path).manifest.engines == () and not list(bundle.path.glob("*.plan"))

@@ -72,5 +72,5 @@ def test_a_night_drive_with_a_few_lights_is_not_all_black(picture):
 
 
 def test_too_few_frames_asked_for_is_told():
-    with pytest.raises(ValueError, match="2 calibration frames: expected at least 4; give --count 16"):
+    with pytest.raises(ValueError, match="2 frames to choose: expected at least 4; give --count 16"):
         choose(clip([plain(9)]), SPEC, 2, "clip")

@@ -66,6 +66,32 @@ def fresh_derain() -> Callable[..., Answer]:
     return run
 
 
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size="$1" none "$2" || exit 77
+disk="$2"; shift 2
+"$@"; status=$?
+find "$disk" -type f
+exit $status
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Callable[..., Answer]:
+    """Runs `derain ARGUMENTS…` where the folder `small` in tmp_path is a disk of a size, and lists the files left."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+
+    def run(size: str, *arguments: object) -> Answer:
+        verb = [sys.executable, "-c", "from derain.cli.main import main\nmain()", *map(str, arguments)]
+        space = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(disk)]
+        done = subprocess.run([*space, *verb], capture_output=True, text=True)
+        if done.returncode == 77 or done.stderr.startswith("unshare"):
+            pytest.skip("no small disk to fill: this user may not mount one")
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def nano_weights(tmp_path_factory, lively) -> Path:
     from derain.training.models import build

@@ -206,6 +206,37 @@ def test_a_report_that_cannot_be_written(derain, bundle, tmp_path):
     assert str(tmp_path / "file") in fault
 
 
+def test_a_full_disk_under_a_run(small_disk, tmp_path, picture):
+    for folder in ("train", "test"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / folder / "0.png"), picture())
+    tree = {
+        "network": {"name": "daiam-nano"},
+        "data": {"root": str(tmp_path / "data"), "folders": ["train"], "validation": "test", "patch": 32},
+        "optimiser": {"iterations": 3, "batch": 1},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "checkpoint_every": 100,
+        "tensorboard": True,
+        "out": str(tmp_path / "small/run"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    answer = small_disk("500k", "train", tmp_path / "run.yaml")
+    run = tmp_path / "small/run"
+    told, mend = answer.fault.split(" bytes cannot be written: No space left on device: ")
+    assert told.startswith(f"{run}/weights.safetensors: ")
+    assert mend == f"free space on its disk, then go on with --resume {run}"
+    assert f"{run}/metrics.csv" in answer.out and "partial" not in answer.out
+
+
+def test_a_full_disk_under_a_bundle(small_disk, tmp_path):
+    bundle = tmp_path / "small/bundle"
+    answer = small_disk("500k", "export", "random:daiam-nano", "--out", bundle, "--size", "32x24")
+    assert answer.fault == (
+        f"{bundle}: No space left on device: free space on its disk, or name another place, and run the command again"
+    )
+    assert answer.out == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("export",), ("run", "b", "--sauce", "x"), ("fly",), ("inspect", "b", "--json"), ("export", "w", "--pixels", "x")],

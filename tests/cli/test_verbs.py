@@ -1,6 +1,7 @@
 """The verbs on good input: what they write, and the JSON that others rely on."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,10 @@ import pytest
 import yaml
 
 from derain.export.onnx_graph import summarise
-from derain.runtime.bundle import Bundle, GraphEntry
+from derain.export.precision import ensure_graph
+from derain.runtime.bundle import Bundle, GraphEntry, Precision
+from derain.runtime.engines import base
+from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.training.evaluate import METRICS
 from derain.training.models import build, parameter_count
 
@@ -175,3 +179,53 @@ def test_doctor_finds_what_the_tests_run_on(derain):
     assert answer.status == 0 and answer.err == ""
     for part in ("Python", "numpy", "torch", "onnxruntime", "ready"):
         assert part in answer.out
+
+
+def test_doctor_says_that_engines_are_built_but_not_run_where_no_gpu_is(derain, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install 'derain[rtx]'")
+    from derain.runtime import cuda
+
+    if (reason := cuda.missing() or cuda.refusal()) is None:
+        pytest.skip("there is a GPU here, which runs them")
+    monkeypatch.setenv("COLUMNS", "300")
+    (line,) = [line for line in derain("doctor").out.splitlines() if "engine tensorrt-rtx" in line]
+    assert "builds engines; no GPU to run them" in line and reason in line and "ready" not in line
+
+
+def test_verify_compares_the_cameras_frames_and_tells_the_worst(derain, bundle, clip, tmp_path):
+    answer = derain("verify", bundle.path, "--frames", clip, "--count", 5, "--json", tmp_path / "v.json")
+    assert answer.status == 0 and answer.err == ""
+    told = strict(tmp_path / "v.json")["fp32"]
+    which = rf"frame [0-7] of {clip}" if told["frame"] else "seed 0"
+    assert re.search(rf"fp32: passed, .* against PyTorch on the worst of 6 frames, {which}\n", answer.out)
+    assert re.search(r"\n  PyTorch to graph \S+ dB, .*, graph to onnxruntime inf dB, at most 0 grey levels", answer.out)
+    short = derain("verify", bundle.path, "--frames", clip, "--count", 3)
+    assert "3 frames to choose: expected at least 4" in short.fault
+
+
+class HalfOnly(OnnxRuntimeEngine):
+    """As an engine of which only the FP16 plan was built."""
+
+    @classmethod
+    def precisions(cls, bundle):
+        return [precision for precision in super().precisions(bundle) if precision == "fp16"]
+
+
+def test_verify_lists_the_precisions_that_an_engine_lacks(derain, bundle, monkeypatch):
+    monkeypatch.setitem(base._backends, "half-only", HalfOnly)
+    mend = f"run `derain build {bundle.path} --precision {{}} --api half-only`"
+    missing = derain("verify", bundle.path, "--engine", "half-only").fault
+    assert missing == f"{bundle.path}: half-only has no engine in it: {mend.format('fp16')}"
+    ensure_graph(bundle, Precision.FP16)
+    answer = derain("verify", bundle.path, "--engine", "half-only")
+    assert answer.status == 0 and "fp16: passed" in answer.out
+    assert f"fp32: left out, there is no half-only engine of it: {mend.format('fp32')}" in answer.out
+
+
+def test_verify_names_the_tensor_that_is_not_finite(derain, bundle):
+    model = onnx.load(bundle.graph())
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("encoder.blocks.0.conv1.bias"))
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.inf, np.float32), bias.name))
+    bundle.add({"graph.fp32.onnx": model.SerializeToString()})
+    fault = derain("verify", bundle.path).fault
+    assert "the fp32 graph is not finite, first in tensor '" in fault and "encoder_blocks_0_conv1_conv2d'" in fault

@@ -34,10 +34,13 @@ def bundle(nano, tmp_path) -> Bundle:
 
 
 @pytest.mark.parametrize("pixels", [PixelFormat.BGR8, PixelFormat.NV12])
-@pytest.mark.parametrize("model", ["daiam-nano", "daiam-edge", "daiam", "d-daiam-3"])
-def test_every_network_becomes_an_fp32_an_fp16_and_an_fp8_engine(model, pixels, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "steps", "size"),
+    [("daiam-nano", 1, (64, 48)), ("daiam-edge", 1, (64, 48)), ("daiam", 1, (64, 48)), ("d-daiam", 3, (16, 16))],
+)
+def test_every_network_becomes_an_fp32_an_fp16_and_an_fp8_engine(model, steps, size, pixels, tmp_path):
     """The FP8 graph's ranges are made up: an engine's structure does not depend on them."""
-    made, _ = export(f"random:{model}", tmp_path / "b", (64, 48), pixels)
+    made, _ = export(f"random:{model}", tmp_path / "b", size, pixels, steps=steps)
     fp32 = onnx.load(made.graph())
     fp8 = quantize(fp32, dict.fromkeys(activations(fp32), 4.0), Precision.FP8, layers(fp32))
     graphs = {Precision.FP16: to_fp16(fp32), Precision.FP8: to_fp16(fp8)}
@@ -177,6 +180,16 @@ def test_kernel_times_are_kept_beside_the_bundle_one_file_for_each_way_to_build(
     model.graph.doc_string = "another graph"
     build(with_graph(bundle, model), Precision.FP32)
     assert len(list(folder.iterdir())) == 4
+
+
+def test_gpus_of_one_architecture_do_not_share_kernel_times(bundle, monkeypatch):
+    api = dataclasses.replace(RTX, timing_cache=True, ahead_of_time=False)
+    monkeypatch.setitem(tensorrt_api.APIS, "tensorrt-rtx", api)
+    monkeypatch.setattr(build_module.cuda, "architecture", lambda: "sm86")
+    for name in ("NVIDIA A10", "NVIDIA GeForce RTX 3090"):
+        monkeypatch.setattr(build_module.cuda, "gpu_name", lambda name=name: name)
+        bundle, _ = build(bundle, Precision.FP32)
+    assert len(list(bundle.path.with_name("b.timing").iterdir())) == 2
 
 
 def test_an_api_without_a_timing_cache_leaves_none(bundle):

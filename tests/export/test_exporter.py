@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from derain.export.exporter import MAX_SIDE, MIN_SIDE, bundle_network, export, parse_size
 from derain.export.onnx_graph import summarise
@@ -113,6 +113,20 @@ def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_nothing(optio
         export(**asked)
     assert part in str(caught.value) and "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_the_tensors_name(value, weights, tmp_path):
+    spoilt = load_file(weights)
+    spoilt["global_decoder.out.bias"][1] = value
+    path = tmp_path / "spoilt.safetensors"
+    save_file(spoilt, path, metadata={"model": "daiam-nano"})
+    with pytest.raises(ValueError) as caught:
+        export(str(path), tmp_path / "b", (32, 24))
+    assert str(caught.value) == (
+        f"{path}: tensor 'global_decoder.out.bias' is not finite: expected weights of a run that converged"
+    )
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):

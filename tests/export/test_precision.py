@@ -97,7 +97,7 @@ def test_a_recurrent_network_in_fp16_stays_near_itself(pixels, lively_bundle):
     bundle = lively_bundle("daiam-nano", (36, 28), pixels, encoder_steps=2, decoder_steps=2)
     bundle = ensure_graph(bundle, Precision.FP16)
     results = {result.precision: result for result in verify(bundle, seed=5)}
-    assert results[Precision.FP16].passed and results[Precision.FP16].psnr_vs_fp32 >= 50
+    assert results[Precision.FP16].passed and results[Precision.FP16].pytorch_to_graph.psnr >= 50
 
 
 def test_an_fp16_graph_keeps_bytes_at_its_edge_and_half_floats_inside(nano):

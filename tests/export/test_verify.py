@@ -1,17 +1,24 @@
 """Does `verify` pass what is right, fail what is wrong, and name where it went wrong?"""
 
+import math
+
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 
+from derain.calibration.qdq import activations, layers, quantize
+from derain.calibration.ranges import Method, histograms
 from derain.export.camera import CameraModel
 from derain.export.exporter import bundle_network, export
-from derain.export.precision import to_fp16
+from derain.export.precision import ensure_graph, to_fp16
 from derain.export.probe import seeded_frame
-from derain.export.verify import pytorch_output, verify
+from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
 from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
+from derain.runtime.engines import base
+from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 
@@ -27,6 +34,12 @@ def weights(tmp_path_factory, lively) -> str:
 def original(weights, tmp_path_factory) -> Bundle:
     """Without rewrites, so that the file's weights have the network's names."""
     return export(weights, tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2, rewrites=())[0]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory) -> Bundle:
+    """The weights that ship, for driving frames made small."""
+    return export("daiam-nano", tmp_path_factory.mktemp("shipped") / "bundle", (96, 72), rewrites=())[0]
 
 
 @pytest.fixture
@@ -56,7 +69,7 @@ def test_a_bundle_of_odd_frames_is_the_network_bit_by_bit_or_nearly(original):
     (result,) = verify(original)
     assert result.precision is Precision.FP32
     assert result.passed and result.first_drift is None
-    assert result.max_abs_diff <= 1 and result.psnr_vs_fp32 > 60
+    assert result.total.max_abs_diff <= 1 and result.total.psnr > 60
 
 
 def test_the_reference_is_what_a_call_of_the_network_returns(original):
@@ -65,7 +78,7 @@ def test_the_reference_is_what_a_call_of_the_network_returns(original):
     model = CameraModel(bundle_network(original), manifest.input, manifest.output).eval()
     with torch.inference_mode():
         called = model(torch.from_numpy(frame)[None])[0].numpy()
-    assert np.abs(pytorch_output(original, frame).astype(int) - called).max() <= 1
+    assert np.abs(pytorch_outputs(original, [frame])[0].astype(int) - called).max() <= 1
 
 
 def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
@@ -88,7 +101,7 @@ def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
 def test_a_graph_with_one_changed_weight_fails_at_the_first_tensor_that_saw_it(bundle, weight, first):
     (result,) = verify(rewritten(bundle, scaled(weight, 3.0)))
     assert not result.passed
-    assert result.psnr_vs_fp32 < 60
+    assert result.total.psnr < 60
     if "lstm_gates" in weight:  # the halves of a hoisted convolution are not in the naive unroll: their sum's users are
         assert result.first_drift.startswith("global_decoder_lstm_")
     else:
@@ -99,6 +112,23 @@ def test_a_nan_in_the_graph_does_not_pass(bundle):
     (result,) = verify(rewritten(bundle, scaled("network.branches.drop.encoder.head.bias", float("nan"))))
     assert not result.passed
     assert result.first_drift == "drop_encoder_head_conv2d"
+
+
+def test_weights_that_are_not_finite_do_not_pass_though_both_sides_agree(bundle, tmp_path):
+    network = bundle_network(bundle)
+    head = network.branches["drop"].encoder.head
+    with torch.no_grad():
+        head.bias[3] = float("nan")
+    weights = tmp_path / "nan.safetensors"
+    save_weights(weights, network, "daiam-nano", bundle.manifest.model.config["options"], torch.float32)
+    model = onnx.load(bundle.graph())
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("drop.encoder.head.bias")]
+    bias.CopyFrom(numpy_helper.from_array(head.bias.detach().numpy(), bias.name))
+    spoilt = bundle.add({"weights.safetensors": weights, "graph.fp32.onnx": model.SerializeToString()})
+    (result,) = verify(spoilt)
+    assert result.total == Distance(math.inf, 0)
+    assert not result.passed
+    assert result.overflow == "drop_encoder_head_conv2d"
 
 
 def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
@@ -112,7 +142,7 @@ def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
 
     (result,) = verify(rewritten(bundle, change))
     assert not result.passed
-    assert result.psnr_vs_fp32 > 60 and result.max_abs_diff in (2, 3, 4)
+    assert result.total.psnr > 60 and result.total.max_abs_diff in (2, 3, 4)
     assert result.first_drift is None  # it lies behind the last tensor that both have
 
 
@@ -127,7 +157,7 @@ def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
     both = rewritten(bundle, change, Precision.INT8)
     results = {result.precision: result for result in verify(both)}
     assert results[Precision.FP32].passed and results[Precision.INT8].passed
-    assert results[Precision.INT8].max_abs_diff > 1
+    assert results[Precision.INT8].total.max_abs_diff > 1
     (alone,) = verify(rewritten(both, change))[:1]
     assert alone.precision is Precision.FP32 and not alone.passed
 
@@ -144,11 +174,73 @@ def test_an_fp16_graph_that_overflows_fails_with_the_tensors_name(bundle):
     assert results[Precision.FP16].overflow.startswith("streak_encoder_")
 
 
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.FP8])
+def test_what_is_merely_rounded_has_not_drifted_and_a_changed_weight_has(precision, shipped, picture):
+    model = onnx.shape_inference.infer_shapes(onnx.load(shipped.graph()), data_prop=True)
+    collected = histograms(model, activations(model), [picture(seed, 96, 72) for seed in range(3)])
+    limits = {name: histogram.limit(Method.MINMAX, precision) for name, histogram in collected.items()}
+    entry = GraphEntry(precision=precision, file=f"graph.{precision}.onnx")
+    found = []
+    for factor in (1.0, 3.0):
+        scaled("network.branches.drop.gate_light.weight", factor)(model.graph)
+        whole = precision is Precision.FP16
+        graph = to_fp16(model if whole else quantize(model, limits, precision, layers(model)))
+        made = shipped.add({entry.file: graph.SerializeToString()}, graphs=[entry])
+        found.append(first_drift(made, precision, picture(7, 96, 72)))
+    assert found == [None, "drop_gate_light_conv2d"]
+
+
+class Bleaching(OnnxRuntimeEngine):
+    """Has no plan of the FP32 graph, and adds 20 grey levels to dark frames."""
+
+    @classmethod
+    def precisions(cls, bundle: Bundle) -> list[Precision]:
+        return [precision for precision in super().precisions(bundle) if precision is not Precision.FP32]
+
+    def _infer(self, tensor):
+        clean = super()._infer(tensor)
+        return clean if tensor.mean() > 100 else np.where(clean < 128, clean + 20, clean - 20).astype(np.uint8)
+
+
+@pytest.fixture
+def bleaching(monkeypatch) -> str:
+    monkeypatch.setitem(base._backends, "bleaching", Bleaching)
+    monkeypatch.setattr(Bleaching, "name", "bleaching")
+    return "bleaching"
+
+
+def test_an_engine_is_verified_in_the_precisions_it_has_and_refused_where_it_has_none(bundle, bleaching):
+    with pytest.raises(ValueError, match=r"bleaching has no engine in it: run `derain build .* --api bleaching`"):
+        verify(bundle, bleaching)
+    (result,) = verify(ensure_graph(bundle, Precision.FP16), bleaching)
+    assert result.precision is Precision.FP16 and result.passed
+
+
+def test_the_worst_frame_counts_and_the_hop_that_spoils_it_is_told(bundle, bleaching):
+    frames = [seeded_frame(bundle.manifest.input, 1), seeded_frame(bundle.manifest.input, 2) // 3]
+    (result,) = verify(ensure_graph(bundle, Precision.FP16), bleaching, frames=frames)
+    assert not result.passed and result.frame == 2
+    assert result.pytorch_to_graph.psnr > 50 and result.pytorch_to_graph.max_abs_diff <= 1
+    assert result.graph_to_engine.max_abs_diff in (19, 20, 21)
+    assert result.first_drift is None  # no tensor of the graph is wrong
+
+
+def test_the_shipped_network_in_fp16_holds_50_db_on_every_driving_frame(shipped, data_root):
+    files = sorted((data_root / "sequences" / "camvid_val").iterdir())[::25]
+    frames = [cv2.resize(cv2.imread(str(file)), (96, 72), interpolation=cv2.INTER_AREA) for file in files]
+    results = verify(ensure_graph(shipped, Precision.FP16), frames=frames)
+    assert [result.precision for result in results] == [Precision.FP32, Precision.FP16]
+    for result in results:
+        assert result.passed and result.total.psnr >= 50 and result.pytorch_to_graph.psnr >= 50
+
+
 def test_results_as_json_are_plain_and_an_infinite_psnr_is_null(original):
     (result,) = verify(original)
     told = result.to_json()
-    assert set(told) == {"psnr_vs_fp32", "max_abs_diff", "passed", "overflow", "first_drift"}
-    assert told["passed"] is True
+    hops = {"pytorch_to_graph", "graph_to_engine"}
+    assert set(told) == {"psnr_vs_fp32", "max_abs_diff", *hops, "passed", "overflow", "first_drift", "frame"}
+    assert told["passed"] is True and told["frame"] == 0
+    assert told["graph_to_engine"] == {"psnr": None, "max_abs_diff": 0}
     assert (told["psnr_vs_fp32"] is None) == (told["max_abs_diff"] == 0)
 
 

@@ -1,16 +1,23 @@
-"""libderain through its C interface, the way a program without a C++ compiler would use it."""
+"""libderain through its C interface, the way a program without a C++ compiler would use it; and derain-stream."""
 
 import ctypes as c
+import json
 import os
+import secrets
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 
+from derain.export import exporter
+from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
 
-BUILT = Path("build/native/default/runtime/native/libderain.so")
+BUILT = Path("build/native/default/runtime/native")
 SECONDS_MS = 60_000
 OK, END = 0, 2
 EVERY = 1
@@ -76,7 +83,7 @@ class Stream:
 
 @pytest.fixture(scope="session")
 def library(repository: Path) -> c.CDLL:
-    path = Path(os.environ.get("DERAIN_NATIVE") or repository / BUILT)
+    path = Path(os.environ.get("DERAIN_NATIVE") or repository / BUILT / "libderain.so")
     if not path.is_file():
         pytest.skip(f"no native runtime at {path}: `make native` builds it")
     library = c.CDLL(str(path))
@@ -109,3 +116,60 @@ def close_enough() -> Callable[[Image, Image], None]:
         assert np.mean(difference <= 1) >= 0.999
 
     return check
+
+
+@pytest.fixture(scope="session")
+def program(repository: Path) -> Path:
+    path = Path(os.environ.get("DERAIN_STREAM") or repository / BUILT / "stream" / "derain-stream")
+    if not path.is_file():
+        pytest.skip(f"no derain-stream at {path}: `make native` builds it")
+    return path
+
+
+@pytest.fixture
+def stream(program: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs derain-stream to its end."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def size() -> tuple[int, int]:
+    """Width and height of what `bundle` takes."""
+    return 64, 48
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, size: tuple[int, int]) -> Bundle:
+    return exporter.export("random:daiam-nano", tmp_path_factory.mktemp("stream") / "bundle", size)[0]
+
+
+@pytest.fixture(scope="session")
+def validate(repository: Path) -> Callable[[object], None]:
+    """Asserts that a report is as its schema says."""
+    schema = json.loads((repository / "runtime" / "report.schema.json").read_text())
+    return lambda report: jsonschema.validate(report, schema, jsonschema.Draft202012Validator)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """One for a ring of shared memory, which is gone after the test."""
+    name = f"derain-test-{secrets.token_hex(4)}"
+    yield name
+    Path("/dev/shm", name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Waits for a condition, asserting that it comes true in time."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 60) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, "waited too long"
+            time.sleep(0.02)
+
+    return wait

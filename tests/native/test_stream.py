@@ -1,72 +1,32 @@
 """derain-stream against Python's runtime: the same report, the same pixels, frames exchanged through shm://."""
 
 import json
-import os
-import secrets
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import cv2
-import jsonschema
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from derain.cli.main import app
-from derain.export import exporter
 from derain.runtime.bench import BenchReport
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
 from derain.runtime.sources import open_source
 
-BUILT = Path("build/native/default/runtime/native/stream/derain-stream")
-SIZE = 64, 48
 FRAMES = 12
 
 
-@pytest.fixture(scope="session")
-def program(repository):
-    path = Path(os.environ.get("DERAIN_STREAM") or repository / BUILT)
-    if not path.is_file():
-        pytest.skip(f"no derain-stream at {path}: `make native` builds it")
-    return path
-
-
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    return exporter.export("random:daiam-nano", tmp_path_factory.mktemp("stream") / "bundle", SIZE)[0]
-
-
-@pytest.fixture(scope="session")
-def validate(repository):
-    schema = json.loads((repository / "runtime" / "report.schema.json").read_text())
-    return lambda report: jsonschema.validate(report, schema, jsonschema.Draft202012Validator)
-
-
 @pytest.fixture
-def stream(program):
-    def run(*arguments):
-        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-    return run
-
-
-@pytest.fixture
-def clip(tmp_path, picture):
+def clip(tmp_path, picture, size):
     path = tmp_path / "clip.mkv"
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 25, SIZE)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 25, size)
     for seed in range(FRAMES):
-        writer.write(picture(seed, *SIZE))
+        writer.write(picture(seed, *size))
     writer.release()
     return path
-
-
-@pytest.fixture
-def name():
-    name = f"derain-test-{secrets.token_hex(4)}"
-    yield name
-    Path("/dev/shm", name).unlink(missing_ok=True)
 
 
 def python(*arguments):
@@ -77,13 +37,6 @@ def python(*arguments):
 def frames_of(path, spec):
     with open_source(str(path), spec) as source:
         return np.array([frame.image for frame in source])
-
-
-def wait_until(condition, timeout_s=60):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(bundle, clip, stream, validate, close_enough, tmp_path):
@@ -118,14 +71,14 @@ def test_both_benches_report_alike_and_can_be_compared(bundle, stream, validate,
     python("bench", "--compare", *reports)
 
 
-def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, program, name, picture, tmp_path):
+def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, program, name, picture, size, tmp_path):
     spec = bundle.manifest.input
     ring = SharedFrames.create(name, spec)
     report = tmp_path / "report.json"
     arguments = [program, "run", bundle.path, "--source", f"shm://{name}", "--sink", tmp_path / "out.mkv"]
     with subprocess.Popen([*arguments, "--policy", "every", "--json", report]) as process:
         try:
-            images = [picture(seed, *SIZE) for seed in range(3)]
+            images = [picture(seed, *size) for seed in range(3)]
             while not list(tmp_path.glob(".out.*")) or process.poll() is not None:
                 assert process.poll() is None
                 ring.publish(images[0], time.monotonic_ns())
@@ -150,7 +103,9 @@ def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, pr
     assert told["latency_ms"]["capture_to_present"]["p50"] < 1000
 
 
-def test_what_the_native_runtime_writes_to_shared_memory_python_reads(bundle, program, name, close_enough, tmp_path):
+def test_what_the_native_runtime_writes_to_shared_memory_python_reads(
+    bundle, program, name, close_enough, wait_until, tmp_path
+):
     source = "test://rain?live=1&frames=100000&fps=30&seed=1"
     with subprocess.Popen([program, "run", bundle.path, "--source", source, "--sink", f"shm://{name}"]) as process:
         try:
@@ -175,7 +130,7 @@ def test_what_the_native_runtime_writes_to_shared_memory_python_reads(bundle, pr
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bundle, program, tmp_path):
+def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bundle, program, wait_until, tmp_path):
     clip, report = tmp_path / "out.mkv", tmp_path / "report.json"
     source = "test://rain?live=1&frames=1000000&fps=30"
     arguments = [program, "run", bundle.path, "--source", source, "--sink", clip, "--json", report]

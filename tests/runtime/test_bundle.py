@@ -126,3 +126,44 @@ def test_adding_keeps_what_was_there_and_replaces_the_graph_of_the_same_precisio
     assert loaded.file("e.plan").read_bytes() == b"plan"
     assert loaded.manifest.quality == (quality,)
     assert sorted(path.name for path in bundle.path.iterdir()) == sorted([*loaded.manifest.files, "manifest.json"])
+
+
+@pytest.fixture
+def described(bundle):
+    """FP32, INT8 and FP8 with an engine and a quality each."""
+    precisions = (Precision.FP32, Precision.INT8, Precision.FP8)
+    files = {f"{p}.plan": b"plan" for p in precisions} | {f"graph.{p}.onnx": p.encode() for p in precisions[1:]}
+    return bundle.add(
+        files,
+        graphs=[GraphEntry(precision=p, file=f"graph.{p}.onnx") for p in precisions[1:]],
+        engines=[EngineEntry(file=f"{p}.plan", precision=p, api="a", api_version="1", arch="sm87") for p in precisions],
+        quality=[Quality(frames="desk", precision=p, psnr_rgb=30.0) for p in precisions],
+    )
+
+
+def test_a_changed_graph_takes_its_engines_files_and_quality_with_it_and_no_others(described):
+    quality = Quality(frames="road", precision="fp8", psnr_rgb=29.0)
+    graph = GraphEntry(precision="fp8", file="graph.fp8.onnx")
+    described.add({graph.file: b"another"}, graphs=[graph], quality=[quality])
+    manifest = Bundle.load(described.path).manifest
+    assert {entry.precision for entry in manifest.graphs} == {"fp32", "int8", "fp8"}
+    assert {entry.precision for entry in manifest.engines} == {"fp32", "int8"}
+    assert [entry for entry in manifest.quality if entry.precision == "fp8"] == [quality]
+    assert len(manifest.quality) == 3
+    assert not (described.path / "fp8.plan").exists() and (described.path / "int8.plan").exists()
+
+
+def test_a_graph_written_again_with_the_same_bytes_keeps_what_was_made_from_it(described):
+    graph = GraphEntry(precision="fp8", file="graph.fp8.onnx")
+    made = described.add({graph.file: b"fp8"}, graphs=[graph])
+    assert made.manifest == described.manifest
+
+
+@pytest.mark.parametrize("graphs", [(), (GraphEntry(precision="fp32", file="graph.fp32.onnx"),)])
+def test_with_fp32s_graph_everything_derived_from_it_goes(described, graphs):
+    engine = EngineEntry(file="new.plan", precision="fp32", api="a", api_version="1", arch="sm87")
+    described.add({"graph.fp32.onnx": b"another", "new.plan": b"new"}, graphs=graphs, engines=[engine])
+    manifest = Bundle.load(described.path).manifest
+    assert [entry.precision for entry in manifest.graphs] == ["fp32"]
+    assert manifest.engines == (engine,) and manifest.quality == ()
+    assert set(manifest.files) == {"weights.safetensors", "graph.fp32.onnx", "new.plan"}

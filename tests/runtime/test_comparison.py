@@ -12,6 +12,8 @@ from derain.cli.bench import bench as verb
 from derain.runtime.bundle import GraphEntry, Precision
 from derain.runtime.comparison import Comparison, Row, compare_all, verdict
 from derain.runtime.comparison_page import comparison_page
+from derain.runtime.engines import base
+from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.latency import Percentiles
 
 
@@ -47,6 +49,44 @@ def test_without_a_truth_only_the_distance_to_fp32_is_told(both, noise):
 def test_truths_must_be_as_many_as_frames(both, noise):
     with pytest.raises(ValueError, match="1 clean frames for 3 frames: align --truth and --source"):
         compare_all(both, noise[:3], noise[:1], seconds=0)
+
+
+class Faulty(OnnxRuntimeEngine):
+    """Fails at a frame of its life, counted from the warm-up's first, and does not close either."""
+
+    at = 0
+
+    def _open(self):
+        super()._open()
+        self.left = self.at
+
+    def _infer(self, tensor):
+        if self.left == 0:
+            raise RuntimeError("the device\nfell off the bus")
+        self.left -= 1
+        return super()._infer(tensor)
+
+    def _close(self):
+        raise OSError("the device is gone")
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_an_engine_that_fails_on_the_way_is_left_out_with_its_reason_and_the_others_go_on(at, both, noise, monkeypatch):
+    """In the warm-up, at the first frame that counts, in the middle."""
+    monkeypatch.setitem(base._backends, "faulty", Faulty)
+    monkeypatch.setattr(Faulty, "name", "faulty")
+    monkeypatch.setattr(Faulty, "at", at)
+    report = compare_all(both, noise, None, seconds=0)
+    assert [(row.engine, row.precision) for row in report.rows] == [("onnxruntime", "fp32"), ("onnxruntime", "int8")]
+    assert report.left_out["faulty fp32"] == report.left_out["faulty int8"] == "the device fell off the bus"
+    assert report.rounds == len(noise)
+
+
+def test_where_every_engine_fails_the_reasons_are_told(both, noise, monkeypatch):
+    monkeypatch.setattr(base, "_backends", {"faulty": Faulty})
+    monkeypatch.setattr(Faulty, "name", "faulty", raising=False)
+    with pytest.raises(ValueError, match="no engine runs it here: the device fell off the bus; the device fell"):
+        compare_all(both, noise, None, seconds=0)
 
 
 def row(precision: str, ms: float, db: float | None, engine: str = "e", fp32_db: float | None = 40) -> Row:

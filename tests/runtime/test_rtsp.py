@@ -1,10 +1,7 @@
 """`rtsp://` against a real server: GStreamer's, from Debian."""
 
-import socket
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,54 +12,7 @@ from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 from derain.runtime.testing import ScriptedEngine
 
-PYTHON = "/usr/bin/python3"
-SERVER = Path(__file__).with_name("rtsp_server.py")
 WIDTH, HEIGHT = 160, 96
-PACKAGES = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
-NEEDS = """
-import gi
-gi.require_version("GstRtspServer", "1.0")
-gi.require_version("Gst", "1.0")
-from gi.repository import Gst, GstRtspServer
-Gst.init(None)
-raise SystemExit(any(Gst.ElementFactory.find(name) is None for name in ("x264enc", "rtph264pay", "videotestsrc")))
-"""
-
-
-@pytest.fixture(scope="module")
-def gstreamer():
-    try:
-        answer = subprocess.run([PYTHON, "-c", NEEDS], capture_output=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip(f"no {PYTHON} here to run an RTSP server with")
-    if answer.returncode:
-        pytest.skip(f"no RTSP server here: apt-get install {PACKAGES}")
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def serve(gstreamer, port):
-    """Starts a server on always the same port; what it returns can be killed."""
-    started = []
-
-    def start():
-        arguments = [PYTHON, SERVER, port, WIDTH, HEIGHT]
-        process = subprocess.Popen([str(part) for part in arguments], stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -73,7 +23,7 @@ def sized(bundle, make_spec):
 
 
 def test_a_stream_that_is_killed_and_restarted_comes_back_and_is_derained_again(serve, port, sized):
-    process = serve()
+    process = serve(WIDTH, HEIGHT)
     stop, restarted, states, records = threading.Event(), [], [], []
     end = time.monotonic() + 60
 
@@ -87,7 +37,7 @@ def test_a_stream_that_is_killed_and_restarted_comes_back_and_is_derained_again(
     def on_status(status):
         states.append(status.source)
         if process.poll() is not None and not restarted and status.source != "open":
-            serve()
+            serve(WIDTH, HEIGHT)
             restarted.append(time.monotonic_ns())
         if time.monotonic() > end:
             stop.set()

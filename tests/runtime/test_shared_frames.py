@@ -143,6 +143,9 @@ def test_what_cannot_be_a_ring_is_refused(name, make_spec):
     (shared_frames.FOLDER / name).write_bytes(b"x")
     with pytest.raises(OSError, match="1 bytes, no frames yet"):
         open_source(f"shm://{name}", make_spec())
+    (shared_frames.FOLDER / name).write_bytes(bytes(5000))  # sized, its header still to come
+    with pytest.raises(OSError, match="5000 bytes, no frames yet: is its writer still starting"):
+        open_source(f"shm://{name}", make_spec())
     (shared_frames.FOLDER / name).write_bytes(b"x" * 100)
     with pytest.raises(ValueError, match="holds something else"):
         open_source(f"shm://{name}", make_spec())

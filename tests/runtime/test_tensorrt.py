@@ -214,6 +214,29 @@ def test_an_engine_from_elsewhere_is_refused_with_what_it_is_and_what_this_is(ch
     assert "\n" not in str(caught.value)
 
 
+def test_an_engine_has_the_precisions_that_were_built_for_its_api(with_engine):
+    bundle = with_engine()
+    assert engines.precisions("tensorrt-rtx", bundle) == [Precision.FP16]
+    assert engines.precisions("tensorrt", bundle) == []
+    assert engines.precisions("onnxruntime", bundle) == [Precision.FP32]
+
+
+def test_where_no_gpu_is_an_installed_engine_says_what_it_can_still_do(monkeypatch):
+    def refuse():
+        raise cuda.GpuError("no GPU that CUDA can use (error 35): install NVIDIA's driver")
+
+    monkeypatch.setattr(tensorrt_api.Api, "installed", True)
+    for backend in (engines.tensorrt.TensorRTEngine, engines.tensorrt.TensorRTRTXEngine):
+        monkeypatch.setattr(backend, "missing", classmethod(lambda cls: None))
+    monkeypatch.setattr(cuda, "open_cuda", refuse)
+    told = engines.idle()
+    assert told["tensorrt"][0] == "no GPU" and told["tensorrt-rtx"][0] == "builds engines; no GPU to run them"
+    assert {reason for _, reason in told.values()} == {"no GPU that CUDA can use (error 35): install NVIDIA's driver"}
+    assert "onnxruntime" not in told
+    monkeypatch.setattr(cuda, "open_cuda", FakeGpu)
+    assert engines.idle() == {}
+
+
 def test_without_an_nvidia_driver_the_reason_is_one_line(with_engine, monkeypatch):
     """The real cuda-python, and the real TensorRT-RTX refusing a plan."""
     trt = pytest.importorskip("tensorrt_rtx", reason="needs TensorRT-RTX: pip install 'derain[rtx]'")
@@ -243,4 +266,4 @@ def test_without_a_provider_of_cuda_the_engine_says_which_package_adds_one(monke
 def test_pycuda_is_taken_where_it_is_the_only_provider(monkeypatch):
     monkeypatch.setattr(cuda, "find_spec", lambda name: name == "pycuda" or None)
     monkeypatch.setitem(cuda.PROVIDERS, "pycuda", FakeGpu)
-    assert cuda.architecture() == "sm89"
+    assert (cuda.architecture(), cuda.gpu_name()) == ("sm89", "a fake RTX 4090")

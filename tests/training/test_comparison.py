@@ -1,15 +1,23 @@
 """The comparison: one protocol for every system, trained in slices, tested on held-out scenes, told in tables."""
 
-import importlib.util
+import copy
+import importlib
 import json
+import os
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 import yaml
 
-from derain.training.comparison.page import page, scenes_to_show
-from derain.training.comparison.protocol import Comparison, Protocol, read_protocol
+from derain.training.comparison import budget
+from derain.training.comparison.budget import Pace, fitted, pace
+from derain.training.comparison.page import Scene, page, scenes_to_show
+from derain.training.comparison.protocol import Comparison, Protocol, patches_seen, read_protocol
 from derain.training.comparison.tables import COMPACT, INTENSITIES, PAPER, STEPS, TABLE_6, TABLE_7, tables
 from derain.training.comparison.testing import evaluate_system, held_out_pairs, scenes
 from derain.training.data import DataConfig
@@ -102,15 +110,85 @@ def test_scenes_that_are_trained_on_or_too_few_are_refused(images):
         scenes(data, {"train": 1})
 
 
-def test_the_least_far_along_comes_next_and_a_student_waits_for_its_teacher(empty):
+def test_each_system_is_trained_to_its_end_before_the_next_and_a_student_waits_for_its_teacher(empty):
     assert empty.next_system() == "rescan"
     assert empty.waits_for("student") == "daiam-nano"
     with pytest.raises(ValueError, match="student learns from daiam-nano, which is not complete"):
         empty.train("student")
     assert empty.train("rescan", minutes=0) == (2, 8)
+    assert empty.next_system() == "rescan"
+    assert empty.train("rescan") == (8, 8)
     assert empty.next_system() == "daiam-nano"
     assert empty.train("rescan") == (8, 8)
-    assert empty.train("rescan") == (8, 8)
+
+
+def test_a_complete_run_brought_back_without_its_checkpoint_counts_and_one_of_another_length_does_not(
+    trained, tmp_path
+):
+    shutil.copytree(trained.folder / "daiam-nano", tmp_path / "daiam-nano")
+    (tmp_path / "daiam-nano" / "checkpoint.safetensors").unlink()
+    brought = replace(trained, folder=tmp_path)
+    assert brought.progress("daiam-nano") == (8, 8) and brought.waits_for("student") is None
+    longer = replace(brought, overrides=(*trained.overrides, "optimiser.iterations=6"))
+    assert longer.progress("daiam-nano") == (0, 12)
+
+
+def test_patches_are_counted_by_the_run_that_saw_them(trained, tmp_path):
+    shutil.copytree(trained.folder / "daiam-nano", tmp_path / "daiam-nano")
+    weights = tmp_path / "daiam-nano" / "weights.safetensors"
+    note = weights.with_name("config.yaml")
+    assert patches_seen(weights) == 8
+    note.write_text(note.read_text().replace("batch: 2", "batch: 64"))
+    assert patches_seen(weights) == 256
+    note.unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+        patches_seen(weights)
+
+
+def test_a_pace_is_measured_by_training_that_leaves_nothing_behind(empty):
+    measured = pace(empty, "daiam-nano", seconds=0.2)
+    assert 0 < measured.start < 300 and 0 < measured.patch < 60
+    assert not empty.folder.exists()
+
+
+LONG = copy.deepcopy(SMALL)
+LONG["train"]["optimiser"] |= {"iterations": 40, "warm_up": 10}
+
+
+@pytest.fixture
+def long(images, tmp_path, monkeypatch) -> Comparison:
+    """Forty iterations of two patches, at paces that are known."""
+    paces = {"rescan": Pace(2.0, 1.0), "daiam-nano": Pace(1.0, 0.6)}
+    systems = {"student": "daiam-nano"}
+    monkeypatch.setattr(budget, "pace", lambda _, system, seconds: paces[systems.get(system, system)])
+    return Comparison(Protocol.model_validate(LONG), tmp_path / "c", (f"data.root={images}",))
+
+
+def test_a_budget_shortens_the_whole_schedule_alike_for_all_and_every_run_of_it_completes(long):
+    shorter = fitted(long, minutes=1)
+    # 0.85 of 60 s less 4 s to begin three runs; a patch takes 0.6 + 0.6 / 3 for the student, 1.0 and 0.6
+    assert shorter.train["optimiser"]["iterations"] == int((51 - 4) / 2.4 / 2) == 9
+    optimiser = replace(long, protocol=shorter).config("rescan").optimiser
+    assert optimiser.warm_up == 2 and optimiser.batch == 2
+    assert optimiser.ema_decay == pytest.approx(1 - 0.001 * 40 / 9)
+    chosen = replace(long, protocol=fitted(long, minutes=0.2, systems=["daiam-nano"]))
+    assert list(chosen.protocol.systems) == ["daiam-nano"]
+    assert chosen.train("daiam-nano") == (14, 14) and chosen.next_system() is None
+    assert fitted(long, minutes=600).train["optimiser"]["iterations"] == 40
+
+
+@pytest.mark.parametrize(
+    ("minutes", "systems", "message"),
+    [
+        (0.05, None, "0.05 minutes give each of 3 systems 0 iterations, expected at least 1: choose fewer"),
+        (1, ["student"], "teacher daiam-nano is no system"),
+        (1, ["daiam"], "no system 'daiam'"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused_in_one_line(long, minutes, systems, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        fitted(long, minutes, systems)
+    assert "\n" not in str(caught.value)
 
 
 def test_with_its_teacher_complete_a_student_learns_from_the_teachers_weights(trained):
@@ -177,9 +255,14 @@ def test_the_page_needs_nothing_else_and_shows_pictures_and_maps(trained):
     assert "http" not in text and "<script" not in text
 
 
-def test_a_page_of_nothing_asks_for_training(empty):
-    with pytest.raises(FileNotFoundError, match="train one first"):
+def test_a_page_of_nothing_asks_for_training_and_can_show_weights_that_ship(empty, picture):
+    with pytest.raises(FileNotFoundError, match="train one first, or name shipped ones with --system"):
         page(empty, [])
+    text = page(empty, [Scene("a photo", picture(1), None)], systems=["daiam-nano"])
+    assert "daiam-nano with the weights that ship" in text
+    assert text.count("<figcaption>") == 4
+    with pytest.raises(FileNotFoundError, match="no weights ship for model 'rescan'"):
+        page(empty, [], systems=["rescan"])
 
 
 @pytest.mark.parametrize(
@@ -205,19 +288,26 @@ def test_an_unknown_system_or_key_is_refused_in_one_line(empty):
         odd.config("rescan")
 
 
-def test_the_command_line_trains_scores_counts_and_tells(images, tmp_path, repository, capsys, monkeypatch):
-    spec = importlib.util.spec_from_file_location("comparison", repository / "benchmarks" / "comparison.py")
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
+@pytest.fixture
+def command(images, repository, monkeypatch):
+    """benchmarks/comparison.py, which imports its neighbour gpu.py."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
     monkeypatch.setenv("DERAIN_DATA", str(images))
-    monkeypatch.setattr(command.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    return importlib.import_module("comparison")
+
+
+def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, capsys):
     protocol = tmp_path / "p.yaml"
     protocol.write_text(yaml.safe_dump(SMALL | {"systems": {"daiam-nano": SMALL["systems"]["daiam-nano"]}}))
 
     def told(*arguments: str) -> str:
-        command.main([*arguments, "--protocol", str(protocol), "--folder", str(tmp_path / "c")])
+        command.main([*arguments, "--folder", str(tmp_path / "c")])
         return capsys.readouterr().out
 
+    planned = told("budget", "--minutes", "60", "--protocol", str(protocol))
+    assert planned.endswith("c/protocol.yaml: 8 patches for each of 1 systems\n")
+    protocol.unlink()
     assert told("run") == "daiam-nano: 8 of 8 patches\nall systems are complete: evaluate them\n"
     assert told("evaluate").endswith("on 4 pairs; 8 of 8 patches seen\n")
     assert told("cost") == "daiam-nano: 371,456 parameters, 5.5 GMAC\n"
@@ -225,3 +315,23 @@ def test_the_command_line_trains_scores_counts_and_tells(images, tmp_path, repos
     assert Path(told("page").strip()).stat().st_size > 10_000
     with pytest.raises(SystemExit, match="error: no system 'x'"):
         told("train", "--system", "x")
+
+
+def test_a_system_that_cannot_be_timed_keeps_its_error_and_the_next_is_timed_once(command, empty, monkeypatch, capsys):
+    """As on a GPU, but for the engine."""
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
+    on_cpu = partial(command.milliseconds, engine="onnxruntime", device="cpu", repeats=2)
+    for name, value in {"WIDTH": 48, "HEIGHT": 36, "milliseconds": on_cpu}.items():
+        monkeypatch.setattr(command, name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    systems = {name: empty.protocol.systems[name] for name in ("rescan", "daiam-nano")}
+    some = replace(empty, protocol=empty.protocol.model_copy(update={"systems": systems}))
+    some.weights("rescan").parent.mkdir(parents=True)
+    some.weights("rescan").write_bytes(b"half a file")
+    command.cost(some)
+    costs = json.loads((some.folder / "cost.json").read_text())
+    assert costs["rescan"]["ms"] is None and "is not a readable safetensors file" in costs["rescan"]["error"]
+    assert costs["rescan"]["parameters"] > 0 and costs["daiam-nano"]["ms"] > 0
+    command.cost(some)
+    assert json.loads((some.folder / "cost.json").read_text()) == costs
+    assert capsys.readouterr().out.count("is not a readable safetensors file") == 2

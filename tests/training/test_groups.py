@@ -1,6 +1,7 @@
 """`derain evaluate` by groups and with panels, and its figures against scikit-image as others call it."""
 
 import json
+import weakref
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from typer.testing import CliRunner
 
+from derain.cli.evaluate import SHOWN, _kept
 from derain.cli.main import app
 from derain.training.evaluate import METRICS, evaluate, look_with, score
 from derain.training.models import build
@@ -17,7 +19,7 @@ from derain.training.models.checkpoint import load, save_weights
 from derain.training.panels import BAR
 from derain.training.rain import RainConfig
 from derain.training.rain.pairs import synthesize
-from derain.training.readers import read_groups, read_pairs
+from derain.training.readers import Pair, read_groups, read_pairs
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,26 @@ def test_images_without_truth_get_a_panel_only(made, tmp_path):
     assert cv2.imread(str(tmp_path / "p.png")).shape == (2 * (49 + BAR), 4 * 66, 3)
     for wrong in ((), ("--frames", made / "photos"), ("--frames", made / "photos", "--pairs", made, made)):
         assert run(made / "w.safetensors", *wrong).exit_code == 2
+
+
+@pytest.mark.parametrize(("count", "names"), [(4, [0, 1, 2, 3]), (20, [0, 4, 8, 12, 16]), (12, [0, 2, 4, 6, 8, 10])])
+def test_evaluating_holds_no_more_pairs_than_its_panel_shows(count, names):
+    image = np.zeros((2, 2, 3), np.uint8)
+    seen: list[weakref.ref[Pair]] = []
+
+    def pairs():
+        for index in range(count):
+            pair = Pair(str(index), image, image)
+            seen.append(weakref.ref(pair))
+            yield pair
+            del pair
+
+    shown: list[Pair] = []
+    for _ in _kept(pairs(), count, shown):
+        assert sum(pair() is not None for pair in seen) <= SHOWN + 1
+    assert [int(pair.name) for pair in shown] == names
+    list(_kept(pairs(), 0, shown := []))  # a clip whose header does not say how many frames it has
+    assert len(shown) == min(count, SHOWN)
 
 
 def test_scores_are_scikit_image_s(picture):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from derain.training.config import read_config
 from derain.training.losses import LossConfig, attention_loss, derain_loss, psnr
 from derain.training.models import Branch, Prediction, build, names
 
@@ -53,9 +54,15 @@ def test_every_term_is_summed_over_branches_and_stages_and_weighted():
     assert terms["loss"].item() == pytest.approx(0.85 + 2 * 0.75 + 3 * 0.35 + 5 * 0.20)
 
 
-def test_the_papers_weights_are_the_default():
+def test_alpha_s_default_goes_with_the_balanced_loss_as_in_the_configurations_that_ship(repository):
+    """The balanced loss of a map at the share of a frame that rain covers is some ten times the paper's."""
     config = LossConfig()
-    assert (config.alpha, config.beta_heavy, config.beta_light) == (0.8, 1.0, 0.3)
+    assert (config.attention, config.alpha, config.beta_heavy, config.beta_light) == ("balanced", 0.1, 1.0, 0.3)
+    for name in ("daiam", "daiam-edge"):
+        assert read_config(repository / f"training/configs/{name}.yaml").loss == config
+    mask = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)).pow(9)
+    balanced, paper = (attention_loss(torch.full_like(mask, 0.1), mask, kind) for kind in ("balanced", "mse"))
+    assert 5 < balanced / paper < 20
 
 
 def test_a_network_without_maps_has_no_attention_loss():

@@ -9,12 +9,12 @@ import torch
 from PIL import ExifTags, Image
 
 from derain.training.config import TrainConfig
-from derain.training.data import TEST_ONLY, DataConfig, PairsConfig
-from derain.training.material import find_material
+from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, to_tensor
+from derain.training.material import HeldOutPairs, Material, find_material
 from derain.training.patches import PairPatches
 from derain.training.rain import MASK_FULL, RainConfig
 from derain.training.rain.pairs import synthesize
-from derain.training.readers import SPLITS, Pair, list_set, read_clips, read_pairs, read_set
+from derain.training.readers import SPLITS, Pair, PairFiles, list_set, read_clips, read_pairs, read_set
 from derain.training.trainer import paired, train
 
 
@@ -238,6 +238,25 @@ def test_a_set_of_files_is_decoded_pair_by_pair_and_gives_the_patches_of_one_in_
     for left, right in zip(patches, PairPatches(decoded, 2, 24, 1, 0, 3), strict=True):
         assert all(torch.equal(*both) for both in zip(left, right, strict=True))
     assert not any(isinstance(pair, Pair) for pair in patches.pairs)
+
+
+def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compared_before(tmp_path, picture):
+    for index in range(3):
+        for folder in ("rainy", "clean"):
+            (tmp_path / "held" / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / f"held/{folder}/{index}.png"), picture(index + 9 * len(folder), 60, 50))
+    data = DataConfig(root=tmp_path, validation_pairs=PairsConfig(layout="folders", path=Path("held")))
+    material = Material(data, [], [])
+    frames = material.frames(1, 2)
+    assert isinstance(frames, HeldOutPairs) and all(isinstance(files, PairFiles) for _, files in frames.pairs)
+    ((index, (rainy, drops, clean)),) = frames
+    pair = list(read_set(tmp_path, data.validation_pairs))[1]
+    assert index == 1
+    for tensor, image in ((rainy, pair.rainy), (drops, pair.clean), (clean, pair.clean)):
+        assert torch.equal(tensor, to_tensor(image))
+    write(tmp_path / "held/clean/2.png", 9)
+    with pytest.raises(ValueError, match=r"rainy/2\.png is 60x50 and .*clean/2\.png 40x30: expected one size a pair"):
+        material.frames(0, 2)
 
 
 def test_headers_say_the_size_that_decoding_gives_or_that_there_is_none(tmp_path):

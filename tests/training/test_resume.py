@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from derain.training import trainer
 from derain.training.checkpoints import iterations_done, load_checkpoint, pack, save_checkpoint, unpack
 from derain.training.config import TrainConfig
+from derain.training.logs import CsvLog
 from derain.training.trainer import train
 
 ITERATIONS = 8
@@ -161,19 +163,38 @@ def test_a_run_that_died_before_its_first_checkpoint_resumes_at_its_beginning(im
     assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_full_disk_stops_the_run_in_one_line_and_keeps_the_last_checkpoint(images, whole, tmp_path):
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "weights.safetensors", "metrics.csv", "environment.json"])
+def test_a_full_disk_stops_the_run_in_one_line_with_the_mend_and_keeps_what_it_has(name, images, whole, tmp_path):
     out = tmp_path / "run"
     train(config(images, out), minutes=1e-9)
-    good = (out / "checkpoint.safetensors").read_bytes()
-    (out / ".checkpoint.safetensors.partial").symlink_to("/dev/full")  # where every write fails for want of room
-    with pytest.raises(
-        OSError, match=r"^.*/checkpoint\.safetensors \([\d,]+ bytes\) cannot be written: No space left"
-    ) as e:
+    if name == "environment.json":  # written at a run's beginning only
+        (out / "checkpoint.safetensors").unlink()
+    good = {file: file.read_bytes() for file in out.iterdir() if file.name in (name, "checkpoint.safetensors")}
+    (out / f".{name}.partial").symlink_to("/dev/full")  # where every write fails for want of room
+    told = rf"^.*/run/{name}: [\d,]+ bytes cannot be written: No space left on device(; the one before it is kept)?: "
+    with pytest.raises(OSError, match=rf"{told}free space on its disk, then go on with --resume {out}$"):
         train(config(images, out), resume=True)
-    assert str(e.value).endswith("; the one before it is kept; make room, then go on with --resume")
-    assert (out / "checkpoint.safetensors").read_bytes() == good
+    assert list(out.glob(".*")) == []
+    if name != "weights.safetensors":  # the checkpoint of its iteration is written before them
+        assert {file: file.read_bytes() for file in good} == good
     train(config(images, out), resume=True)
     assert_same_run(out, whole)
+
+
+def test_a_row_of_metrics_that_does_not_fit_leaves_those_before_it_whole(tmp_path):
+    log = CsvLog(tmp_path / "metrics.csv")
+    for step in range(3):
+        log.log_metrics({"loss": 0.5}, step)
+    before = log.path.read_bytes()
+    limits = _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"7 bytes cannot be written: File too large; what it held is kept") as caught:
+            log.log_metrics({"loss": 0.5}, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(log.path)
+    assert log.path.read_bytes() == before == b"step,loss\r\n0,0.5\r\n1,0.5\r\n2,0.5\r\n"
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(images, whole, tmp_path, monkeypatch):
@@ -214,7 +235,7 @@ def test_a_run_names_the_versions_the_code_and_the_seed_that_made_it(whole):
             {"seed": 4},
             r"^seed is 4, but the run in .* has 3: resume it with its own .*config\.yaml, or start a new run",
         ),
-        ({"loss": {"alpha": 0.5}}, r"^loss\.alpha is 0\.5, but the run in .* has 0\.8"),
+        ({"loss": {"alpha": 0.5}}, r"^loss\.alpha is 0\.5, but the run in .* has 0\.1"),
         ({"network": {"name": "daiam-small"}}, r"^network\.name is 'daiam-small', but the run in .* has 'daiam-nano'"),
         ({"network": {"name": "daiam-nano", "options": {"decoder_steps": 2}}}, r"^network\.options"),
     ],

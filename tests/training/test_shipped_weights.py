@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ import torch
 
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.losses import psnr
-from derain.training.models.checkpoint import load, resolve
+from derain.training.models import checkpoint
+from derain.training.models.checkpoint import CHECKSUMS, SHIPPED, load, resolve
 from derain.training.rain import RainConfig, render
 
 
@@ -44,3 +47,28 @@ def test_nanos_attention_maps_follow_the_rain_of_their_own_kind(data_root, rain)
     )
     assert own > 0.5
     assert own > other + 0.3
+
+
+def test_every_shipped_file_of_weights_has_its_checksum_in_the_format_of_sha256sum():
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+        for file in sorted(SHIPPED.glob("*.safetensors"))
+    ]
+    assert CHECKSUMS.read_text().splitlines() == lines
+
+
+def test_a_flipped_byte_in_shipped_weights_is_refused_in_one_line(tmp_path, monkeypatch):
+    shutil.copytree(SHIPPED, tmp_path / "weights")
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(checkpoint, "CHECKSUMS", tmp_path / "weights" / CHECKSUMS.name)
+    assert load("daiam-nano").name == "daiam-nano"
+    file = tmp_path / "weights" / "daiam-nano.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"daiam-nano\.safetensors: SHA-256 is .{12}…, SHA256SUMS has .*: install"
+    ) as caught:
+        load("daiam-nano")
+    assert "\n" not in str(caught.value)
+    assert load(str(file)).name == "daiam-nano", "a path is the user's own choice"

@@ -59,7 +59,7 @@ def test_a_run_leaves_its_weights_and_everything_needed_to_repeat_it(images):
     out = images / "run"
     assert weights == out / "weights.safetensors"
     assert read_config(out / "config.yaml") == asked
-    assert yaml.safe_load((out / "config.yaml").read_text())["loss"]["alpha"] == 0.8  # resolved, defaults and all
+    assert yaml.safe_load((out / "config.yaml").read_text())["loss"]["alpha"] == 0.1  # resolved, defaults and all
     assert json.loads((out / "environment.json").read_text())["torch"] == torch.__version__
     split = json.loads((out / "split.json").read_text())
     assert split == {"train": ["train/0.png", "train/1.png", "train/2.png"], "test": ["test/0.png", "test/1.png"]}

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.training.comparison.protocol import Comparison
+from derain.training.comparison.protocol import Comparison, patches_seen
 from derain.training.comparison.tables import LABELS
 from derain.training.comparison.testing import held_out_pairs
 from derain.training.data import list_images, read_rgb
@@ -25,8 +25,8 @@ WIDEST = 640
 
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 110rem; padding: 0 1rem; }
-section { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: .8rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 96rem; padding: 0 1rem; }
+section { display: grid; grid-template-columns: repeat(auto-fill, minmax(max(20rem, 33% - 1rem), 1fr)); gap: .8rem; }
 figure { margin: 0; } img { width: 100%; display: block; } figcaption { font-size: .9em; padding: .2rem 0; }
 """
 
@@ -41,11 +41,11 @@ class Scene(NamedTuple):
 
 def scenes_to_show(comparison: Comparison, real: int = 2) -> Iterator[Scene]:
     """A scene of the test in each strength of rain, then so many pictures of each folder of real rain at hand."""
-    pairs, strengths = list(held_out_pairs(comparison)), len(comparison.protocol.test.strengths)
-    scenes = len(pairs) // strengths
-    for index in range(strengths):
-        pair = pairs[index * scenes + index * scenes // strengths]
-        yield Scene(f"{pair.name}, rendered rain, {pair.group}", pair.rainy, pair.clean)
+    strengths, scenes = len(comparison.protocol.test.strengths), sum(comparison.protocol.test.scenes.values())
+    wanted = {index * scenes + index * scenes // strengths for index in range(strengths)}
+    for index, pair in enumerate(held_out_pairs(comparison)):
+        if index in wanted:
+            yield Scene(f"{pair.name}, rendered rain, {pair.group}", pair.rainy, pair.clean)
     root = comparison.config(next(iter(comparison.protocol.systems))).data.root
     for folder in REAL:
         if (root / folder).is_dir():
@@ -55,28 +55,37 @@ def scenes_to_show(comparison: Comparison, real: int = 2) -> Iterator[Scene]:
                 yield Scene(f"{folder}/{file.name}, real rain", _shrunk(read_rgb(file)), None)
 
 
-def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu") -> str:
-    """The page, with every system that has weights.
+def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", systems: list[str] | None = None) -> str:
+    """The page, with every system that has weights, or with those that are named: the comparison's, or shipped ones.
 
     Raises:
-        FileNotFoundError: no system has any.
+        FileNotFoundError: no system has any, or one that is named has neither.
     """
-    systems = [system for system in comparison.protocol.systems if comparison.weights(system).is_file()]
+    if systems is None:
+        systems = [system for system in comparison.protocol.systems if comparison.weights(system).is_file()]
     if not systems:
-        raise FileNotFoundError(f"no system has weights in {str(comparison.folder)!r}: train one first")
-    looks = {system: look_with(load(str(comparison.weights(system))).network, device) for system in systems}
-    progress = "; ".join(
-        f"{_label(system)} {seen:,} of {wanted:,}"
-        for system in systems
-        for seen, wanted in (comparison.progress(system),)
-    )
+        raise FileNotFoundError(
+            f"no system has weights in {str(comparison.folder)!r}: train one first, or name shipped ones with --system"
+        )
+    looks, notes = {}, []
+    for system in systems:
+        own = comparison.weights(system)
+        looks[system] = look_with(load(str(own) if own.is_file() else system).network, device)
+        notes.append(f"{_label(system)} {_history(comparison, system)}")
     body = "\n".join(f"<h2>{escape(scene.title)}</h2>\n{_section(scene, looks)}" for scene in scenes)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Deraining compared</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>Deraining compared</h1>\n"
-        f"<p>Patches seen: {escape(progress)}. S+ is a network's attention map, bright where it sees heavy rain.</p>\n"
-        f"{body}\n</body></html>\n"
+        f"<p>{escape('; '.join(notes))}. dB is PSNR against the truth. S+ is a network's attention map, bright where "
+        f"it sees heavy rain. Real rain has no truth and no score.</p>\n{body}\n</body></html>\n"
     )
+
+
+def _history(comparison: Comparison, system: str) -> str:
+    weights = comparison.weights(system)
+    if not weights.is_file():
+        return "with the weights that ship"
+    return f"after {patches_seen(weights):,} of {comparison.progress(system)[1]:,} patches"
 
 
 def _section(scene: Scene, looks: dict[str, Callable[[Image], tuple[Image, list[Tile]]]]) -> str:
@@ -87,7 +96,7 @@ def _section(scene: Scene, looks: dict[str, Callable[[Image], tuple[Image, list[
         figures.append(_figure(derained, _label(system) + _decibels(derained, scene.clean)))
         maps += [_figure(_plane(tile), f"{_label(system)}: {tile.caption}") for tile in tiles]
     truth = [] if scene.clean is None else [_figure(scene.clean, "truth")]
-    return "\n".join(["<section>", *figures, *truth, *maps, "</section>"])
+    return "\n".join(["<section>", *figures, *truth, "</section>", "<section>", *maps, "</section>"])
 
 
 def _figure(image: NDArray[np.uint8], caption: str) -> str:

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import safe_open
 
 from derain.training.checkpoints import iterations_done
-from derain.training.config import NetworkConfig, TrainConfig, checked, overridden, read_tree
+from derain.training.config import (
+    NetworkConfig,
+    OptimiserConfig,
+    TrainConfig,
+    checked,
+    overridden,
+    read_config,
+    read_tree,
+)
 from derain.training.trainer import train
 
 PROTOCOL = Path(__file__).resolve().parent.parent / "configs" / "comparison.yaml"
@@ -81,10 +90,16 @@ class Comparison:
         return self.folder / system / "weights.safetensors"
 
     def progress(self, system: str) -> tuple[int, int]:
-        """Patches that a system has seen, and those of the protocol."""
+        """Patches that a system has seen, and those of the protocol.
+
+        A run without its checkpoint, which is large and may have stayed where it was trained, counts if it is complete.
+        """
         optimiser = self.config(system).optimiser
-        done = iterations_done(self.folder / system / "checkpoint.safetensors")
-        return done * optimiser.batch, optimiser.iterations * optimiser.batch
+        wanted = optimiser.iterations * optimiser.batch
+        checkpoint, weights = self.folder / system / "checkpoint.safetensors", self.weights(system)
+        if weights.is_file() and not checkpoint.exists() and patches_seen(weights, optimiser) == wanted:
+            return wanted, wanted
+        return iterations_done(checkpoint) * optimiser.batch, wanted
 
     def waits_for(self, system: str) -> str | None:
         """The teacher without which a system cannot begin yet."""
@@ -95,13 +110,15 @@ class Comparison:
         return teacher if seen < wanted else None
 
     def next_system(self) -> str | None:
-        """Of the systems that can be trained, the one least far along, in the protocol's order; None: all complete."""
-        shares: dict[str, float] = {}
+        """The first system, in the protocol's order, that is not complete and can be trained; None: all are complete.
+
+        One after the other: only a run whose schedule has come to its end can be compared.
+        """
         for system in self.protocol.systems:
             seen, wanted = self.progress(system)
             if seen < wanted and self.waits_for(system) is None:
-                shares[system] = seen / wanted
-        return min(shares, key=shares.__getitem__, default=None)
+                return system
+        return None
 
     def train(self, system: str, minutes: float | None = None, progress: bool = False) -> tuple[int, int]:
         """Begin or go on with a system's run for so many minutes; its progress.
@@ -120,6 +137,26 @@ class Comparison:
         if name not in self.protocol.systems:
             raise ValueError(f"no system {name!r}: expected one of {', '.join(self.protocol.systems)}")
         return self.protocol.systems[name]
+
+
+def patches_seen(weights: Path, optimiser: OptimiserConfig | None = None) -> int:
+    """Patches behind a run's weights: their iterations, times the batch of the config.yaml beside them.
+
+    With an `optimiser`, 0 where the run had another.
+
+    Raises:
+        FileNotFoundError, ValueError: the run's config.yaml is missing or broken, or the weights tell no iterations.
+    """
+    own = read_config(weights.with_name("config.yaml")).optimiser
+    if optimiser is not None and own != optimiser:
+        return 0
+    with safe_open(weights, framework="pt") as file:
+        notes = file.metadata() or {}
+    if "iterations" not in notes:
+        raise ValueError(
+            f"{weights} does not say after how many iterations: expected weights that `derain train` wrote"
+        )
+    return int(notes["iterations"]) * own.batch
 
 
 def read_protocol(path: Path = PROTOCOL) -> Protocol:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from derain.training.atomic import write_text
-from derain.training.comparison.protocol import Comparison
+from derain.training.comparison.protocol import Comparison, patches_seen
 from derain.training.data import DataConfig, held_out_files
 from derain.training.evaluate import derain_with, score, summarise
 from derain.training.models import parameter_count
@@ -101,7 +101,7 @@ def evaluate_system(comparison: Comparison, system: str, device: str = "cpu", wo
         "system": system,
         "parameters": parameter_count(trained.network),
         "seed": int(trained.notes["seed"]),
-        "patches": int(trained.notes["iterations"]) * optimiser.batch,
+        "patches": patches_seen(weights),
         "patches_wanted": optimiser.iterations * optimiser.batch,
         **summarise(images),
     }

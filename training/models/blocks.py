@@ -16,9 +16,9 @@ class LSTMState(NamedTuple):
     cell: Tensor
 
 
-def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """A 3×3 convolution with bias that keeps the size (zero padding)."""
-    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1)
+def conv3x3(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Conv2d:
+    """A 3×3 convolution with bias that keeps the size (zero padding); dilated, its taps lie that many pixels apart."""
+    return nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=dilation, dilation=dilation)
 
 
 def activation() -> nn.LeakyReLU:
@@ -29,10 +29,10 @@ def activation() -> nn.LeakyReLU:
 class ResBlock(nn.Module):
     """y = LeakyReLU(x + conv(LeakyReLU(conv(x)))), all [B, C, H, W]."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv3x3(channels, channels)
-        self.conv2 = conv3x3(channels, channels)
+        self.conv1 = conv3x3(channels, channels, dilation)
+        self.conv2 = conv3x3(channels, channels, dilation)
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:

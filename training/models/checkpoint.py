@@ -3,6 +3,7 @@
 The file's metadata holds the model's name and options, so that `load` rebuilds the network it belongs to.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from derain.training.atomic import write_bytes
 from derain.training.models.registry import build, names
 
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 """The weights that come with derain; a bare model name means the file of that name here."""
+
+CHECKSUMS = SHIPPED / "SHA256SUMS"
+"""Of all shipped weights, as `sha256sum` writes and checks them."""
 
 
 def save_weights(
@@ -24,27 +29,27 @@ def save_weights(
 ) -> None:
     """Write the model's parameters as `dtype` with everything `load` needs.
 
-    The file appears by atomic rename. `notes` are free strings kept beside the name and options (seed, dataset, …).
+    The file appears by atomic rename; errors as `write_bytes`. `notes` are free strings kept beside the name and
+    options (seed, dataset, …).
     """
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
     metadata = {"model": name, "options": json.dumps(options, sort_keys=True), **notes}
-    data = save(tensors, metadata)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_bytes(path, save(tensors, metadata))
 
 
 def resolve(weights: str) -> Path:
-    """The file meant by a path or by the name of shipped weights.
+    """The file meant by a path or by the name of shipped weights, which must be as they were shipped.
 
     Raises:
         FileNotFoundError: neither a file nor the name of shipped weights.
+        ValueError: shipped weights that have changed since, or that have no checksum.
     """
     path = Path(weights)
     if path.is_file():
         return path
     shipped = SHIPPED / f"{weights}.safetensors"
     if shipped.is_file():
+        _check_shipped(shipped)
         return shipped
     known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
     if weights in names():
@@ -53,6 +58,17 @@ def resolve(weights: str) -> Path:
             f"or name it with random weights as `random:{weights}`"
         )
     raise FileNotFoundError(f"no weights file {weights!r}: expected a .safetensors file or a shipped name ({known})")
+
+
+def _check_shipped(file: Path) -> None:
+    lines = (line.split(maxsplit=1) for line in CHECKSUMS.read_text().splitlines())
+    sums = {name: digest for digest, name in lines}
+    found, expected = hashlib.sha256(file.read_bytes()).hexdigest(), sums.get(file.name, "none")
+    if found != expected:
+        raise ValueError(
+            f"{file}: SHA-256 is {found[:12]}…, {CHECKSUMS.name} has {expected[:12]} for it: install derain again, "
+            "or name weights of your own by their path"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,8 @@ def load(weights: str, **overrides: Any) -> Trained:
 
     Raises:
         FileNotFoundError: see `resolve`.
-        ValueError: not a safetensors file, made by something else, or tensors that do not fit the named architecture.
+        ValueError: see `resolve`; not a safetensors file, made by something else, or tensors that do not fit the
+            named architecture.
     """
     if weights.startswith("random:"):
         name = weights.removeprefix("random:")

@@ -2,8 +2,12 @@
 
 The frame goes through space-to-depth by r, the whole network runs on [B, 3r², H/r, W/r], depth-to-space brings its
 residual back and the rainy frame is added. The attention head makes r² channels, so its map keeps full resolution:
-shuffled it is S+ [B, 1, H, W], unshuffled it gates the features through a 1×1 convolution.
+shuffled it is S+ [B, 1, H, W], unshuffled it gates the features through a 1×1 convolution. Its plain form makes one
+channel, and S+ is blocks of r×r pixels.
 """
+
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +17,29 @@ from derain.training.models.blocks import ConvLSTM, ResBlock, activation, conv3x
 from derain.training.models.dam import DAiAMState, DAMState, Decoder, EncoderState
 from derain.training.models.prediction import Branch, Prediction
 
+Head = Literal["shuffled", "plain"]
+"""The attention map of r² channels, one for each pixel of a block, or of one channel for all of them."""
+
+Context = Literal["none", "encoders", "global"]
+"""Which residual blocks are dilated: they see further with the same weights and multiply-accumulates."""
+
+ENCODER_DILATIONS, GLOBAL_DILATIONS = (1, 2, 4), (2, 4)
+
 
 class CompactEncoder(nn.Module):
-    """E at 1/r of the resolution; its attention map has r² channels, one for each pixel of a block."""
+    """E at 1/r of the resolution; its attention map has `maps` channels (r² or 1)."""
 
-    def __init__(self, scale: int, width: int, steps: int) -> None:
+    def __init__(self, scale: int, width: int, steps: int, maps: int, dilations: Sequence[int] = (1, 1, 1)) -> None:
         super().__init__()
         self.steps = steps
-        self.conv = conv3x3(4 * scale**2, width)
+        self.conv = conv3x3(3 * scale**2 + maps, width)
         self.act = activation()
-        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(3)))
+        self.blocks = nn.Sequential(*(ResBlock(width, dilation) for dilation in dilations))
         self.lstm = ConvLSTM(width, width)
-        self.head = conv3x3(width, scale**2)
+        self.head = conv3x3(width, maps)
 
     def forward(self, rainy: Tensor, state: EncoderState | None = None) -> EncoderState:
-        """All recurrent steps on the unshuffled frame [B, 3r², H/r, W/r]; attention is [B, r², H/r, W/r]."""
+        """All recurrent steps on the unshuffled frame [B, 3r², H/r, W/r]; attention is [B, maps, H/r, W/r]."""
         for _ in range(self.steps):
             attention = None if state is None else state.attention
             if attention is None:
@@ -40,16 +52,25 @@ class CompactEncoder(nn.Module):
 
 
 class CompactBranch(nn.Module):
-    """One rain type: the encoder, the gates that carry its full-resolution map onto the features, two decoders."""
+    """One rain type: the encoder, the gates that carry its map onto the features, two decoders."""
 
     def __init__(
-        self, scale: int, encoder_width: int, decoder_width: int, encoder_steps: int, decoder_steps: int
+        self,
+        scale: int,
+        encoder_width: int,
+        decoder_width: int,
+        encoder_steps: int,
+        decoder_steps: int,
+        head: Head,
+        context: Context,
     ) -> None:
         super().__init__()
         pixels = 3 * scale**2
-        self.encoder = CompactEncoder(scale, encoder_width, encoder_steps)
-        self.gate_heavy = nn.Conv2d(scale**2, encoder_width, kernel_size=1)
-        self.gate_light = nn.Conv2d(scale**2, encoder_width, kernel_size=1)
+        maps = scale**2 if head == "shuffled" else 1
+        dilations = ENCODER_DILATIONS if context == "encoders" else (1, 1, 1)
+        self.encoder = CompactEncoder(scale, encoder_width, encoder_steps, maps, dilations)
+        self.gate_heavy = nn.Conv2d(maps, encoder_width, kernel_size=1)
+        self.gate_light = nn.Conv2d(maps, encoder_width, kernel_size=1)
         self.heavy = Decoder(encoder_width + pixels, decoder_width, 5, decoder_steps, channels_out=pixels)
         self.light = Decoder(encoder_width + pixels, decoder_width, 5, decoder_steps, channels_out=pixels)
 
@@ -67,8 +88,29 @@ class CompactBranch(nn.Module):
         return branch, [heavy_features, light_features], DAMState(encoder, heavy_state, light_state)
 
 
+def whitening(scale: int) -> tuple[Tensor, Tensor]:
+    """Weight [3r², 3r², 1, 1] and bias [3r²] of x ↦ 4·(x − m) + (m − 0.45), m the mean of a colour's r² pixels.
+
+    The pixels of a block are nearly alike, and rain is in how they differ. Left as they are, the first convolutions see
+    little but brightness, learn to shift it, and the LSTM gates close before anything else is learnt.
+    """
+    pixels = scale**2
+    same_colour = torch.kron(torch.eye(3), torch.ones(pixels, pixels))
+    weight = 4 * torch.eye(3 * pixels) - 3 * same_colour / pixels
+    return weight[..., None, None], torch.full((3 * pixels,), -0.45)
+
+
 class CompactDAiAM(nn.Module):
-    """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 16/16, 16/32 and 32/64 at r = 4."""
+    """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 16/16, 16/32 and 32/64 at r = 4.
+
+    `whiten`: the blocks go through `whitening` before anything sees them.
+
+    Raises:
+        ValueError: a `head` or a `context` that is none of theirs.
+    """
+
+    whitening_weight: Tensor
+    whitening_bias: Tensor
 
     def __init__(
         self,
@@ -77,28 +119,43 @@ class CompactDAiAM(nn.Module):
         scale: int = 4,
         encoder_steps: int = 1,
         decoder_steps: int = 1,
+        head: Head = "shuffled",
+        context: Context = "none",
+        whiten: bool = False,
     ) -> None:
         super().__init__()
-        self.scale = scale
+        for option, value, known in (("head", head, get_args(Head)), ("context", context, get_args(Context))):
+            if value not in known:
+                raise ValueError(f"{option} is {value!r}, expected one of {', '.join(known)}")
+        self.scale, self.whiten = scale, whiten
+        for name, fixed in zip(("weight", "bias"), whitening(scale), strict=True):
+            self.register_buffer(f"whitening_{name}", fixed, persistent=False)  # not among the weights
         self.branches = nn.ModuleDict(
             {
-                rain: CompactBranch(scale, encoder_width, decoder_width, encoder_steps, decoder_steps)
+                rain: CompactBranch(scale, encoder_width, decoder_width, encoder_steps, decoder_steps, head, context)
                 for rain in ("streak", "drop")
             }
         )
         pixels = 3 * scale**2
-        self.global_decoder = Decoder(4 * decoder_width + pixels, decoder_width, 2, decoder_steps, channels_out=pixels)
+        dilations = GLOBAL_DILATIONS if context == "global" else ()
+        self.global_decoder = Decoder(
+            4 * decoder_width + pixels, decoder_width, 2, decoder_steps, channels_out=pixels, dilations=dilations
+        )
 
     def forward(self, rainy: Tensor, state: DAiAMState | None = None) -> tuple[Prediction, DAiAMState]:
         """Derain RGB frames [B, 3, H, W] in 0…1, H and W multiples of r; `state` continues a video."""
         blocks = F.pixel_unshuffle(rainy, self.scale)
+        if self.whiten:
+            blocks = F.conv2d(blocks, self.whitening_weight, self.whitening_bias)
         branches: dict[str, Branch] = {}
         joined: list[Tensor] = []
         states: list[DAMState] = []
         for index, (rain, module) in enumerate(self.branches.items()):
             branch, features, branch_state = module(blocks, None if state is None else state.branches[index])
             branch = branch.with_images(lambda image: rainy + F.pixel_shuffle(image, self.scale))
-            branches[rain] = branch._replace(attention=F.pixel_shuffle(branch.attention, self.scale))
+            # One channel, repeated, is shuffled to its nearest-neighbour enlargement.
+            maps = branch.attention.expand(-1, self.scale**2, -1, -1)
+            branches[rain] = branch._replace(attention=F.pixel_shuffle(maps, self.scale))
             joined += features
             states.append(branch_state)
         residual, _, global_state = self.global_decoder(

@@ -5,6 +5,7 @@ The number of recurrent steps on one frame is `encoder_steps` and `decoder_steps
 A state that is passed in continues a video: the first step on the new frame starts from it instead of from zeros.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -69,17 +70,26 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """D_heavy, D_light and D_global (Tables 2 and 3): conv, ConvLSTM, ResBlocks, conv to an RGB image."""
+    """D_heavy, D_light and D_global (Tables 2 and 3): conv, ConvLSTM, ResBlocks, conv to an RGB image.
+
+    `dilations`: those of the ResBlocks, one each; none given, all are 1.
+    """
 
     def __init__(
-        self, channels_in: int, width: int = 64, blocks: int = 5, steps: int = 1, channels_out: int = 3
+        self,
+        channels_in: int,
+        width: int = 64,
+        blocks: int = 5,
+        steps: int = 1,
+        channels_out: int = 3,
+        dilations: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.steps = steps
         self.conv = conv3x3(channels_in, width)
         self.act = activation()
         self.lstm = ConvLSTM(width, width)
-        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(ResBlock(width, dilation) for dilation in dilations or [1] * blocks))
         self.out = conv3x3(width, channels_out)
 
     def step(self, x: Tensor, state: LSTMState | None) -> tuple[Tensor, Tensor, LSTMState]:

@@ -48,8 +48,8 @@ _register("d-daiam-3", _stages, count=3, differential=True, rain_types=_JOINT)
 
 # The compact family, ours.
 _register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
-_register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
-_register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
+_register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32, whiten=True)
+_register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64, whiten=True)
 
 # The networks that the paper compares with (Table 6), and two of them in a row.
 _register("rescan", RESCAN)
@@ -69,7 +69,7 @@ def build(name: str, **options: Any) -> nn.Module:
 
     Every network maps (rainy [B, 3, H, W] in 0…1, state or None) to (`Prediction`, state); H and W are multiples of
     `size_multiple(network)`. Options, where the network has them: encoder_steps, decoder_steps, residual, attention; a
-    peer's: steps, residual.
+    compact one's: encoder_steps, decoder_steps, head, context, whiten; a peer's: steps, residual.
 
     Raises:
         ValueError: an unknown name, an option the network does not have, or steps that are none.

@@ -14,6 +14,9 @@ from .streaks import Wind, draw_wind, opacity
 MASK_FULL = 0.5
 """A mean change of this size over the three channels (of 1) makes a mask 1; smaller changes scale linearly."""
 
+NEAREST_ROW = 0.1
+"""How near to the horizon, in heights of the frame, depth still grows; about six times the depth of the bottom row."""
+
 
 class RainConfig(BaseModel):
     """What rain to render.
@@ -73,6 +76,8 @@ class Weather(NamedTuple):
 
 def item_seeds(seed: int | Tensor | torch.Generator, batch: int, device: torch.device | str = "cpu") -> Tensor:
     """One int64 seed an image: from a number, from a generator (which moves on), or as given [B].
+
+    A generator of the CPU gives the same seeds for every device.
 
     Raises:
         ValueError: a seed tensor has not one value an image.
@@ -147,8 +152,9 @@ def compose(clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed:
     """Put the glass before the scene and the streaks of ``streak_seed`` [B] over both.
 
     In place of a rendered ``glass``, photographs through wet glass [B, 3, H, W] may stand, as in the paper's JRSRD.
+    Autocast is for the network around it: streaks turned in half precision would lie elsewhere.
     """
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
         height, width = clean.shape[-2:]
         light = ambient_light(clean, weather.seed)
         drops_only = see_through(glass, clean, light) if isinstance(glass, Glass) else glass
@@ -179,14 +185,38 @@ def ambient_light(clean: Tensor, seed: Tensor) -> Tensor:
 def _light_streaks(scene: Tensor, water: Tensor, light: Tensor, weather: Weather) -> Tensor:
     """Veil, then streaks: I = B·(1 - (1 - q)·a) + a·L; q = 0 blends the background away, q = 1 only adds light."""
     seed = weather.seed
-    strength = weather.streak_strength[:, None, None, None]
     # Far rain that no longer resolves into streaks: a haze with slow clouds in it.
     clouds = dice.uniform(seed[:, None], 33, torch.arange(16, device=seed.device)[None], 0.5, 1.5).view(-1, 1, 4, 4)
     clouds = F.interpolate(clouds, scene.shape[-2:], mode="bilinear", align_corners=True)
-    veil = clouds * strength**1.5 * dice.uniform(seed, 32, low=0.0, high=0.22)[:, None, None, None]
+    mean = weather.streak_strength**1.5 * dice.uniform(seed, 32, low=0.0, high=0.22)
+    veil = clouds * accumulated(mean, weather.wind.vanishing[:, 1], scene.shape[-2])[:, None, :, None]
     hazy = torch.lerp(scene, 0.9 * light.expand_as(scene), veil)
     adding = dice.uniform(seed, 34, low=0.0, high=1.0)[:, None, None, None]
     return (hazy * (1 - (1 - adding) * water) + water * light).clamp(0.0, 1.0)
+
+
+def accumulated(mean: Tensor, horizon: Tensor, height: int) -> Tensor:
+    """The veil of each row, 1 - exp(-β·depth): rain that accumulates with depth (Garg and Nayar 2007).
+
+    The depth of a row is that of a flat road, 1 / (row - horizon) with rows from 0 (top) to 1, and 1 / NEAREST_ROW at
+    the horizon and above it. β is the one that gives the veil its mean.
+
+    Args:
+        mean: [B] in 0..1, the veil's mean over the rows.
+        horizon: [B], the vanishing point's row in units of the height.
+        height: rows.
+
+    Returns:
+        [B, height] in 0..1; 0 where the mean is 0.
+    """
+    row = (torch.arange(height, device=mean.device) + 0.5) / height
+    depth = 1 / (row - horizon[:, None]).clamp_min(NEAREST_ROW)
+    # The mean is a concave function of β, so Newton's steps from 0 rise to the solution without passing it.
+    beta = torch.zeros_like(mean)
+    for _ in range(5):
+        clear = torch.exp(-beta[:, None] * depth)
+        beta = beta + (mean - 1 + clear.mean(1)) / (clear * depth).mean(1)
+    return 1 - torch.exp(-beta[:, None] * depth)
 
 
 def check_images(clean: Tensor) -> None:

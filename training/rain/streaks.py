@@ -214,18 +214,28 @@ def _draw(total: Tensor, base: Tensor, streaks: _Streaks, height: int, width: in
     total.index_add_(0, index.flatten(), value.to(torch.int32).flatten())
 
 
+def noise_level(strength: float) -> float:
+    """The share of cells that hold a spark of the noise: 20 % to 60 %, the paper's for JRSRD."""
+    return 0.2 + 0.4 * strength
+
+
+def sparks(seed: Tensor, strength: float, rows: int, columns: int) -> Tensor:
+    """The thresholded noise of one image before it is blurred: int32 [rows, columns], 1 for a spark and else 0."""
+    return dice.bits(seed, 52, rows * columns, below=noise_level(strength)).view(rows, columns)
+
+
 def _noise(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) -> Tensor:
     """The paper's protocol [B, H, W]: noise of 20 % to 60 %, motion-blurred, levels stretched."""
     # Image by image: canvases differ in size, and a common one would tie an image to its neighbours.
     each = (seed, strength.tolist(), wind.angle.tolist(), wind.exposure.tolist(), wind.scale.tolist())
     images = []
     for own, power, angle, exposure, scale in zip(*each, strict=True):
-        level = 0.2 + 0.4 * power
+        level = noise_level(power)
         length = min(max(round(float(dice.uniform(own, 50, low=10.0, high=32.0)) * exposure * scale), 4), 96)
         grain = min(max(float(dice.uniform(own, 51, low=0.75, high=1.4)) * scale, 0.7), 4.0)
         side = int((height**2 + width**2) ** 0.5 / grain) + 4
-        # Thresholded: of all cells, `level` holds a spark. Integer sums, again for the same picture on every device.
-        spark = dice.bits(own, 52, (side + length) * side, below=level).view(side + length, side)
+        # Integer sums, again for the same picture on every device.
+        spark = sparks(own, power, side + length, side)
         sums = F.pad(torch.cumsum(spark, 0, dtype=torch.int32), (0, 0, 1, 0))
         mean = (sums[length:-1] - sums[: -length - 1]).float() / length
         # Levels: keep what stands out of the grey; more of it the stronger the rain.

@@ -4,20 +4,20 @@
 #include <stdlib.h>
 
 static int fault(const char* what, const char* why) {
-    fprintf(stderr, "%s: %s\n", what, why);
+    (void)fprintf(stderr, "%s: %s\n", what, why);
     return 1;
 }
 
 /* Writes what is ready; waits `timeout_ms` for each frame. */
 static derain_status write_ready(derain_stream* stream, int timeout_ms, FILE* out) {
     derain_frame frame = {.struct_size = sizeof frame};
-    derain_status status;
+    derain_status status = DERAIN_OK;
     while ((status = derain_receive(stream, timeout_ms, &frame)) == DERAIN_OK) {
         if (fwrite(frame.data, 1, frame.bytes, out) != frame.bytes) {
             fault("output", "cannot be written");
             return DERAIN_FAULT;
         }
-        if (!frame.derained) fprintf(stderr, "frame %llu is raw: %s\n", (unsigned long long)frame.id, frame.why);
+        if (!frame.derained) (void)fprintf(stderr, "frame %llu is raw: %s\n", (unsigned long long)frame.id, frame.why);
     }
     return status;
 }
@@ -54,7 +54,7 @@ int main(int count, char** words) {
     FILE* in = fopen(words[4], "rb");
     FILE* out = in == NULL ? NULL : fopen(words[5], "wb");
     int failed = out == NULL ? fault(in == NULL ? words[4] : words[5], "cannot be opened") : derain(stream, in, out);
-    if (in != NULL) fclose(in);
+    if (in != NULL) (void)fclose(in);
     if (out != NULL && fclose(out) != 0) failed = fault(words[5], "cannot be written");
     derain_close(stream);
     return failed;

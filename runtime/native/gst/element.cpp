@@ -15,8 +15,6 @@
 #include "derain/stream/filter.hpp"
 #include "images.hpp"
 
-#define PACKAGE "derain"
-
 GST_DEBUG_CATEGORY_STATIC(derain_debug);
 #define GST_CAT_DEFAULT derain_debug
 
@@ -199,7 +197,7 @@ GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVide
         }
     } catch (const std::exception& error) {
         GST_WARNING_OBJECT(filter, "%s: the frame goes on as it came", error.what());
-        return gst_video_frame_copy(out, in) ? GST_FLOW_OK : GST_FLOW_ERROR;
+        return gst_video_frame_copy(out, in) != FALSE ? GST_FLOW_OK : GST_FLOW_ERROR;
     }
     return GST_FLOW_OK;
 }

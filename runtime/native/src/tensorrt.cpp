@@ -159,7 +159,7 @@ class TensorRT final : public Engine {
     void check(const nvinfer1::ICudaEngine& engine, const FrameSpec& spec) const {
         const nvinfer1::Dims seen = engine.getTensorShape(spec.tensor.c_str());
         const auto expected = spec.shape();
-        const std::span sides(seen.d, static_cast<std::size_t>(std::max(seen.nbDims, 0)));
+        const auto sides = std::span(seen.d).first(static_cast<std::size_t>(std::max(seen.nbDims, 0)));
         if (engine.getTensorDataType(spec.tensor.c_str()) == nvinfer1::DataType::kUINT8 &&
             std::ranges::equal(sides, expected)) {
             return;
@@ -169,7 +169,7 @@ class TensorRT final : public Engine {
     }
 
     void work() {
-        const cudaStream_t stream = loaded_->stream.get();
+        cudaStream_t stream = loaded_->stream.get();
         const Buffer& frame = loaded_->frame;
         const Buffer& clean = loaded_->clean;
         cuda::check(cudaMemcpyAsync(frame.device.get(), frame.host.get(), frame.bytes, cudaMemcpyHostToDevice, stream),
@@ -184,7 +184,7 @@ class TensorRT final : public Engine {
     void synchronize() { cuda::check(cudaStreamSynchronize(loaded_->stream.get()), "cudaStreamSynchronize"); }
 
     /// The bundle's engines of this precision and API, if one is of the version that is linked.
-    std::vector<EngineEntry> of_this_version() const {
+    [[nodiscard]] std::vector<EngineEntry> of_this_version() const {
         const std::vector<EngineEntry> built = bundle().engines(precision(), api);
         const std::string here = version_here();
         if (built.empty()) {
@@ -200,7 +200,7 @@ class TensorRT final : public Engine {
         return fitting;
     }
 
-    EngineEntry of_this_gpu(const std::vector<EngineEntry>& built, const cuda::Gpu& gpu) const {
+    [[nodiscard]] EngineEntry of_this_gpu(const std::vector<EngineEntry>& built, const cuda::Gpu& gpu) const {
         for (const std::string& wanted : {gpu.architecture, std::string(portable)}) {
             for (const EngineEntry& entry : built) {
                 if (names(entry.arch, wanted)) {
@@ -212,12 +212,12 @@ class TensorRT final : public Engine {
         throw Error(unfit(built.front(), here + " (" + gpu.name + ")"));
     }
 
-    std::string unfit(const EngineEntry& entry, const std::string& here) const {
+    [[nodiscard]] std::string unfit(const EngineEntry& entry, const std::string& here) const {
         return (bundle().path() / entry.file).string() + ": built with " + entry.api + " " + entry.api_version +
                " for " + entry.arch + ", this is " + here + ": " + again();
     }
 
-    std::string again() const {
+    [[nodiscard]] std::string again() const {
         return "run `derain build " + bundle().path().string() + " --precision " + std::string(to_string(precision())) +
                " --api " + api + "`";
     }

@@ -46,8 +46,9 @@ Json gpu() {
         command += std::string(field) + ",";
     }
     command.back() = ' ';
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> answer(::popen((command + "2>/dev/null").c_str(), "r"),
-                                                                 ::pclose);
+    command += "2>/dev/null";
+    // NOLINTNEXTLINE(cert-env33-c): nothing in the command comes from outside
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> answer(::popen(command.c_str(), "r"), ::pclose);
     std::array<char, 512> line{};
     if (answer == nullptr || std::fgets(line.data(), line.size(), answer.get()) == nullptr) {
         return nullptr;
@@ -77,9 +78,10 @@ Json machine() {
     const auto governor = first_line(frequency + "scaling_governor");
     const auto clock = first_line(frequency + "scaling_cur_freq");
     Json json;
-    json["system"] = std::string(system.sysname) + "-" + system.release + "-" + system.machine;
+    json["system"] =
+        std::string(std::data(system.sysname)) + "-" + std::data(system.release) + "-" + std::data(system.machine);
     json["python"] = "none";
-    json["cpu"] = cpu(system.machine);
+    json["cpu"] = cpu(std::data(system.machine));
     json["cores"] = CPU_COUNT(&usable);
     json["load"] = std::round(load * 100) / 100;
     json["governor"] = governor ? Json(*governor) : Json(nullptr);

@@ -1,9 +1,10 @@
 /// `derain-stream`: the native runtime on a stream, with the URIs, flags and JSON of `derain run` and `derain bench`.
 ///
 /// A fault ends in one line, "error: …", and exit status 1. Wrong usage exits 2.
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iostream>
+#include <opencv2/core/utils/logger.hpp>
 #include <string>
 
 #include "commands.hpp"
@@ -11,9 +12,13 @@
 namespace {
 
 /// Keeps FFmpeg's and OpenCV's own lines off stderr: they would drown the one line an error is told in.
+///
+/// To be called while there is one thread.
 void quiet_decoders() {
-    ::setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
-    ::setenv("OPENCV_LOG_LEVEL", "SILENT", 0);
+    ::setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);       // NOLINT(concurrency-mt-unsafe)
+    if (std::getenv("OPENCV_LOG_LEVEL") == nullptr) {  // NOLINT(concurrency-mt-unsafe): OpenCV has read it by now
+        cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+    }
 }
 
 std::string one_line(std::string text) {
@@ -38,7 +43,7 @@ int main(int count, char** arguments) {
             return app.exit(error) == 0 ? 0 : 2;
         }
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "error: %s\n", one_line(error.what()).c_str());
+        std::cerr << "error: " << one_line(error.what()) << '\n';
         return 1;
     }
     return 0;

@@ -18,13 +18,14 @@ namespace {
 // For live sources, unless given: a picture that old is a frozen one to a driver.
 constexpr double live_deadline_ms = 500;
 
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): a signal's handler reaches nothing else
 std::atomic<bool> stop = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set nothing else");
 
 /// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had.
 void stop_on_signals() {
     for (const int signal : {SIGINT, SIGTERM}) {
-        std::signal(signal, [](int) { stop = true; });
+        static_cast<void>(std::signal(signal, [](int) { stop = true; }));
     }
 }
 

@@ -21,6 +21,11 @@ struct Sample {
     double frame, resident_bytes;
 };
 
+/// What the process holds.
+struct Held {
+    std::ptrdiff_t handles = 0, threads = 0;
+};
+
 double resident_bytes() {
     std::ifstream file("/proc/self/statm");
     double size = 0;
@@ -62,25 +67,25 @@ int soak(std::int64_t frames) {
     testing::CountingSink sink(spec);
     std::vector<Sample> samples;
     samples.reserve(static_cast<std::size_t>(frames / every + 1));
-    std::ptrdiff_t handles_before = 0, handles = 0, threads_before = 0, threads = 0;
+    Held before;
+    Held now;
     const auto report =
         run(engine, source, sink, {.on_frame = [&](const FrameRecord& record, const Frame&, const Picture&) {
                 if (record.id % every == 0) {
                     samples.push_back({static_cast<double>(record.id), resident_bytes()});
-                    handles = entries("/proc/self/fd");
-                    threads = entries("/proc/self/task");
-                    handles_before = record.id == 0 ? handles : handles_before;
-                    threads_before = record.id == 0 ? threads : threads_before;
+                    now = {.handles = entries("/proc/self/fd"), .threads = entries("/proc/self/task")};
+                    before = record.id == 0 ? now : before;
                 }
             }});
     const double mb_per_100k = slope(samples) * 1e5 / 1e6;
     const auto& whole = report.latency_ms.at(Stage::capture_to_present);
     std::cout << report.presented << " of " << report.frames << " frames, " << report.fps << " frames/s, "
               << report.passed_through << " raw\nmemory " << mb_per_100k << " MB per 100,000 frames, handles "
-              << handles - handles_before << ", threads " << threads - threads_before << "\ncapture to present p50 "
-              << whole.p50 << " ms, p99.9 " << whole.p999 << " ms, max " << whole.max << " ms\n";
+              << now.handles - before.handles << ", threads " << now.threads - before.threads
+              << "\ncapture to present p50 " << whole.p50 << " ms, p99.9 " << whole.p999 << " ms, max " << whole.max
+              << " ms\n";
     const bool lost = report.presented != frames || report.passed_through != 0;
-    return lost || mb_per_100k > 1 || handles > handles_before || threads > threads_before ? 1 : 0;
+    return lost || mb_per_100k > 1 || now.handles > before.handles || now.threads > before.threads ? 1 : 0;
 }
 
 }  // namespace

@@ -4,9 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <vector>
 
 #include "bundle_files.hpp"
@@ -44,9 +41,9 @@ TEST_P(Allocations, AreNoneAFrameOnceTheStreamRuns) {
                                  .policy = GetParam(),
                                  .deadline_ms = 60'000};
     derain_stream* stream = nullptr;
-    const long closed = allocations;
+    const long closed = allocations();
     ASSERT_EQ(derain_open(&options, &stream), DERAIN_OK) << derain_error();
-    EXPECT_GT(allocations, closed) << "the library's allocations are not counted";
+    EXPECT_GT(allocations(), closed) << "the library's allocations are not counted";
     std::vector<unsigned char> bytes(make_spec().bytes());
     derain_frame frame{.struct_size = sizeof frame};
     const auto pass = [&](int frames) {
@@ -58,9 +55,9 @@ TEST_P(Allocations, AreNoneAFrameOnceTheStreamRuns) {
         }
     };
     pass(100);
-    const long before = allocations;
+    const long before = allocations();
     pass(1000);
-    EXPECT_EQ(allocations - before, 0);
+    EXPECT_EQ(allocations() - before, 0);
     derain_close(stream);
 }
 

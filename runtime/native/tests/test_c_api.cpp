@@ -23,7 +23,7 @@ class CApi : public ::testing::Test {
         static_cast<void>(files.load());
     }
 
-    ~CApi() override { derain_close(stream); }
+    void TearDown() override { derain_close(stream); }
 
     derain_status open() { return derain_open(&options, &stream); }
 

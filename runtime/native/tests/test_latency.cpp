@@ -48,7 +48,7 @@ TEST(Latency, AnyQuantileOfAnyDurationsIsNumpysWithinA500th) {
         for (const auto ns : durations) {
             histogram.add(ns);
         }
-        const double share = std::generate_canonical<double, 53>(random);
+        const auto share = std::generate_canonical<double, 53>(random);
         const double expected = quantile(durations, share);
         EXPECT_NEAR(histogram.quantile(share), expected, std::max(0.5, expected * 0.002)) << "seed " << seed;
         EXPECT_EQ(histogram.count(), static_cast<std::int64_t>(durations.size()));

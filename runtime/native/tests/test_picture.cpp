@@ -43,8 +43,10 @@ TEST(Picture, OutlivesItsPool) {
 TEST(Picture, ThreadsThatTakeAndGiveBackNeverShareBytesTheyDidNotPassOn) {
     const auto pool = Pool::make(4, 1);
     std::atomic<int> wrong = 0;
+    constexpr int count = 4;
     std::vector<std::jthread> threads;
-    for (int thread = 0; thread < 4; ++thread) {
+    threads.reserve(count);
+    for (int thread = 0; thread < count; ++thread) {
         threads.emplace_back([&pool, &wrong, thread] {
             for (int round = 0; round < 5000; ++round) {
                 Picture picture = pool->take();

@@ -48,7 +48,7 @@ TEST_P(InEveryFormat, TheSampleIsLumaAndSmallWhateverTheSize) {
     for (const auto& [width, height] : {std::pair(2, 2), std::pair(32, 16), std::pair(1920, 1080)}) {
         const FrameSpec spec{.tensor = "frame", .width = width, .height = height, .pixels = GetParam()};
         const auto picture = testing::grey(9, spec.bytes());
-        const auto pixels = static_cast<std::size_t>(width * height);
+        const auto pixels = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
         const auto bytes = picture.writable();
         // Luma everywhere, and only luma: 200. Green is the second byte of three, uyvy's Y the second of two.
         for (std::size_t pixel = 0; pixel < pixels; ++pixel) {

@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -148,6 +149,13 @@ TEST(SharedMemory, WhatIsNoRingIsRefused) {
     for (const std::size_t bytes : {1U, 100U}) {
         std::ofstream(std::filesystem::path("/dev/shm") / name, std::ios::trunc) << std::string(bytes, 'x');
         EXPECT_THROW(SharedFrames::attach(name, testing::make_spec()), Error);
+    }
+    std::ofstream(std::filesystem::path("/dev/shm") / name, std::ios::trunc) << std::string(5000, '\0');
+    try {
+        SharedFrames::attach(name, testing::make_spec());
+        FAIL() << "a ring whose header is still to come was opened";
+    } catch (const Error& error) {
+        EXPECT_THAT(error.what(), ::testing::EndsWith("5000 bytes, no frames yet: is its writer still starting?"));
     }
     std::filesystem::remove(std::filesystem::path("/dev/shm") / name);
 }

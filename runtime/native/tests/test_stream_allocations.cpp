@@ -3,10 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "counted_new.hpp"
 #include "stream_support.hpp"
 
@@ -31,9 +27,9 @@ TEST_P(Allocations, ThereAreNoneAFrameOnceTheStreamRuns) {
                              .on_frame =
                                  [&](const FrameRecord& record, const Frame&, const Picture&) {
                                      if (record.id <= warm_up) {
-                                         before = allocations;
+                                         before = testing::allocations();
                                      }
-                                     after = allocations;
+                                     after = testing::allocations();
                                  },
                              .on_status = [](const Status& status) { EXPECT_EQ(status.source, "open"); }});
     EXPECT_GE(report.presented, counted_frames / 2);

@@ -152,7 +152,7 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
         {"tape://me:secret@deck", "source tape://***@deck: scheme 'tape' is unknown, known are: file, frames"},
     };
     for (const auto& [uri, expected] : sources) {
-        const auto told = fault([&] { open_source(uri, spec)->next(); });
+        const auto told = fault([&, uri = uri] { open_source(uri, spec)->next(); });
         EXPECT_NE(told.find(expected), std::string::npos) << uri << ": " << told;
         EXPECT_EQ(told.find('\n'), std::string::npos);
     }
@@ -164,7 +164,7 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
          "sink tape://deck?token=***: scheme 'tape' is unknown, known are: file, frames, null"},
     };
     for (const auto& [uri, expected] : sinks) {
-        const auto told = fault([&] { open_sink(uri, spec); });
+        const auto told = fault([&, uri = uri] { open_sink(uri, spec); });
         EXPECT_NE(told.find(expected), std::string::npos) << uri << ": " << told;
     }
     EXPECT_NE(fault([&] { open_sink("null://", spec)->write({}); }).find("0 bytes, expected 1536 (32x16 bgr8)"),

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -77,7 +78,7 @@ std::size_t padded(std::size_t bytes) { return image_at + (bytes + 63) / 64 * 64
 std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, const std::filesystem::path& path) {
     void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
     if (memory == MAP_FAILED) {
-        throw Error(path.string() + ": cannot be mapped: " + std::strerror(errno));
+        throw Error(path.string() + ": cannot be mapped: " + std::generic_category().message(errno));
     }
     return {static_cast<std::byte*>(memory), bytes};
 }
@@ -93,10 +94,10 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
     if (!file) {
         throw Error(errno == EEXIST
                         ? path.string() + ": exists: another program writes to it, or died: `rm " + path.string() + "`"
-                        : path.string() + ": cannot be made: " + std::strerror(errno));
+                        : path.string() + ": cannot be made: " + std::generic_category().message(errno));
     }
     if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
-        const std::string why = std::strerror(errno);
+        const std::string why = std::generic_category().message(errno);
         ::unlink(path.c_str());
         throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " + why);
     }
@@ -113,17 +114,22 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
     const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
     if (!file) {
         throw Error(errno == ENOENT ? path.string() + ": no such shared memory: start the program that writes it first"
-                                    : path.string() + ": cannot be opened: " + std::strerror(errno));
+                                    : path.string() + ": cannot be opened: " + std::generic_category().message(errno));
     }
     struct stat status {};
+    const auto not_yet = [&] {
+        return Error(path.string() + ": " + std::to_string(status.st_size) +
+                     " bytes, no frames yet: is its writer still starting?");
+    };
     if (::fstat(file.get(), &status) != 0 || status.st_size < static_cast<off_t>(slots_at)) {
-        throw Error(path.string() + ": " + std::to_string(status.st_size) +
-                    " bytes, no frames yet: is its writer still starting?");
+        throw not_yet();
     }
     const auto bytes = static_cast<std::size_t>(status.st_size);
     const SharedFrames probe(path, spec, map(file, bytes, path), false);
     Header seen{};
-    atomic(probe.word(0)).load(std::memory_order_acquire);
+    if (atomic(probe.word(0)).load(std::memory_order_acquire) == 0) {
+        throw not_yet();
+    }
     std::memcpy(&seen, probe.memory_.data(), sizeof(seen));
     if (seen != header_of(spec) || bytes < slots_at + slots * padded(spec.bytes())) {
         throw Error(path.string() + ": holds " + told(seen) + ", expected " + told(header_of(spec)) +

@@ -4,6 +4,7 @@
 
 #include "derain/error.hpp"
 #include "derain/stream/clock.hpp"
+#include "finally.hpp"
 
 namespace derain {
 
@@ -16,21 +17,17 @@ std::optional<Frame> Source::next() {
         }
         reading_ = true;
     }
-    /// However the read ends, who closed it meanwhile left the releasing to this thread.
-    struct Reading {
-        Source& source;
-        ~Reading() {
-            std::unique_lock lock(source.mutex_);
-            source.reading_ = false;
-            if (source.closed_) {
-                lock.unlock();
-                source.release();
-            }
-        }
-    };
     Read got;
     {
-        const Reading reading{*this};
+        // However the read ends, who closed it meanwhile left the releasing to this thread.
+        const Finally read_ended([this] {
+            std::unique_lock lock(mutex_);
+            reading_ = false;
+            if (closed_) {
+                lock.unlock();
+                release();
+            }
+        });
         got = read();
     }
     if (!got.picture) {

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <mutex>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -16,6 +16,7 @@
 #include "decoded.hpp"
 #include "derain/error.hpp"
 #include "derain/stream/clock.hpp"
+#include "finally.hpp"
 
 namespace derain {
 
@@ -48,10 +49,10 @@ std::size_t row_bytes(const FrameSpec& spec) {
 class Buffers final : public Store {
    public:
     struct Filled {
-        std::uint32_t index;
+        std::uint32_t index = 0;
         std::span<std::byte> bytes;
         std::optional<std::int64_t> captured_ns;
-        bool whole;
+        bool whole = false;
     };
 
     static std::shared_ptr<Buffers> start(const std::string& name, std::shared_ptr<VideoDevice> device) {
@@ -68,10 +69,12 @@ class Buffers final : public Store {
             return std::nullopt;
         }
         v4l2_buffer buffer = blank();
-        if (const int fault = device_->control(VIDIOC_DQBUF, &buffer); fault == EAGAIN) {
+        const int fault = device_->control(VIDIOC_DQBUF, &buffer);
+        if (fault == EAGAIN) {
             return std::nullopt;
-        } else if (fault != 0) {
-            throw Error(name_ + ": the camera stopped delivering frames (" + std::strerror(fault) +
+        }
+        if (fault != 0) {
+            throw Error(name_ + ": the camera stopped delivering frames (" + std::generic_category().message(fault) +
                         "): check its cable and power");
         }
         const std::scoped_lock lock(mutex_);
@@ -125,7 +128,7 @@ class Buffers final : public Store {
 
     void must(unsigned long request, void* argument, const char* what) {
         if (const int fault = device_->control(request, argument); fault != 0) {
-            throw Error(name_ + ": cannot " + what + " the camera (" + std::strerror(fault) +
+            throw Error(name_ + ": cannot " + what + " the camera (" + std::generic_category().message(fault) +
                         "): is another program using it?");
         }
     }
@@ -240,17 +243,12 @@ class Camera final : public DecodedSource {
 
     /// Empty for a frame that came in part, as the first ones of some cameras do.
     Read picture_of(const Buffers::Filled& filled) {
-        /// Goes back to the driver unless it becomes a picture.
-        struct Return {
-            Buffers& buffers;
-            const Buffers::Filled& filled;
-            bool lent = false;
-            ~Return() {
-                if (!lent) {
-                    buffers.give_back(filled);
-                }
+        bool lent = false;
+        const Finally back([&] {
+            if (!lent) {
+                buffers_->give_back(filled);
             }
-        } back{*buffers_, filled};
+        });
         if (fourcc_ == V4L2_PIX_FMT_MJPEG) {
             const auto bytes = view(filled.bytes, 1, static_cast<int>(filled.bytes.size()), 1);
             const cv::Mat bgr = cv::imdecode(bytes, cv::IMREAD_COLOR);
@@ -270,7 +268,7 @@ class Camera final : public DecodedSource {
             return from(bgr, location());
         }
         if (stride == row && buffers_->driver_has_one()) {
-            back.lent = true;
+            lent = true;
             return {.picture = buffers_->lend_first(filled, spec().bytes())};
         }
         Picture picture = blank();

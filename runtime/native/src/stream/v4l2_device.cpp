@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "derain/error.hpp"
@@ -23,11 +23,13 @@ class KernelDevice final : public VideoDevice {
     explicit KernelDevice(const std::string& path)
         : file_(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC)), path_(path) {
         if (!file_) {
-            throw Error(path + ": cannot be opened as a camera (" + std::strerror(errno) +
+            throw Error(path + ": cannot be opened as a camera (" + std::generic_category().message(errno) +
                         "): is another program using it?");
         }
     }
 
+    KernelDevice(const KernelDevice&) = delete;
+    KernelDevice& operator=(const KernelDevice&) = delete;
     ~KernelDevice() override {
         for (const auto mapped : maps_) {
             ::munmap(mapped.data(), mapped.size());
@@ -46,7 +48,7 @@ class KernelDevice final : public VideoDevice {
         void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), offset);
         if (memory == MAP_FAILED) {
             throw Error(path_ + ": cannot map a buffer of " + std::to_string(bytes) +
-                        " bytes: " + std::strerror(errno));
+                        " bytes: " + std::generic_category().message(errno));
         }
         return maps_.emplace_back(static_cast<std::byte*>(memory), bytes);
     }

@@ -47,6 +47,8 @@ class VideoFile final : public Sink {
         }
     }
 
+    VideoFile(const VideoFile&) = delete;
+    VideoFile& operator=(const VideoFile&) = delete;
     ~VideoFile() override {
         try {
             VideoFile::close();

@@ -45,6 +45,8 @@ class SharedFrames {
     static SharedFrames attach(const std::string& name, const FrameSpec& spec);
 
     SharedFrames(SharedFrames&& other) noexcept;
+    SharedFrames(const SharedFrames&) = delete;
+    SharedFrames& operator=(const SharedFrames&) = delete;
     SharedFrames& operator=(SharedFrames&&) = delete;
     /// Lets go; a writer marks the ring as closed and removes its name.
     ~SharedFrames();
@@ -53,7 +55,7 @@ class SharedFrames {
     void publish(std::span<const std::byte> image, std::int64_t captured_ns);
     /// Copies the newest frame into `image`; nothing, and `image` holds anything, where there is none or it was
     /// overwritten.
-    std::optional<Newest> newest(std::span<std::byte> image) const;
+    [[nodiscard]] std::optional<Newest> newest(std::span<std::byte> image) const;
     /// Waits until more than `than` frames were published, looking twice a millisecond; false where none came.
     [[nodiscard]] bool wait_for_newer(std::uint64_t than, double timeout_s) const;
 

@@ -1,0 +1,45 @@
+"""The compact family's options go through the unroller, the rewrites and ONNX like its defaults."""
+
+import pytest
+import torch
+
+from derain.export.exporter import export, traced
+from derain.export.unroll import unroll
+from derain.export.verify import verify
+from derain.training.models import build
+from derain.training.models.checkpoint import load, save_weights
+
+OPTIONS = [
+    {"head": "plain"},
+    {"context": "encoders"},
+    {"context": "global"},
+    {"head": "plain", "context": "encoders"},
+    {"whiten": True},
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_network_with_options_is_unrolled_to_its_own_numbers(options, steps, lively, make_spec, camera_bytes):
+    frame, clean = make_spec(width=64, height=48), make_spec("clean", width=64, height=48)
+    repeated = {"encoder_steps": steps, "decoder_steps": steps}
+    naive = traced(lively(build("daiam-nano", **repeated, **options)), frame, clean)
+    graph, report = unroll(naive)
+    picture = camera_bytes(frame)
+    assert (graph(picture).int() - naive(picture).int()).abs().max() <= 1
+    assert graph(picture).float().std() > 10
+    _, default = unroll(traced(build("daiam-nano", **repeated).eval(), frame, clean))
+    whitening = 48 * 48 * 16 * 12 if "whiten" in options else 0
+    assert (report.macs < default.macs) if "head" in options else (report.macs == default.macs + whitening)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_weights_with_options_are_exported_as_they_are(options, lively, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, lively(build("daiam-nano", **options)), "daiam-nano", options, torch.float32)
+    assert load(str(weights)).options == options
+    bundle, _ = export(str(weights), tmp_path / "b", (64, 48))
+    assert bundle.manifest.model.config == {"options": options}
+    (result,) = verify(bundle)
+    assert result.passed

@@ -1,0 +1,93 @@
+"""What only a GPU shows: the real TensorRT, with and without a CUDA graph, and ONNX Runtime's CUDA against its CPU.
+
+`pytest tests/runtime/test_on_a_gpu.py` is the whole check of the engines on a machine with a GPU.
+"""
+
+from itertools import islice
+
+import pytest
+
+from derain.calibration.calibrate import calibrate
+from derain.calibration.ranges import Method
+from derain.export.build import build
+from derain.export.exporter import export
+from derain.export.precision import ensure_graph
+from derain.export.verify import Distance, verify
+from derain.runtime import cuda, engines
+from derain.runtime.bundle import Precision
+from derain.runtime.sources import open_source
+
+ENGINES = {
+    "onnxruntime-cuda": ("onnxruntime-cuda", {}),
+    "tensorrt-rtx": ("tensorrt-rtx", {"graph": True}),
+    "tensorrt-rtx without a graph": ("tensorrt-rtx", {"graph": False}),
+    "tensorrt": ("tensorrt", {"graph": True}),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gpu() -> None:
+    if reason := cuda.missing() or cuda.refusal():
+        pytest.skip(f"needs a GPU: {reason}")
+
+
+@pytest.fixture(scope="module")
+def bundle(gpu, tmp_path_factory):
+    """The shipped network with an FP32, an FP16 and an FP8 graph, and their engines for this GPU."""
+    made, _ = export("daiam-nano", tmp_path_factory.mktemp("gpu") / "b", (320, 180))
+    made = ensure_graph(made, Precision.FP16)
+    with open_source("test://rain?frames=8", made.manifest.input) as frames:
+        made, _ = calibrate(made, Precision.FP8, frames, "rain", None, Method.PERCENTILE, 8, 100.0)
+    for api in ("tensorrt", "tensorrt-rtx"):
+        for precision in engines.precisions("onnxruntime", made):
+            if engines.available()[api] is None:
+                made, _ = build(made, precision, api)
+    return made
+
+
+@pytest.fixture(scope="module")
+def frames(bundle):
+    """Three, and the first again, which must not be answered with another's result."""
+    with open_source("test://rain?frames=9", bundle.manifest.input) as stream:
+        pictures = [frame.image.copy() for frame in islice(stream, 0, None, 4)]
+    return [*pictures, pictures[0]]
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.FP8])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_gives_what_the_cpu_gives_in_fp32_within_its_precisions_bounds(engine, precision, bundle, frames):
+    name, options = ENGINES[engine]
+    if reason := engines.available()[name]:
+        pytest.skip(reason)
+    if name == "onnxruntime-cuda" and precision is Precision.FP8:
+        pytest.skip("ONNX Runtime has no FP8 convolutions for CUDA")
+    with engines.create("onnxruntime", bundle) as reference:
+        expected = [reference.infer(frame) for frame in frames]
+    with engines.create(name, bundle, precision, **options) as runner:
+        seen = [runner.infer(frame) for frame in frames]
+        runner.close()
+        runner.open()
+        seen.append(runner.infer(frames[1]))
+    distances = [Distance.between(a, b) for a, b in zip(seen, [*expected, expected[1]], strict=True)]
+    assert all(distance.within(precision) for distance in distances), distances
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-cuda", "tensorrt-rtx", "tensorrt"])
+def test_verify_passes_every_precision_that_the_engine_has(engine, bundle, frames):
+    if reason := engines.available()[engine]:
+        pytest.skip(reason)
+    if engine == "onnxruntime-cuda":
+        bundle = ensure_graph(export("daiam-nano", bundle.path.with_name("no fp8"), (320, 180))[0], Precision.FP16)
+    results = verify(bundle, engine, frames=frames)
+    assert {result.precision for result in results} >= {Precision.FP32, Precision.FP16}
+    assert all(result.passed for result in results), results
+
+
+def test_the_gpus_own_clock_times_each_frame(bundle, frames):
+    if reason := engines.available()["tensorrt-rtx"]:
+        pytest.skip(reason)
+    with engines.create("tensorrt-rtx", bundle, Precision.FP16) as runner:
+        runner.warm_up()
+        runner.infer(frames[0])
+        assert runner.device_ns is not None
+        assert 0.2 < runner.device_milliseconds() / (runner.device_ns / 1e6) < 5
