@@ -1,5 +1,6 @@
 """The console script in this process, and a bundle of the nano to give to it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,7 +85,8 @@ def small_disk(tmp_path) -> Callable[..., Answer]:
     def run(size: str, *arguments: object) -> Answer:
         verb = [sys.executable, "-c", "from derain.cli.main import main\nmain()", *map(str, arguments)]
         space = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(disk)]
-        done = subprocess.run([*space, *verb], capture_output=True, text=True)
+        environment = {key: value for key, value in os.environ.items() if key != "DERAIN_DATA"}
+        done = subprocess.run([*space, *verb], capture_output=True, text=True, env=environment)
         if done.returncode == 77 or done.stderr.startswith("unshare"):
             pytest.skip("no small disk to fill: this user may not mount one")
         return Answer(done.returncode, done.stdout, done.stderr)
