@@ -169,7 +169,7 @@ def test_a_deleted_graph_leaves_raw_frames_not_a_crash(bundle, monkeypatch):
 
 def test_an_engine_that_fails_for_ever_is_given_up_and_every_frame_still_comes_out(bundle):
     engine = ScriptedEngine(bundle, dict.fromkeys(range(1000), Fault.RAISE))
-    run = Run(bundle, "test://rain?live=1&fps=40&frames=180", engine, deadline_ms=None).check()
+    run = Run(bundle, "test://rain?live=1&fps=40&frames=280", engine, deadline_ms=None).check()
     assert run.report.engine_state == State.RAW
     assert (run.report.engine_faults, run.report.engine_reopened) == (6, 5)
     assert run.report.passed_through == run.report.presented
