@@ -128,8 +128,9 @@ class CompactDAiAM(nn.Module):
             if value not in known:
                 raise ValueError(f"{option} is {value!r}, expected one of {', '.join(known)}")
         self.scale, self.whiten = scale, whiten
-        for name, fixed in zip(("weight", "bias"), whitening(scale), strict=True):
-            self.register_buffer(f"whitening_{name}", fixed, persistent=False)  # not among the weights
+        if whiten:
+            for name, fixed in zip(("weight", "bias"), whitening(scale), strict=True):
+                self.register_buffer(f"whitening_{name}", fixed, persistent=False)  # not among the weights
         self.branches = nn.ModuleDict(
             {
                 rain: CompactBranch(scale, encoder_width, decoder_width, encoder_steps, decoder_steps, head, context)

@@ -4,6 +4,15 @@
 
 namespace derain::testing {
 
+std::string fault(const std::function<void()>& act) {
+    try {
+        act();
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
 std::vector<Picture> noise(std::size_t count, std::size_t bytes) {
     std::mt19937 random(0);
     const auto pool = Pool::make(bytes, count);

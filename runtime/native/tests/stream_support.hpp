@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -173,6 +174,9 @@ class CountingSink final : public Sink {
    private:
     void put(std::span<const std::byte>) override {}
 };
+
+/// What an act is refused with; nothing where it is not.
+std::string fault(const std::function<void()>& act);
 
 /// Pictures of noise, from a seed.
 std::vector<Picture> noise(std::size_t count, std::size_t bytes = make_spec().bytes());

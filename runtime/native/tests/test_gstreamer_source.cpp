@@ -5,7 +5,6 @@
 
 #include <array>
 #include <chrono>
-#include <functional>
 #include <future>
 #include <thread>
 
@@ -19,6 +18,7 @@ namespace {
 
 using Gstreamer = testing::Pipelines;
 using Pixel = std::array<std::byte, 3>;
+using testing::fault;
 
 constexpr GstreamerPatience patience{.first_ms = 60'000, .next_ms = 60'000};
 constexpr GstreamerPatience impatience{.first_ms = 300, .next_ms = 300};
@@ -29,15 +29,6 @@ constexpr Pixel red{std::byte{0}, std::byte{0}, std::byte{255}};
 
 std::string pattern(const std::string& name, int frames) {
     return "videotestsrc pattern=" + name + " num-buffers=" + std::to_string(frames) + " ! " + caps;
-}
-
-std::string fault(const std::function<void()>& act) {
-    try {
-        act();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
 }
 
 std::string fault_of(const std::string& pipeline, const GstreamerPatience& patient = patience) {

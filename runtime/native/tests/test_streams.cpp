@@ -12,6 +12,8 @@
 namespace derain {
 namespace {
 
+using testing::fault;
+
 using Pixel = std::vector<std::byte>;
 
 std::vector<Pixel> read_all(const std::string& uri, const FrameSpec& spec = testing::make_spec()) {
@@ -34,15 +36,6 @@ std::vector<Pixel> write_noise(const std::string& uri, std::size_t count = 5) {
     }
     sink->close();
     return images;
-}
-
-std::string fault(const std::function<void()>& act) {
-    try {
-        act();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
 }
 
 TEST(Streams, WhatALosslessSinkWritesItsSourceReadsBack) {
