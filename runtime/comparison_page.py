@@ -3,7 +3,7 @@
 from html import escape
 
 from derain.runtime.comparison import Comparison, Row
-from derain.runtime.page import STYLE
+from derain.runtime.page import STYLE, ticks
 
 WIDTH, LEFT, RIGHT = 720, 190, 90
 BAR, PLOT = 34, 300
@@ -102,18 +102,18 @@ def _quality(rows: list[Row]) -> str:
     left, base = 54, PLOT - 34
     low, high = min(v for _, v in seen), max(v for _, v in seen)
     margin = max(0.15 * (high - low), 0.05)
-    low, high = low - margin, high + margin
-    longest = 1.15 * max(row.inference_ms.p50 for row, _ in seen)
-    digits = 0 if longest > 20 else 2
+    up = ticks(low - margin, high + margin)
+    across = ticks(0, 1.15 * max(row.inference_ms.p50 for row, _ in seen))
+    low, high, longest = up[0], up[-1], across[-1]
     dots = ""
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y, x = base - share * (base - 10), left + share * (WIDTH - left - 10)
-        anchor = "end" if share == 1 else "middle"
-        dots += (
-            f'<path class="grid" d="M{left} {y:.1f}H{WIDTH}"/>'
-            f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{low + share * (high - low):.2f}</text>'
-            f'<text x="{x:.1f}" y="{base + 16}" text-anchor="{anchor}">{share * longest:,.{digits}f}</text>'
-        )
+    for tick in up:
+        y = base - (base - 10) * (tick - low) / (high - low)
+        dots += f'<path class="grid" d="M{left} {y:.1f}H{WIDTH}"/>'
+        dots += f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+    for tick in across:
+        x = left + (WIDTH - left - 10) * tick / longest
+        anchor = "end" if tick == longest else "middle"
+        dots += f'<text x="{x:.1f}" y="{base + 16}" text-anchor="{anchor}">{tick:,g}</text>'
     for index, (row, value) in enumerate(sorted(seen, key=lambda pair: pair[0].inference_ms.p50)):
         x = left + (WIDTH - left - 10) * row.inference_ms.p50 / longest
         y = base - (base - 10) * (value - low) / (high - low)

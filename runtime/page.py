@@ -1,5 +1,6 @@
 """A bench report as one HTML page that needs nothing else: plots are inline SVG, text follows the reader's colours."""
 
+import math
 from html import escape
 
 import numpy as np
@@ -50,6 +51,7 @@ def page(report: BenchReport) -> str:
     )
     whole = report.samples_ms["capture_to_present"]
     timeline = f"<h2>capture to present over time</h2>{_timeline(report.at_s, whole)}" if whole else ""
+    shown = f"<p>The table is of every frame, the plots of the {len(whole)} derained ones.</p>"
     after = dict(report.after)
     machines = "".join(
         f"<tr><td>{_words(key)}</td><td>{_told(value)}</td><td>{_told(after[key])}</td></tr>"
@@ -60,10 +62,24 @@ def page(report: BenchReport) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(counts)}</p>\n"
         "<div><table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>"
-        f"{table}</table></div>\n{timeline}\n{histograms}\n"
+        f"{table}</table></div>\n{shown}\n{timeline}\n{histograms}\n"
         '<h2>machine</h2><div><table class="words"><tr><th></th><th>before</th><th>after</th></tr>'
         f"{machines}</table></div></body></html>\n"
     )
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Five or more round values, 1, 2 or 5 times a power of ten apart, from at most `low` to at least `high`.
+
+    Raises:
+        ValueError: `high` is not above `low`.
+    """
+    if not high > low:
+        raise ValueError(f"an axis from {low:g} to {high:g}: expected its end above its beginning")
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(step * power for step in (5, 2, 1) if step * power <= (high - low) / 4)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
 
 
 def _words(stage: str) -> str:
@@ -78,45 +94,51 @@ def _told(value: object) -> str:
 
 def _histogram(samples: list[float]) -> str:
     """Bars over milliseconds, the last bar holding the highest thousandth; p50 and p99 are marked."""
-    low, high = 0.0, max(float(np.quantile(samples, 0.999)), 1e-3)
-    counts, _ = np.histogram(np.minimum(samples, high), BINS, (low, high))
+    across = ticks(0, max(float(np.quantile(samples, 0.999)), 1e-3))
+    counts, _ = np.histogram(np.minimum(samples, across[-1]), BINS, (0, across[-1]))
+    up = ticks(0, float(counts.max()))
     step, plot = (WIDTH - LEFT) / BINS, HEIGHT - BOTTOM - TOP
     bars = "".join(
         f'<rect class="bar" x="{LEFT + index * step:.1f}" y="{TOP + plot * (1 - share):.1f}" '
         f'width="{step - 1:.1f}" height="{plot * share:.1f}"/>'
-        for index, share in enumerate(counts / counts.max())
+        for index, share in enumerate(counts / up[-1])
     )
     marks = ""
     for row, name, share in ((12, "p50", 0.5), (28, "p99", 0.99)):  # a row each: they may be equal
         value = float(np.quantile(samples, share))
-        x = LEFT + (WIDTH - LEFT) * min(value / high, 1)
+        x = LEFT + (WIDTH - LEFT) * min(value / across[-1], 1)
         anchor = "end" if x > WIDTH / 2 else "start"
         marks += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         marks += f'<text class="label" x="{x:.1f}" y="{row}" text-anchor="{anchor}">{name} {value:.2f} ms</text>'
-    return _svg(bars + marks, (low, high, "ms"), (0, float(counts.max()), "frames"))
+    return _svg(bars + marks, (across, "ms"), (up, "frames"))
 
 
 def _timeline(at_s: list[float], samples: list[float]) -> str:
     """One dot a frame."""
-    last, high = max(at_s[-1], 1e-3), max(*samples, 1e-3)
+    across, up = (ticks(0, max(*values, 1e-3)) for values in (at_s, samples))
     plot = HEIGHT - BOTTOM - TOP
     dots = "".join(
-        f'<circle class="dot" r="2" cx="{LEFT + (WIDTH - LEFT) * at / last:.1f}" '
-        f'cy="{TOP + plot * (1 - value / high):.1f}"/>'
+        f'<circle class="dot" r="2" cx="{LEFT + (WIDTH - LEFT) * at / across[-1]:.1f}" '
+        f'cy="{TOP + plot * (1 - value / up[-1]):.1f}"/>'
         for at, value in zip(at_s, samples, strict=True)
     )
-    return _svg(dots, (0, last, "s"), (0, high, "ms"))
+    return _svg(dots, (across, "s"), (up, "ms"))
 
 
-def _svg(content: str, x: tuple[float, float, str], y: tuple[float, float, str]) -> str:
-    """Content in axes labelled at their ends."""
+def _svg(content: str, x: tuple[list[float], str], y: tuple[list[float], str]) -> str:
+    """Content in axes with their ticks, each with what it counts; the ends of the plot are the first and last tick."""
     base = HEIGHT - BOTTOM
+    marks = ""
+    for tick in x[0]:
+        at = LEFT + (WIDTH - LEFT) * (tick - x[0][0]) / (x[0][-1] - x[0][0])
+        last = tick == x[0][-1]
+        marks += f'<text x="{at:.1f}" y="{HEIGHT - 6}" text-anchor="{"end" if last else "middle"}">{tick:g}'
+        marks += f" {x[1]}</text>" if last else "</text>"
+    for tick in (y[0][0], y[0][-1]):  # as many as fit a low plot
+        at = base - (base - TOP) * (tick - y[0][0]) / (y[0][-1] - y[0][0])
+        marks += f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>'
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{content}'
-        f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">{x[0]:g}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{x[1]:.4g} {x[2]}</text>'
-        f'<text x="{LEFT - 6}" y="{base}" text-anchor="end">{y[0]:g}</text>'
-        f'<text x="{LEFT - 6}" y="{TOP + 10}" text-anchor="end">{y[1]:.4g}</text>'
-        f'<text x="{LEFT - 6}" y="{TOP + 26}" text-anchor="end">{y[2]}</text></svg>'
+        f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{base}H{WIDTH}"/>{marks}'
+        f'<text x="{LEFT - 6}" y="{TOP + 20}" text-anchor="end">{y[1]}</text></svg>'
     )

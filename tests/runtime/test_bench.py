@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from derain.cli.bench import bench as verb
 from derain.runtime.bench import BenchReport, CameraClock, bench, compare
 from derain.runtime.machine import machine
-from derain.runtime.page import page
+from derain.runtime.page import page, ticks
 from derain.runtime.testing import Fault, ScriptedEngine
 
 
@@ -91,7 +91,26 @@ def test_the_page_stands_alone_and_has_a_plot_a_stage_and_one_over_time(report):
     assert tree.find("head/title").text.startswith("<nano>, 32x16 bgr8")
     assert len(tree.findall("body/svg")) == 5
     assert len(tree.findall("body/svg/circle")) == len(report.at_s)
+    assert f"the plots of the {len(report.at_s)} derained ones" in "".join(tree.itertext())
     assert not re.search(r"https?://|src=|@import", html)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 41.7, [0, 10, 20, 30, 40, 50]),
+        (0, 0.0083, [0, 0.002, 0.004, 0.006, 0.008, 0.01]),
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (39.42, 39.68, [39.4, 39.45, 39.5, 39.55, 39.6, 39.65, 39.7]),
+    ],
+)
+def test_axes_have_round_ticks_around_all_that_is_shown(low, high, expected):
+    assert ticks(low, high) == expected
+
+
+def test_an_axis_of_no_length_is_refused():
+    with pytest.raises(ValueError, match="from 2 to 2"):
+        ticks(2, 2)
 
 
 def test_reports_survive_json(report):

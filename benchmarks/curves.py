@@ -1,0 +1,82 @@
+"""The curves of training runs: `python benchmarks/curves.py RUN… --out curves.svg` (`pip install matplotlib`).
+
+Left the PSNR over the training patches, which is a moving mean of what was logged, right the gain over the rainy frames
+at every validation (dB), both over the patches seen; from `metrics.csv` and `config.yaml` of each run's folder.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.training.config import read_config
+
+matplotlib.use("svg")
+from matplotlib import pyplot
+
+WINDOW = 21
+
+
+class Curve(NamedTuple):
+    """Patches seen and decibels, each [N]."""
+
+    patches: NDArray[np.float64]
+    decibels: NDArray[np.float64]
+
+
+def curve(run: Path, column: str) -> Curve:
+    """A column of a run's metrics, where it was logged.
+
+    Raises:
+        FileNotFoundError: no run in that folder.
+    """
+    metrics = run / "metrics.csv"
+    if not metrics.is_file():
+        raise FileNotFoundError(f"no {metrics}: expected the folder of a run of `derain train`")
+    batch = read_config(run / "config.yaml").optimiser.batch
+    with metrics.open(newline="") as file:
+        logged = [(int(row["step"]) + 1, float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+    steps, values = np.array(logged, float).reshape(-1, 2).T
+    return Curve(steps * batch, values)
+
+
+def smoothed(values: NDArray[np.float64], window: int = WINDOW) -> NDArray[np.float64]:
+    """The mean of up to `window` values around each."""
+    window = min(window, values.size)
+    kernel = np.ones(window)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def draw(runs: list[Path], out: Path) -> None:
+    """Both plots of all runs."""
+    pyplot.rcParams["svg.hashsalt"] = "derain"  # the same runs, the same file
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    for run in runs:
+        trained, validated = curve(run, "train/psnr"), curve(run, "val/gain")
+        left.plot(trained.patches, smoothed(trained.decibels), label=run.name)
+        right.plot(validated.patches, validated.decibels, marker="o", label=run.name)
+    left.set(title="training patches", xlabel="patches seen", ylabel="PSNR, dB")
+    right.set(title="unseen driving frames", xlabel="patches seen", ylabel="gain over the rainy frame, dB")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.set_xlim(left=0)
+        axes.legend()
+    right.set_ylim(bottom=0)
+    figure.savefig(out, metadata={"Date": None})
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    draw(given.runs, given.out)
+
+
+if __name__ == "__main__":
+    main()
