@@ -1,30 +1,41 @@
 """Attention maps before and after their mends: `python benchmarks/attention.py --data DIR --out DIR`.
 
 Trains `daiam-nano` from scratch for every variant on the same patches, rain and schedule, and measures on held-out
-driving frames. The networks cost the same within 1 %, but for the plain head, which costs a little less:
+driving frames. Each mend is added to those before it:
 
 - paper: mean squared attention loss, every weight from N(0, 0.01²), biases zero, so that maps start at 0.5;
 - balanced: the attention loss balanced (`derain.training.losses.attention_loss`), weights as in the paper;
-- ours: balanced, weights scaled to their layers, maps starting at the share of a frame that rain covers;
-- whitened: ours, its pixels whitened (`models.compact.whitening`) as those of `daiam-small` and `daiam-edge` are;
+- started: weights scaled to their layers, maps starting at the share of a frame that rain covers;
+- ours: pixels whitened (`models.compact.whitening`); what `derain train` does;
 - plain-head: ours, its attention head with one channel at a quarter of the resolution in place of one a pixel;
 - context-encoders, context-global: ours, the residual blocks of the encoders or of the global decoder dilated.
 
 Printed of each: the correlation of either rain's map with its mask; how blocky the maps are, as the share of their
 gradient's energy on the borders of 4×4 blocks (25 % where they know no blocks, 100 % where they are nothing else); the
-gain in PSNR over the frame, and over the pixels under heavy drops (`mask_drop` above 0.5). OUT/maps.png shows the rainy
-frame and its masks, and every variant's derained frame and maps; runs in OUT that were ended go on.
+gain in PSNR over the frame, and over the pixels under heavy drops (`mask_drop` above 0.5); and the time of its exported
+graph on ONNX Runtime as a multiple of the first's, all run in turn. OUT/maps.png shows the rainy frame and its masks,
+and every variant's derained frame and maps; runs in OUT that were ended go on.
 """
 
 import argparse
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from derain.export.exporter import traced
+from derain.export.onnx_graph import to_onnx
+from derain.export.probe import seeded_frame
+from derain.export.unroll import unroll
+from derain.runtime.bundle import FrameSpec
 from derain.training.config import TrainConfig
 from derain.training.data import held_out_files, read_rgb, to_tensor
 from derain.training.losses import psnr
@@ -33,23 +44,27 @@ from derain.training.panels import Tile, panel
 from derain.training.rain import RainConfig, RainyBatch, render
 from derain.training.trainer import train
 
-VARIANTS = {
-    "paper": {"network": {"name": "daiam-nano", "init": "gaussian"}, "loss": {"alpha": 0.1, "attention": "mse"}},
-    "balanced": {"network": {"name": "daiam-nano", "init": "gaussian"}, "loss": {"alpha": 0.1}},
-    "ours": {"network": {"name": "daiam-nano"}, "loss": {"alpha": 0.1}},
-    "whitened": {"network": {"name": "daiam-nano", "options": {"whiten": True}}, "loss": {"alpha": 0.1}},
-    "plain-head": {"network": {"name": "daiam-nano", "options": {"head": "plain"}}, "loss": {"alpha": 0.1}},
-    "context-encoders": {"network": {"name": "daiam-nano", "options": {"context": "encoders"}}, "loss": {"alpha": 0.1}},
-    "context-global": {"network": {"name": "daiam-nano", "options": {"context": "global"}}, "loss": {"alpha": 0.1}},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {"options": {"whiten": False}, "init": "gaussian", "attention": "mse"},
+    "balanced": {"options": {"whiten": False}, "init": "gaussian"},
+    "started": {"options": {"whiten": False}},
+    "ours": {},
+    "plain-head": {"options": {"head": "plain"}},
+    "context-encoders": {"options": {"context": "encoders"}},
+    "context-global": {"options": {"context": "global"}},
 }
 STRENGTH = 0.5
 BLOCK = 4
 HEAVY_DROP = 0.5
+ROUNDS = 40
 
 
 def configuration(variant: str, data: Path, out: Path, iterations: int) -> TrainConfig:
     """A run of `iterations` on one CPU thread."""
-    common = {
+    chosen = {"options": {}, "init": "he", "attention": "balanced"} | VARIANTS[variant]
+    tree = {
+        "network": {"name": "daiam-nano", "options": chosen["options"], "init": chosen["init"]},
+        "loss": {"alpha": 0.1, "attention": chosen["attention"]},
         "data": {"root": data},
         "rain": {"kinds": "both"},
         "optimiser": {"iterations": iterations, "batch": 8, "learning_rate": 1e-3, "warm_up": 100},
@@ -57,7 +72,7 @@ def configuration(variant: str, data: Path, out: Path, iterations: int) -> Train
         "validate_every": iterations,
         "out": out / variant,
     }
-    return TrainConfig.model_validate(common | VARIANTS[variant])
+    return TrainConfig.model_validate(tree)
 
 
 def held_out(config: TrainConfig, count: int) -> Iterator[RainyBatch]:
@@ -110,6 +125,25 @@ def measure(network: nn.Module, rains: list[RainyBatch]) -> tuple[dict[str, floa
     return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}, tiles
 
 
+def times(networks: list[nn.Module], folder: Path) -> list[float]:
+    """Each exported graph's milliseconds over the first's: the median ratio of `ROUNDS` frames, the graphs in turn."""
+    spec = FrameSpec(tensor="frame", width=480, height=360)
+    frame = {"frame": seeded_frame(spec, 0)[None]}
+    sessions = []
+    for index, network in enumerate(networks):
+        graph, _ = unroll(traced(network, spec, spec.model_copy(update={"tensor": "clean"})))
+        path = folder / f"{index}.onnx"
+        onnx.save(to_onnx(graph, "frame", "clean"), path)
+        sessions.append(onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]))
+    seconds = np.zeros((ROUNDS, len(sessions)))
+    for row in seconds:
+        for index, session in enumerate(sessions):
+            start = time.perf_counter()
+            session.run(None, frame)
+            row[index] = time.perf_counter() - start
+    return [float(ratio) for ratio in np.median(seconds / seconds[:, :1], axis=0)]
+
+
 def main() -> None:
     """Train, measure, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,11 +154,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20, help="held-out frames measured")
     options = parser.parse_args()
     rows: list[list[Tile]] = []
+    networks: list[nn.Module] = []
     for variant in options.only:
         config = configuration(variant, options.data, options.out, options.iterations)
         weights = train(config, resume=config.out.exists())
         rains = list(held_out(config, options.frames))
-        figures, tiles = measure(load(str(weights)).network.eval(), rains)
+        networks.append(load(str(weights)).network.eval())
+        figures, tiles = measure(networks[-1], rains)
         if not rows:
             first = rains[0]
             masks = [Tile("M streak", first.mask_streak[0]), Tile("M drop", first.mask_drop[0])]
@@ -137,6 +173,9 @@ def main() -> None:
             "iterations",
             flush=True,
         )
+    with TemporaryDirectory() as folder:
+        ratios = times(networks, Path(folder))
+    print("time of the graph:", ", ".join(f"{n} {ratio:.2f}" for n, ratio in zip(options.only, ratios, strict=True)))
     cv2.imwrite(str(options.out / "maps.png"), np.ascontiguousarray(panel(rows)[..., ::-1]))
 
 

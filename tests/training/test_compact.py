@@ -47,7 +47,7 @@ def test_the_compact_map_keeps_full_resolution(lively):
 
 @torch.no_grad()
 def test_the_plain_head_draws_one_value_a_block_and_costs_less(lively):
-    plain, shuffled = (lively(build("daiam-nano", head=head)) for head in ("plain", "shuffled"))
+    plain, shuffled = (lively(build("daiam-nano", head=head, whiten=False)) for head in ("plain", "shuffled"))
     attention = plain(frames())[0].branches["drop"].attention
     assert attention.shape == (1, 1, 16, 24)
     coarse = plain.branches["drop"].encoder(F.pixel_unshuffle(frames(), 4)).attention
@@ -81,9 +81,10 @@ def test_whitened_blocks_hold_their_mean_and_four_times_what_differs_from_it():
     torch.testing.assert_close(F.pixel_shuffle(whitened, 4), expected)
 
 
+@pytest.mark.parametrize("name", ["daiam-nano", "daiam-small", "daiam-edge"])
 @torch.no_grad()
-def test_small_and_edge_see_whitened_blocks_unless_told_otherwise(lively):
-    whitened, raw = lively(build("daiam-small")), lively(build("daiam-small", whiten=False))
+def test_the_compact_networks_see_whitened_blocks_unless_told_otherwise(lively, name):
+    whitened, raw = lively(build(name)), lively(build(name, whiten=False))
     raw.load_state_dict(whitened.state_dict())
     weight, bias = whitening(4)
     blocks = F.conv2d(F.pixel_unshuffle(frames(), 4), weight, bias)

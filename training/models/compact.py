@@ -103,7 +103,7 @@ def whitening(scale: int) -> tuple[Tensor, Tensor]:
 class CompactDAiAM(nn.Module):
     """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 16/16, 16/32 and 32/64 at r = 4.
 
-    `whiten`: the blocks go through `whitening` before anything sees them.
+    `whiten`: the blocks go through `whitening` before anything sees them. False is for comparison.
 
     Raises:
         ValueError: a `head` or a `context` that is none of theirs.
@@ -121,7 +121,7 @@ class CompactDAiAM(nn.Module):
         decoder_steps: int = 1,
         head: Head = "shuffled",
         context: Context = "none",
-        whiten: bool = False,
+        whiten: bool = True,
     ) -> None:
         super().__init__()
         for option, value, known in (("head", head, get_args(Head)), ("context", context, get_args(Context))):

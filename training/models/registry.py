@@ -28,10 +28,6 @@ def _stages(count: int, differential: bool, rain_types: tuple[str, ...], **optio
     return MultiStage([DAiAM(rain_types, **options) for _ in range(count)], differential)
 
 
-def _whitened(whiten: bool = True, **options: Any) -> CompactDAiAM:
-    return CompactDAiAM(whiten=whiten, **options)
-
-
 def _qian_prenet(residual: bool = False) -> MultiStage:
     return MultiStage([Qian(residual=residual), PReNet()], differential=False)
 
@@ -52,8 +48,8 @@ _register("d-daiam-3", _stages, count=3, differential=True, rain_types=_JOINT)
 
 # The compact family, ours.
 _register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
-_register("daiam-small", _whitened, encoder_width=16, decoder_width=32)
-_register("daiam-edge", _whitened, encoder_width=32, decoder_width=64)
+_register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
+_register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
 
 # The networks that the paper compares with (Table 6), and two of them in a row.
 _register("rescan", RESCAN)
