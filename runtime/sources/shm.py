@@ -12,22 +12,24 @@ LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed 
 
 @register("shm")
 class SharedMemory(Source):
-    """The newest frame each time, captured when its writer says; one copy, out of the ring. OSError when it closes."""
+    """The newest frame each time, captured when its writer says; one copy, out of the ring. OSError when it closes.
+
+    It begins with the next frame that is written: the ring of a writer that died still holds that one's last.
+    """
 
     def __init__(self, location: str, spec: FrameSpec) -> None:
         super().__init__(f"shm://{location}", spec)
         self.live = True
         self._frames = SharedFrames.attach(location, spec)
-        self._newest_ns = 0
+        self._seen, self._newest_ns = self._frames.published, 0
 
     def _images(self) -> Iterator[Image]:
-        seen = 0
         while not self._closed:
-            if wait_for_newer(self._frames, seen, LOOK_S):
+            if wait_for_newer(self._frames, self._seen, LOOK_S):
                 newest = self._frames.newest()
                 if newest is not None:
                     number, self._newest_ns, image = newest
-                    seen = number + 1
+                    self._seen = number + 1
                     yield image
             elif self._frames.closed:
                 raise OSError(f"{self.location}: its writer has closed it")

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -125,6 +126,15 @@ def test_a_sink_removes_its_ring_and_its_readers_are_told(name, make_spec, noise
     with pytest.raises(OSError, match=f"shm://{name}: its writer has closed it"):
         next(frames)
     source.close()
+
+
+def test_a_source_leaves_what_was_written_before_it_came(ring, name, make_spec, noise):
+    writer, _ = ring
+    writer.publish(noise[0], 7)
+    with closing(open_source(f"shm://{name}", make_spec())) as source:
+        frames = iter(source)
+        threading.Timer(0.2, writer.publish, (noise[1], 8)).start()
+        np.testing.assert_array_equal(next(frames).image, noise[1])
 
 
 def test_a_source_that_is_closed_stops_waiting(ring, name, make_spec):

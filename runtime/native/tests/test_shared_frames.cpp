@@ -133,6 +133,19 @@ TEST(SharedMemory, ASinkRemovesItsRingAndItsReadersAreTold) {
     EXPECT_THROW(source->next(), Error);
 }
 
+TEST(SharedMemory, ASourceLeavesWhatWasWrittenBeforeItCame) {
+    const std::string name = "derain-test-stale-" + std::to_string(::getpid());
+    const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto pictures = testing::noise(2);
+    sink->write(pictures[0].bytes());
+    const auto source = open_source("shm://" + name, testing::make_spec());
+    std::jthread writer([&sink, &pictures] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        sink->write(pictures[1].bytes());
+    });
+    EXPECT_TRUE(std::ranges::equal(source->next()->picture.bytes(), pictures[1].bytes()));
+}
+
 TEST(SharedMemory, ASourceThatIsClosedStopsWaiting) {
     const std::string name = "derain-test-wait-" + std::to_string(::getpid());
     const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));

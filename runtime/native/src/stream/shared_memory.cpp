@@ -15,6 +15,7 @@ constexpr double look_s = 0.1;  // how long one wait lasts before this looks whe
 constexpr std::size_t pictures_in_advance = 5;
 
 /// The newest frame each time, captured when its writer says; one copy, out of the ring. Error when it closes.
+/// It begins with the next frame that is written: the ring of a writer that died still holds that one's last.
 class SharedMemorySource final : public Source {
    public:
     SharedMemorySource(const std::string& name, const FrameSpec& spec)
@@ -48,7 +49,7 @@ class SharedMemorySource final : public Source {
     std::string name_;
     SharedFrames frames_;
     std::shared_ptr<Pool> pool_;
-    std::uint64_t seen_ = 0;
+    std::uint64_t seen_ = frames_.published();
 };
 
 /// Writes the ring that `--source shm://name` reads; it appears with this sink and goes with it.
