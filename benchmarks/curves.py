@@ -53,7 +53,7 @@ def smoothed(values: NDArray[np.float64], window: int = WINDOW) -> NDArray[np.fl
 
 def draw(runs: list[Path], out: Path) -> None:
     """Both plots of all runs."""
-    pyplot.rcParams |= {"svg.hashsalt": "derain", "svg.fonttype": "none"}  # the same file of the same runs; text is text
+    pyplot.rcParams |= {"svg.hashsalt": "derain", "svg.fonttype": "none"}
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for run in runs:
         trained, validated = curve(run, "train/psnr"), curve(run, "val/gain")
