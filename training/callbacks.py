@@ -8,7 +8,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
 from derain.training.config import TrainConfig
 from derain.training.models.checkpoint import save_weights
@@ -17,14 +19,35 @@ from derain.training.panels import Tile, attention_tiles, panel
 log = logging.getLogger(__name__)
 
 
+def average_decay(count: Tensor, highest: float) -> Tensor:
+    """The decay after n iterations, min(`highest`, (1 + n) / (10 + n)): a short run forgets its beginning too."""
+    return torch.clamp((1 + count) / (10 + count), max=highest)
+
+
+class MovingAverage(WeightAveraging):
+    """The exponential moving average of the weights, which is what is validated and saved; see `average_decay`."""
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
+            return averaged.lerp(current, 1 - average_decay(count, decay))
+
+        super().__init__(avg_fn=average)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with the average for its weights."""
+        assert self._average_model is not None, "there is one from the beginning of a run on"
+        return self._average_model.module.network  # type: ignore[return-value]
+
+
 class SaveWeights(lightning.Callback):
     """Writes OUT/weights.safetensors (the moving average, fp16) after every validation."""
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
-        self.path, self.config = path, config
+    def __init__(self, path: Path, config: TrainConfig, average: MovingAverage) -> None:
+        self.path, self.config, self.average = path, config, average
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """The EMA callback has swapped its average in while validation runs, so this saves what was validated."""
+        """Save what was validated; by now the module has the last iteration's weights again."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         measured = {
@@ -33,7 +56,7 @@ class SaveWeights(lightning.Callback):
         network = self.config.network
         save_weights(
             self.path,
-            module.network,  # type: ignore[arg-type]
+            self.average.network,
             network.name,
             network.options,
             torch.float16,

@@ -19,6 +19,9 @@ TEST_ONLY = ("rain100", "sequences/camvid_val", "sequences/solid_white_right.mp4
 TEST_FOLDERS = ("rain100/clean", "rain100/light", "rain100/heavy", "sequences/camvid_val", "real_rain")
 """The same by name alone, for a `data.root` that lies within them."""
 
+TEST_FRAMES = ("CarND_LaneLines_solidWhiteCurve.jpg", "CarND_LaneLines_solidWhiteRight.jpg")
+"""Photos of `backgrounds/road` that are frames of the clip."""
+
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -74,7 +77,7 @@ def training_files(config: DataConfig) -> list[Path]:
         refuse_test_only(config, folder, "data.folders")
         every = _held_out_every(config, folder)
         files += [f for i, f in enumerate(list_images(config.root / folder)) if every is None or i % every]
-    return files
+    return [file for file in files if file.name not in TEST_FRAMES]
 
 
 def refuse_test_only(config: DataConfig, folder: str, key: str) -> None:
@@ -108,7 +111,10 @@ def _resolved(config: DataConfig, folder: str) -> Path:
 
 def _held_out_every(config: DataConfig, folder: str) -> int | None:
     whole = _resolved(config, folder)
-    return next((every for held, every in HELD_OUT_EVERY.items() if _resolved(config, held) == whole), None)
+    for held, every in HELD_OUT_EVERY.items():  # by name too, for a `data.root` that lies above or within
+        if whole == _resolved(config, held) or whole.as_posix().endswith(f"/{held}"):
+            return every
+    return None
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

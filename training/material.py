@@ -91,10 +91,10 @@ def find_material(data: DataConfig) -> Material:
         refuse_test_only(data, str(pairs.path), "data.pairs")
         if pairs.split != "train":
             raise ValueError(f"data.pairs names the split {pairs.split!r} of {str(pairs.path)!r}: train on 'train'")
-        if data.validation_pairs is not None and _same_place(data, pairs, data.validation_pairs):
-            raise ValueError(f"data.validation_pairs names {str(pairs.path)!r}, which is trained on: name another set")
     train = [file for pairs in data.pairs for file in _files(data.root, pairs)] or training_files(data)
     test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
+    if both := {file.resolve() for file in train} & {file.resolve() for file in test}:
+        raise ValueError(f"{min(both)} would be both trained and validated on: name another set")
     return Material(data, train, test)
 
 
@@ -118,10 +118,6 @@ def _files(root: Path, pairs: PairsConfig) -> list[Path]:
     if pairs.layout == "clips":
         return sorted(file for file in (root / pairs.path).glob("*.*") if file.stem in ("rainy", "clean"))
     return [file for pair in find_pairs(root, pairs) for file in (pair.rainy, pair.clean)]
-
-
-def _same_place(data: DataConfig, a: PairsConfig, b: PairsConfig) -> bool:
-    return (data.root / a.path).resolve() == (data.root / b.path).resolve() and a.split == b.split
 
 
 def _digest(image: Image) -> bytes:

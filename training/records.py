@@ -46,7 +46,7 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
 
     Raises:
         FileNotFoundError: no run to resume.
-        ValueError: a run lies where a new one would go; or see `check_resumable`.
+        ValueError: a run lies where a new one would go, or weights without their checkpoint; or see `check_resumable`.
     """
     done = iterations_done(checkpoint)
     if resume and not config.out.is_dir():
@@ -55,6 +55,11 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
         raise ValueError(
             f"{config.out} holds a run of {done} iterations: go on with it (--resume {config.out}), "
             "or name another folder (--set out=FOLDER)"
+        )
+    if not done and (config.out / "weights.safetensors").exists():
+        raise ValueError(
+            f"{config.out} holds weights but no checkpoint.safetensors to go on from: bring it back, or name another "
+            "folder (--set out=FOLDER)"
         )
     if done:
         check_resumable(config, split, done)

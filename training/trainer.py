@@ -9,13 +9,12 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from derain.training.atomic import naming_the_run
-from derain.training.callbacks import Checkpoints, Panels, SaveWeights, Stopped
+from derain.training.callbacks import Checkpoints, MovingAverage, Panels, SaveWeights, Stopped
 from derain.training.checkpoints import SafetensorsCheckpointIO
 from derain.training.config import OptimiserConfig, TrainConfig
 from derain.training.distillation import Teacher
@@ -85,9 +84,14 @@ def initialise(model: nn.Module, init: str) -> None:
 
 def begin_from(start: str, model: nn.Module, config: TrainConfig) -> None:
     """Fill a network with the weights of an earlier stage of its training."""
-    first = load(start, **config.network.options)
-    if first.name != config.network.name:
-        raise ValueError(f"network.start {start} is a {first.name!r}, expected a {config.network.name!r}")
+    first, network = load(start), config.network
+    if first.name != network.name:
+        raise ValueError(f"network.start {start} is a {first.name!r}, expected a {network.name!r}")
+    if first.options != network.options:
+        raise ValueError(
+            f"network.start {start} has the options {first.options}, this run {network.options}: say them all in "
+            "network.options"
+        )
     model.load_state_dict(first.network.state_dict())
 
 
@@ -127,6 +131,10 @@ class Deraining(lightning.LightningModule):
         initialise(self.network, config.network.init)
         if config.network.start is not None:
             begin_from(config.network.start, self.network, config)
+        if config.data.patch % (multiple := size_multiple(self.network)):
+            raise ValueError(
+                f"data.patch is {config.data.patch}, expected a multiple of {multiple} for {config.network.name!r}"
+            )
         if config.machine.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.machine.compile:
@@ -237,7 +245,7 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     loggers: list[Logger] = [CsvLog(config.out / "metrics.csv", keep=done)]
     if config.tensorboard:
         loggers.append(tensorboard(config.out, done))
-    module = Deraining(config)
+    module, average = Deraining(config), MovingAverage(optimiser.ema_decay)
     trainer = lightning.Trainer(
         accelerator=config.machine.accelerator,
         devices=config.machine.devices,
@@ -251,8 +259,8 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
         log_every_n_steps=config.log_every,
         logger=loggers,
         callbacks=[
-            EMAWeightAveraging(decay=optimiser.ema_decay),
-            SaveWeights(weights, config),
+            average,
+            SaveWeights(weights, config, average),
             *([Panels()] if config.tensorboard else []),
             Checkpoints(checkpoint, config.checkpoint_every, optimiser.iterations, deadline),
         ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from derain.training.data import (
+    TEST_FRAMES,
     TEST_ONLY,
     DataConfig,
     held_out_files,
@@ -42,6 +43,21 @@ def test_the_real_split_trains_on_nothing_that_is_for_testing(data_root):
     assert len(train) == len(set(train)) > 1000
     assert [file for file in train for place in TEST_ONLY if file.is_relative_to(data_root / place)] == []
     assert {file for file in camvid if file in train} == set(camvid) - set(test)
+
+
+def test_photos_that_are_frames_of_the_clip_are_not_trained_on(root, data_root):
+    road = root / "backgrounds/road"
+    road.mkdir()
+    for name in (*TEST_FRAMES, "x.jpg"):
+        (road / name).touch()
+    assert training_files(DataConfig(root=root, folders=("backgrounds/road",))) == [road / "x.jpg"]
+    assert {file.name for file in list_images(data_root / "backgrounds/road")} > set(TEST_FRAMES)
+
+
+def test_a_root_of_another_depth_holds_out_the_same_frames(root):
+    config = DataConfig(root=root / "backgrounds", folders=("camvid",), validation="camvid")
+    assert [int(file.stem) for file in held_out_files(config)] == [0, 10, 20]
+    assert not set(held_out_files(config)) & set(training_files(config))
 
 
 @pytest.mark.parametrize("spelt", ["backgrounds/camvid", "backgrounds/camvid/", "./backgrounds/../backgrounds/camvid"])

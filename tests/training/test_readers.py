@@ -178,11 +178,16 @@ def test_no_test_split_is_trained_on_whatever_it_is_called(tmp_path):
                 write(tmp_path / layout / name / "x.png", 1)
                 with pytest.raises((ValueError, FileNotFoundError)):
                     trained_on(tmp_path, PairsConfig(layout=layout, path=Path(layout) / name))
-                with pytest.raises(
-                    (ValueError, FileNotFoundError)
-                ):  # a folder "train" in a test split is not for training
-                    write(tmp_path / layout / name / "train" / "data" / "1.png", 1)
-                    trained_on(tmp_path, PairsConfig(layout=layout, path=layout))
+
+
+def test_a_folder_called_train_within_a_test_split_is_not_trained_on(tmp_path):
+    write(tmp_path / "frames/x.png", 1)
+    for part, name in (("data", "1_rain.png"), ("gt", "1_clean.png")):
+        write(tmp_path / "drops/test_a/train" / part / name, 1)
+    with pytest.raises(FileNotFoundError, match=r"no train in .*drops'?: expected the layout 'qian'"):
+        trained_on(tmp_path, PairsConfig(layout="qian", path="drops"))
+    (tmp_path / "drops/test_a").rename(tmp_path / "drops/set_a")
+    assert len(trained_on(tmp_path, PairsConfig(layout="qian", path="drops"))) == 2
 
 
 @pytest.mark.parametrize("place", TEST_ONLY)
@@ -209,8 +214,9 @@ def test_pairs_that_show_a_test_scene_are_left_out(tmp_path, picture):
 def test_what_is_validated_on_is_not_trained_on(tmp_path):
     qian(tmp_path / "drops")
     same = PairsConfig(layout="qian", path="drops/../drops")
-    with pytest.raises(ValueError, match=r"^data\.validation_pairs names 'drops', which is trained on"):
-        trained_on(tmp_path, PairsConfig(layout="qian", path="drops"), validation=same)
+    for again in (same, PairsConfig(layout="qian", path="drops/train")):
+        with pytest.raises(ValueError, match=r"0_rain\.png would be both trained and validated on: name another set"):
+            trained_on(tmp_path, PairsConfig(layout="qian", path="drops"), validation=again)
     held_out = PairsConfig(layout="qian", path="drops", split="test")
     assert len(trained_on(tmp_path, PairsConfig(layout="qian", path="drops"), validation=held_out)) == 6
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from derain.training import trainer
+from derain.training.callbacks import average_decay
 from derain.training.checkpoints import iterations_done, load_checkpoint, pack, save_checkpoint, unpack
 from derain.training.config import TrainConfig
 from derain.training.logs import CsvLog
@@ -268,6 +270,34 @@ def test_a_run_is_neither_overwritten_nor_invented(images, whole, tmp_path):
         train(config(images, whole))
     with pytest.raises(FileNotFoundError, match=r"no run in '.*nowhere': --resume expects the folder of a run"):
         train(config(images, tmp_path / "nowhere"), resume=True)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_complete_run_without_its_checkpoint_is_not_trained_anew(images, whole, tmp_path, resume):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "checkpoint.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"holds weights but no checkpoint\.safetensors to go on from: bring it back"):
+        train(config(images, out), resume=resume)
+    for name in ("weights.safetensors", "metrics.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_the_weights_are_the_average_that_was_validated_not_the_last_iteration_s(whole):
+    saved, checkpoint = load_file(whole / "weights.safetensors"), load_checkpoint(whole / "checkpoint.safetensors")
+    average, last = (
+        {key.removeprefix("network."): value.half() for key, value in checkpoint[part].items()}
+        for part in ("state_dict", "current_model_state")
+    )
+    assert saved.keys() == average.keys()
+    assert all(torch.equal(value, average[key]) for key, value in saved.items())
+    assert not any(torch.equal(value, last[key]) for key, value in saved.items() if key.endswith("gates.weight"))
+
+
+def test_the_average_forgets_sooner_in_the_beginning():
+    counts = torch.tensor([1, 8, 98, 10_000_000])
+    assert average_decay(counts, 0.999).tolist() == pytest.approx([2 / 11, 0.5, 99 / 108, 0.999])
+    assert average_decay(counts, 0.0).tolist() == [0, 0, 0, 0]
 
 
 def test_a_tree_comes_back_from_a_checkpoint_bit_for_bit(tmp_path):

@@ -7,10 +7,9 @@ from derain.training.models.checkpoint import save_weights
 from derain.training.trainer import Deraining
 
 
-def config(start, name="daiam-nano"):
-    return TrainConfig.model_validate(
-        {"network": {"name": name, "start": start}, "optimiser": {"iterations": 1}, "out": "unused"}
-    )
+def config(start, name="daiam-nano", **options):
+    network = {"name": name, "start": start, "options": options}
+    return TrainConfig.model_validate({"network": network, "optimiser": {"iterations": 1}, "out": "unused"})
 
 
 def test_a_second_stage_begins_with_the_first_ones_weights(tmp_path):
@@ -29,3 +28,13 @@ def test_a_second_stage_refuses_the_weights_of_another_network_in_one_line(tmp_p
     with pytest.raises(ValueError, match="daiam-nano") as error:
         Deraining(config(str(tmp_path / "small.safetensors")))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("first", "second"), [({"whiten": False}, {}), ({}, {"context": "global"})])
+def test_a_second_stage_has_the_options_of_the_first_which_its_tensors_do_not_tell(tmp_path, first, second):
+    file = str(tmp_path / "first.safetensors")
+    save_weights(tmp_path / "first.safetensors", build("daiam-nano", **first), "daiam-nano", first, torch.float32)
+
+    with pytest.raises(ValueError, match=r"has the options \{.*\}, this run \{.*\}: say them all in network\.options"):
+        Deraining(config(file, **second))
+    assert Deraining(config(file, **first)).network.whiten is first.get("whiten", True)

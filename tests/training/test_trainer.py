@@ -107,6 +107,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_in_one_line(images):
     ("changes", "part"),
     [
         ({"data": {"patch": 64}}, "smaller than the patch of 64"),
+        ({"data": {"patch": 30}}, "data.patch is 30, expected a multiple of 4 for 'daiam-nano'"),
         ({"data": {"folders": ["nowhere"]}}, "no images in"),
         ({"data": {"validation": "train"}}, "which is trained on"),
         ({"network": {"name": "daiam-huge"}}, "unknown model 'daiam-huge'"),
