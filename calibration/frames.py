@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image, to_bgr
+from derain.runtime.sources import Source
 
 FEWEST = 4
 """Frames below which no range is worth its name."""
@@ -27,6 +28,13 @@ ALIKE = 1.0
 
 THUMBNAIL = (24, 16)
 """Width and height in pixels."""
+
+
+def recorded(stream: Source, name: str) -> Source:
+    """The stream; ValueError where it is live, for it would never end."""
+    if stream.live:
+        raise ValueError(f"{name}: a live source, which never ends: expected a clip or a folder; record one from it")
+    return stream
 
 
 def choose(stream: Iterable[Frame], spec: FrameSpec, count: int, name: str) -> list[Frame]:

@@ -50,6 +50,7 @@ def calibrate(
 
     from derain.calibration.calibrate import calibrate as run
     from derain.calibration.fp16 import calibrate_fp16
+    from derain.calibration.frames import recorded
     from derain.calibration.ranges import Method
     from derain.export.exporter import is_untrained
     from derain.runtime.atomic import write_bytes
@@ -62,7 +63,8 @@ def calibrate(
     before = whole.manifest.engines
     spec = whole.manifest.input
     clean_spec = FrameSpec(tensor="truth", width=spec.width, height=spec.height)
-    with console.status(f"calibrating {precision}") as status, open_source(frames, spec) as stream:
+    with console.status(f"calibrating {precision}") as status, open_source(frames, spec) as opened:
+        stream = recorded(opened, frames)
 
         def progress(phase: str, share: float) -> None:
             status.update(f"calibrating {precision}: {phase} {share:.0%}")

@@ -48,8 +48,14 @@ def synthesize(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from derain.training.rain import RainConfig
+    from derain.training.rain.pairs import JRSRD_STRENGTHS, holds_drop_pairs
     from derain.training.rain.pairs import synthesize as render_pairs
 
+    jrsrd = holds_drop_pairs(clean)
+    if jrsrd and (rain, strength, style, wiper, sequence) != (Rain.BOTH, 0.5, Style.MIXED, 0.0, False):
+        raise ValueError(
+            f"{clean} holds raindrop pairs, which become JRSRD, the rain of the paper: expected --out and --seed alone"
+        )
     config = RainConfig.model_validate(
         {"kinds": rain.value, "strength": strength, "style": style.value, "wiper": wiper or None, "scale_jitter": 1.2}
     )
@@ -67,4 +73,5 @@ def synthesize(
                 typer.echo(f"rain: {done} of {total}", err=True)
 
         count = render_pairs(clean, out, seed, config, sequence=sequence, report=report)
-    typer.echo(f"{count} pairs in {out} (rain {rain.value}, strength {strength:g}, seed {seed})")
+    told = f"JRSRD, {len(JRSRD_STRENGTHS)} strengths" if jrsrd else f"rain {rain.value}, strength {strength:g}"
+    typer.echo(f"{count} pairs in {out} ({told}, seed {seed})")

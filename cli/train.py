@@ -46,7 +46,8 @@ def train(
     weights = run(settings, resume is not None, minutes, progress=console.is_terminal)
     done, wanted = iterations_done(weights.with_name("checkpoint.safetensors")), settings.optimiser.iterations
     if done < wanted:
-        told = f"iteration {done} of {wanted}: go on with `derain train {settings.out / 'config.yaml'} --resume {settings.out}`"
+        resolved = settings.out / "config.yaml"  # has what --set changed
+        told = f"iteration {done} of {wanted}: go on with `derain train {resolved} --resume {settings.out}`"
     else:
         told = f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`"
     console.print(told, highlight=False, soft_wrap=True)

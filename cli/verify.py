@@ -26,7 +26,7 @@ def verify(
 
     from rich.console import Console
 
-    from derain.calibration.frames import choose
+    from derain.calibration.frames import choose, recorded
     from derain.export.minimal import write_minimal
     from derain.export.probe import seeded_frame
     from derain.export.verify import verify as compare
@@ -43,7 +43,7 @@ def verify(
         names, pictures = [f"seed {seed}"], [seeded_frame(spec, seed)]
         if frames is not None:
             with open_source(frames, spec) as stream:
-                chosen = choose(stream, spec, count, frames)
+                chosen = choose(recorded(stream, frames), spec, count, frames)
             names += [f"frame {frame.id} of {frames}" for frame in chosen]
             pictures += [frame.image for frame in chosen]
         results = compare(loaded, engine, seed, pictures[1:])
@@ -78,5 +78,7 @@ def _told(distance: "Distance") -> str:
 def _fault(result: "Verification") -> str:
     if result.overflow:
         return f"is not finite, first in tensor {result.overflow!r}: expected weights that fit its precision"
+    if result.pytorch_to_graph.within(result.precision):
+        return "is right, but its engine is not: build it again with `derain build`"
     where = f", first in tensor {result.first_drift!r}" if result.first_drift else ""
     return f"drifts from PyTorch{where}: export it again with this version"

@@ -236,17 +236,26 @@ class Bundle:
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 
     @classmethod
-    def write(cls, directory: Path | str, description: Description, files: Mapping[str, bytes | Path]) -> Self:
+    def write(
+        cls,
+        directory: Path | str,
+        description: Description,
+        files: Mapping[str, bytes | Path],
+        strangers: Iterable[Path] = (),
+    ) -> Self:
         """Write a bundle whole: `files` maps every name the description names to its bytes or to a file to copy.
 
         The folder appears by rename, so that a reader never sees half of it. An older bundle of that name is replaced;
-        any other file or non-empty folder there is refused with FileExistsError.
+        any other file or non-empty folder there is refused with FileExistsError. `strangers` are files and folders of
+        the user's to copy into it, which the manifest does not name.
         """
         directory = Path(directory)
         occupied = directory.is_file() or (directory.is_dir() and any(directory.iterdir()))
         if occupied and not (directory / MANIFEST).is_file():
             raise FileExistsError(f"{directory}: exists and is no bundle (it has no {MANIFEST}): choose another folder")
         with new_directory(directory) as folder:
+            for path in strangers:
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
             for name, content in files.items():
                 if isinstance(content, Path):
                     shutil.copyfile(content, folder / name)
@@ -270,8 +279,9 @@ class Bundle:
         """Write this bundle again with more in it, and return the new one.
 
         A new graph takes the place of the one in its precision, an engine that of its file, a quality that of its
-        frames and precision; files nothing names any more are left behind. What an old graph was the source of goes
-        with it: its engines and quality, and with FP32's bytes those of every precision and the graphs themselves.
+        frames and precision; files nothing names any more are left behind, and what the bundle never named stays. What
+        an old graph was the source of goes with it: its engines and quality, and with FP32's bytes those of every
+        precision and the graphs themselves.
         """
         old, graphs = self.manifest, tuple(graphs)
         current = {entry.precision: entry for entry in (*old.graphs, *graphs)}
@@ -296,7 +306,9 @@ class Bundle:
             }
         )
         kept = {name: self.file(name) for name in old.files if name in description.named_files and name not in files}
-        return Bundle.write(self.path, description, {**kept, **files})
+        ours = {MANIFEST, *old.files, *files}
+        strangers = [path for path in self.path.iterdir() if path.name not in ours]
+        return Bundle.write(self.path, description, {**kept, **files}, strangers)
 
 
 def _sha256(content: Path | bytes) -> str:

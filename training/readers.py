@@ -143,9 +143,9 @@ def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:
     if rainy.is_file() and clean.is_file():
         yield from read_clips(rainy, clean)
         return
-    group = intensity(rainy)
+    group = intensities(rainy)
     for files in _match(_numbered(rainy, _stem), _numbered(clean, _stem), rainy, clean):
-        yield replace(files.read(), group=group)
+        yield replace(files.read(), group=group(files.name))
 
 
 def read_groups(rainy: Path, clean: Path) -> Iterator[Pair]:
@@ -172,13 +172,16 @@ def read_groups(rainy: Path, clean: Path) -> Iterator[Pair]:
             yield replace(pair, name=name, group=folder.name if pair.group == "" else f"{folder.name}, {pair.group}")
 
 
-def intensity(folder: Path) -> str:
-    """The rain of a folder that `derain synthesize` made, as its rain.json says: "strength 0.5"; else nothing."""
-    note = folder.parent / "rain.json"
-    if not note.is_file():
-        return ""
-    strength = json.loads(note.read_text()).get("config", {}).get("strength")
-    return "strength drawn" if strength is None else f"strength {strength:g}"
+def intensities(folder: Path) -> Callable[[str], str]:
+    """By name, the rain of a folder's images as the rain.json of `derain synthesize` says: "strength 0.5"; else ""."""
+    file = folder.parent / "rain.json"
+    if not file.is_file():
+        return lambda name: ""
+    note = json.loads(file.read_text())
+    if strengths := note.get("strengths"):  # JRSRD: N_rain_0, N_rain_1 and so on
+        return lambda name: f"strength {strengths[int(name.rpartition('_')[2])]:.2g}"
+    strength = note.get("config", {}).get("strength")
+    return lambda name: "strength drawn" if strength is None else f"strength {strength:g}"
 
 
 def read_clips(rainy: Path, clean: Path) -> Iterator[Pair]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from derain.calibration.frames import choose
+from derain.calibration.frames import choose, recorded
 from derain.runtime.bundle import FrameSpec, PixelFormat
 from derain.runtime.frames import Frame, from_bgr
+from derain.runtime.sources import open_source
 
 SPEC = FrameSpec(tensor="frame", width=48, height=32)
 
@@ -74,3 +75,15 @@ def test_a_night_drive_with_a_few_lights_is_not_all_black(picture):
 def test_too_few_frames_asked_for_is_told():
     with pytest.raises(ValueError, match="2 frames to choose: expected at least 4; give --count 16"):
         choose(clip([plain(9)]), SPEC, 2, "clip")
+
+
+def test_a_live_source_is_refused_because_it_would_never_end():
+    with (
+        open_source("test://rain?width=48&height=32&live=1", SPEC) as camera,
+        open_source("test://rain?width=48&height=32&frames=4", SPEC) as clip,
+    ):
+        with pytest.raises(
+            ValueError, match=r"^the camera: a live source, which never ends: expected a clip"
+        ):
+            recorded(camera, "the camera")
+        assert recorded(clip, "the clip") is clip

@@ -1,6 +1,7 @@
 """Bad input ends in one line that names the value seen, the value expected and the mend; exit status 1."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -206,7 +207,9 @@ def test_a_report_that_cannot_be_written(derain, bundle, tmp_path):
     assert str(tmp_path / "file") in fault
 
 
-def test_a_full_disk_under_a_run(small_disk, tmp_path, picture):
+@pytest.fixture
+def run_file(tmp_path, picture):
+    """The configuration of three iterations, into small/run."""
     for folder in ("train", "test"):
         (tmp_path / "data" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "data" / folder / "0.png"), picture())
@@ -220,7 +223,17 @@ def test_a_full_disk_under_a_run(small_disk, tmp_path, picture):
         "out": str(tmp_path / "small/run"),
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
-    answer = small_disk("500k", "train", tmp_path / "run.yaml")
+    return tmp_path / "run.yaml"
+
+
+def test_the_command_told_after_a_slice_goes_on_with_what_was_set(derain, run_file, tmp_path):
+    slice_ = derain("train", run_file, "--set", "optimiser.batch=2", "--minutes", 0)
+    command = re.search(r"iteration 1 of 3: go on with `derain (.*)`", slice_.out)[1].split()
+    assert f"{tmp_path}/small/run/weights.safetensors: export it with" in derain(*command).out
+
+
+def test_a_full_disk_under_a_run(small_disk, run_file, tmp_path):
+    answer = small_disk("500k", "train", run_file)
     run = tmp_path / "small/run"
     told, mend = answer.fault.split(" bytes cannot be written: No space left on device: ")
     assert told.startswith(f"{run}/weights.safetensors: ")

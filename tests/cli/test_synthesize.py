@@ -9,6 +9,7 @@ import pytest
 
 from derain.cli.synthesize import Rain, Style, synthesize
 from derain.training.rain.pairs import FOLDERS
+from derain.training.readers import read_pairs
 
 
 def picture(number: int, height: int = 48, width: int = 64) -> np.ndarray:
@@ -94,12 +95,22 @@ def test_real_raindrop_pairs_become_jrsrd_with_four_rising_intensities(tmp_path:
     for folder, name, image in (("data", "0_rain", picture(1)), ("gt", "0_clean", picture(0))):
         (tmp_path / "qian" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "qian" / folder / f"{name}.png"), image)
-    run(tmp_path / "qian", tmp_path / "out")
+    plain = {"strength": 0.5, "style": Style.MIXED}
+    run(tmp_path / "qian", tmp_path / "out", **plain)
     drops, rainy = load(tmp_path / "out", "drops"), load(tmp_path / "out", "rainy")
     assert len(rainy) == 4
     assert all(np.array_equal(image, picture(1)) for image in drops)
     change = [float(np.abs(a.astype(float) - b).mean()) for a, b in zip(rainy, drops, strict=True)]
     assert change == sorted(change) and change[0] > 0.1
+
+    note = json.loads((tmp_path / "out" / "rain.json").read_text())
+    assert (note["config"]["kinds"], note["config"]["style"], note["config"]["strength"]) == ("streaks", "noise", None)
+    groups = [pair.group for pair in read_pairs(tmp_path / "out" / "rainy", tmp_path / "out" / "clean")]
+    assert groups == ["strength 0.0001", "strength 0.33", "strength 0.67", "strength 1"]
+    for option in ({"strength": 0.7}, {"rain": Rain.DROPS}, {"sequence": True}):
+        assert "become JRSRD, the rain of the paper: expected --out and --seed alone" in refused(
+            tmp_path / "qian", tmp_path / "again", **(plain | option)
+        )
 
 
 def refused(source: Path, out: Path, **options: object) -> str:

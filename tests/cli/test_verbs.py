@@ -222,6 +222,19 @@ def test_verify_lists_the_precisions_that_an_engine_lacks(derain, bundle, monkey
     assert f"fp32: left out, there is no half-only engine of it: {mend.format('fp32')}" in answer.out
 
 
+class Darkened(OnnxRuntimeEngine):
+    """As an engine that spoils a sound graph."""
+
+    def _infer(self, tensor):
+        return super()._infer(tensor) // 2
+
+
+def test_verify_blames_the_engine_where_the_graph_is_right(derain, bundle, monkeypatch):
+    monkeypatch.setitem(base._backends, "darkened", Darkened)
+    fault = derain("verify", bundle.path, "--engine", "darkened").fault
+    assert fault == f"{bundle.path}: the fp32 graph is right, but its engine is not: build it again with `derain build`"
+
+
 def test_verify_names_the_tensor_that_is_not_finite(derain, bundle):
     model = onnx.load(bundle.graph())
     bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("encoder.blocks.0.conv1.bias"))

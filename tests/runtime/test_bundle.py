@@ -128,6 +128,18 @@ def test_adding_keeps_what_was_there_and_replaces_the_graph_of_the_same_precisio
     assert sorted(path.name for path in bundle.path.iterdir()) == sorted([*loaded.manifest.files, "manifest.json"])
 
 
+def test_adding_leaves_the_users_own_files_in_the_folder_alone(bundle):
+    (bundle.path / "layers.json").write_text("{}")
+    (bundle.path / "notes").mkdir()
+    (bundle.path / "notes" / "a.txt").write_text("mine")
+    made = bundle.add({"a.onnx": b"a"}, graphs=[GraphEntry(precision="int8", file="a.onnx")])
+    assert (bundle.path / "layers.json").read_text() == "{}"
+    assert (bundle.path / "notes" / "a.txt").read_text() == "mine"
+    assert "layers.json" not in made.manifest.files
+    made.add({"layers.json": b"new"}, graphs=[GraphEntry(precision="int8", file="layers.json")])
+    assert (bundle.path / "layers.json").read_bytes() == b"new", "a file of the bundle's takes the name"
+
+
 @pytest.fixture
 def described(bundle):
     """FP32, INT8 and FP8 with an engine and a quality each."""

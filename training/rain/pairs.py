@@ -26,6 +26,9 @@ FOLDERS = ("rainy", "drops", "clean", "mask_streak", "mask_drop")
 JRSRD_STRENGTHS = (0.0001, 1 / 3, 2 / 3, 1.0)
 """Four intensities an image; with the ``noise`` style these are the paper's noise levels of 20 % to 60 %."""
 
+JRSRD = {"kinds": "streaks", "style": "noise", "strength": None, "wiper": None}
+"""The rain of JRSRD; its strengths are `JRSRD_STRENGTHS`, in turn."""
+
 Report = Callable[[int, int], None]
 Pair = tuple[str, RainyBatch]
 
@@ -43,7 +46,7 @@ def synthesize(
         source: the folder or clip.
         out: a folder that is absent or empty.
         seed: the same seed renders the same rain.
-        config: the rain; its ``frame_height`` is replaced by the images' own.
+        config: the rain; its ``frame_height`` is replaced by the images' own. JRSRD's is as `JRSRD` says.
         sequence: the images of the folder are consecutive frames, 25 a second.
         report: called with (images done, images in all) after each image.
 
@@ -66,8 +69,10 @@ def synthesize(
         fps, total, frames = _open_clip(source)
         pairs = _sequence(frames, seed, config, fps)
         note["fps"] = fps
-    elif (source / "data").is_dir() and (source / "gt").is_dir():
+    elif holds_drop_pairs(source):
+        config = config.model_copy(update=JRSRD)
         total, pairs = _jrsrd(source, seed, config)
+        note["strengths"] = JRSRD_STRENGTHS
     else:
         files = _image_files(source)
         total, fps = len(files), 25.0
@@ -88,6 +93,11 @@ def synthesize(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return written
+
+
+def holds_drop_pairs(source: Path) -> bool:
+    """Whether a folder holds real raindrop pairs in Qian et al.'s layout."""
+    return (source / "data").is_dir() and (source / "gt").is_dir()
 
 
 def _stills(images: Iterator[tuple[str, Tensor]], seed: int, config: RainConfig) -> Iterator[Pair]:
@@ -126,8 +136,8 @@ def _jrsrd(source: Path, seed: int, config: RainConfig) -> tuple[int, Iterator[P
             for number, strength in enumerate(JRSRD_STRENGTHS):
                 stem = f"{drop.stem}_{number}"
                 own = item_seeds(_own_seed(seed, stem), 1)
-                only = _sized(config, clean).model_copy(update={"kinds": "streaks", "style": "noise"})
-                yield stem, compose(clean, draw_weather(own, only, strength), rainy, dice.derive(own, 22))
+                weather = draw_weather(own, _sized(config, clean), strength)
+                yield stem, compose(clean, weather, rainy, dice.derive(own, 22))
 
     return len(JRSRD_STRENGTHS) * len(drops), pairs()
 
