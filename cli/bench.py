@@ -150,7 +150,7 @@ def _compare(console: "Console", a: Path, b: Path) -> None:
     for key in ("width", "height", "pixels", "camera_fps"):
         if (first := getattr(one, key)) != (second := getattr(other, key)):
             raise ValueError(f"{a}, {b}: {key} is {first} and {second}, expected the same: measure both alike")
-    if one.before.cpu != other.before.cpu or one.before.gpu != other.before.gpu:
+    if one.before.hardware != other.before.hardware:
         console.print("measured on different machines, so the verdict is about both machine and engine")
     for stage in ("inference", "capture_to_present"):
         result = judge(one, other, stage)

@@ -73,5 +73,5 @@ def synthesize(
                 typer.echo(f"rain: {done} of {total}", err=True)
 
         count = render_pairs(clean, out, seed, config, sequence=sequence, report=report)
-    told = f"JRSRD, {len(JRSRD_STRENGTHS)} strengths" if jrsrd else f"rain {rain.value}, strength {strength:g}"
-    typer.echo(f"{count} pairs in {out} ({told}, seed {seed})")
+    which = f"JRSRD, {len(JRSRD_STRENGTHS)} strengths" if jrsrd else f"rain {rain.value}, strength {strength:g}"
+    typer.echo(f"{count} pairs in {out} ({which}, seed {seed})")

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 
 NICENESS = 10
-"""Of the thread on Linux, and of those an encoder starts from it: frames go first where cores are scarce."""
+"""Of the thread on Linux, where the process is not nicer yet, and of those an encoder starts from it: frames go first
+where cores are scarce."""
 
 
 class Background:
@@ -37,6 +38,6 @@ class Background:
 
     def _run(self) -> None:
         if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         while (job := self._jobs.get()) is not None:
             job()

@@ -2,7 +2,8 @@
 
 A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when it
 raises (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs in a
-stalled read cannot be stopped; it is left behind, closes its source when the read returns, and its frames are ignored.
+stalled read cannot be stopped: it is left behind, its source closed, which ends the reads that look for it, and its
+frames ignored. While a frame waits for room in the queue the source is not silent.
 """
 
 import logging
@@ -44,7 +45,7 @@ class Capture:
         self.faults = 0
         self.fault: str | None = None
         self.state = "open"
-        self._source = source
+        self._source = self._current = source
         self._queue = queue
         self._stall_ns = round(stall_s * 1e9)
         self._back_off = back_off or BackOff()
@@ -52,6 +53,7 @@ class Capture:
         self._count = 0
         self._generation = 0
         self._heard_ns = clock()
+        self._putting = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = self._new_thread(source)
@@ -72,14 +74,15 @@ class Capture:
         self._queue.close()
 
     def watch(self, now_ns: int) -> None:
-        """Leave a stalled live source behind; to be called now and then."""
+        """Close a stalled live source and leave it behind; to be called now and then."""
         with self._lock:
             waits = self._source.live and self._count > 0 and self.state == "open" and not self._stopped.is_set()
-            if not waits or now_ns - self._heard_ns < self._stall_ns:
+            if not waits or self._putting or now_ns - self._heard_ns < self._stall_ns:
                 return
             self._generation += 1
             self._lose(f"no frame for {(now_ns - self._heard_ns) / 1e9:.1f} s")
-            self._thread = self._new_thread(None)
+            stalled, self._thread = self._current, self._new_thread(None)
+        stalled.close()
         self._thread.start()
 
     def _new_thread(self, source: Source | None) -> threading.Thread:
@@ -89,8 +92,7 @@ class Capture:
 
     def _run(self, source: Source | None, generation: int) -> None:
         while generation == self._generation and not self._stopped.is_set():
-            if source is None:
-                source = self._reopen(generation)
+            if source is None and (source := self._reopen(generation)) is None:
                 continue
             try:
                 self._deliver(source, generation)
@@ -109,11 +111,15 @@ class Capture:
                 if generation != self._generation:
                     return
                 self.state = "open"
-                if not frame.broken:  # a camera that delivers nothing else is as good as stalled
-                    self._heard_ns = self._clock()
                 numbered = frame if frame.id == self._count else replace(frame, id=self._count)
                 self._count += 1
-            if not self._queue.put(numbered):
+                self._putting = True
+            taken = self._queue.put(numbered)
+            with self._lock:
+                self._putting = False
+                if not frame.broken:  # a camera that delivers nothing else is as good as stalled
+                    self._heard_ns = self._clock()
+            if not taken:
                 return
         if generation == self._generation:
             self._queue.close()
@@ -147,6 +153,6 @@ class Capture:
             return None
         with self._lock:
             if generation == self._generation:
-                self.state, self._heard_ns = "open", self._clock()
+                self._current, self.state, self._heard_ns = source, "open", self._clock()
         log.warning("the source is open again")
         return source

@@ -7,6 +7,7 @@ so without one only their refusals are tested.
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -87,7 +88,7 @@ class Cuda(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free everything."""
+        """Free everything, also what is left where CUDA fails at some of it."""
 
 
 class CudaPython(Cuda):
@@ -95,7 +96,7 @@ class CudaPython(Cuda):
 
     def __init__(self) -> None:
         self._runtime: Any = import_module("cuda.bindings.runtime")
-        self._frees: list[Callable[[], Any]] = []
+        self._frees = ExitStack()
         status, _ = self._runtime.cudaGetDeviceCount()
         if int(status) != 0:
             raise GpuError(NO_GPU.format(self._words(status)))
@@ -104,7 +105,7 @@ class CudaPython(Cuda):
         self.name = properties.name.split(b"\0")[0].decode()
         self._stream = self._call("cudaStreamCreate")
         self.stream = int(self._stream)
-        self._frees.append(lambda: self._call("cudaStreamDestroy", self._stream))
+        self._frees.callback(self._call, "cudaStreamDestroy", self._stream)
 
     def _call(self, function: str, *arguments: Any) -> Any:
         status, *values = getattr(self._runtime, function)(*arguments)
@@ -122,13 +123,13 @@ class CudaPython(Cuda):
 
     def allocate(self, size: int) -> int:  # noqa: D102
         address = self._call("cudaMalloc", size)
-        self._frees.append(lambda: self._call("cudaFree", address))
+        self._frees.callback(self._call, "cudaFree", address)
         return int(address)
 
     def pinned(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:  # noqa: D102
         size = int(np.prod(shape))
         address = self._call("cudaMallocHost", size)
-        self._frees.append(lambda: self._call("cudaFreeHost", address))
+        self._frees.callback(self._call, "cudaFreeHost", address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address))).reshape(shape)
 
     def upload(self, address: int, array: NDArray[np.uint8]) -> None:  # noqa: D102
@@ -145,16 +146,22 @@ class CudaPython(Cuda):
     def captured(self, work: Work) -> Work:  # noqa: D102
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
-        work()
+        try:
+            work()
+        except BaseException:  # a capture must be ended, whatever became of it: until then this thread cannot allocate
+            status, broken = self._runtime.cudaStreamEndCapture(self._stream)
+            if int(status) == 0:
+                self._runtime.cudaGraphDestroy(broken)
+            raise
         graph = self._call("cudaStreamEndCapture", self._stream)
         executable = self._call("cudaGraphInstantiate", graph, 0)
         self._call("cudaGraphDestroy", graph)
-        self._frees.append(lambda: self._call("cudaGraphExecDestroy", executable))
+        self._frees.callback(self._call, "cudaGraphExecDestroy", executable)
         return lambda: self._call("cudaGraphLaunch", executable, self._stream)
 
     def event(self) -> Any:  # noqa: D102
         event = self._call("cudaEventCreate")
-        self._frees.append(lambda: self._call("cudaEventDestroy", event))
+        self._frees.callback(self._call, "cudaEventDestroy", event)
         return event
 
     def record(self, event: Any) -> None:  # noqa: D102
@@ -164,9 +171,8 @@ class CudaPython(Cuda):
         return float(self._call("cudaEventElapsedTime", start, end))
 
     def close(self) -> None:  # noqa: D102
-        self.synchronize()
-        while self._frees:
-            self._frees.pop()()
+        with self._frees:
+            self.synchronize()
 
 
 class PyCuda(Cuda):
@@ -182,7 +188,8 @@ class PyCuda(Cuda):
         self.architecture = "sm{}{}".format(*device.compute_capability())
         self.name = device.name()
         self._context = device.retain_primary_context()
-        self._held: list[Any] = []
+        self._frees = ExitStack()
+        self._frees.callback(self._context.detach)
         self._stream = self._here(self._driver.Stream)
         self.stream = int(self._stream.handle)
 
@@ -199,12 +206,14 @@ class PyCuda(Cuda):
         return int(self._here(self._driver.mem_get_info)[0])
 
     def allocate(self, size: int) -> int:  # noqa: D102
-        self._held.append(self._here(self._driver.mem_alloc, size))
-        return int(self._held[-1])
+        memory = self._here(self._driver.mem_alloc, size)
+        self._frees.callback(self._here, memory.free)
+        return int(memory)
 
     def pinned(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:  # noqa: D102
         array: NDArray[np.uint8] = self._here(self._driver.pagelocked_empty, shape, np.uint8)
-        self._held.append(array.base)  # the allocation, which has a `free`
+        memory: Any = array.base  # the allocation
+        self._frees.callback(self._here, memory.free)
         return array
 
     def upload(self, address: int, array: NDArray[np.uint8]) -> None:  # noqa: D102
@@ -229,10 +238,8 @@ class PyCuda(Cuda):
         return float(self._here(start.time_till, end))
 
     def close(self) -> None:  # noqa: D102
-        self.synchronize()
-        while self._held:
-            self._here(self._held.pop().free)
-        self._context.detach()
+        with self._frees:
+            self.synchronize()
 
 
 PROVIDERS: dict[str, type[Cuda]] = {"cuda": CudaPython, "pycuda": PyCuda}

@@ -29,6 +29,12 @@ class Machine(BaseModel):
     clock_mhz: float | None
     gpu: dict[str, str] | None
 
+    @property
+    def hardware(self) -> tuple[str | None, ...]:
+        """Processor, GPU and its driver: what makes another machine; clocks and temperatures always differ."""
+        gpu = self.gpu or {}
+        return self.cpu, gpu.get("name"), gpu.get("driver_version")
+
 
 def machine() -> Machine:
     """This machine, now."""

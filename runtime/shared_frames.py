@@ -50,7 +50,7 @@ class SharedFrames:
 
     @classmethod
     def create(cls, name: str, spec: FrameSpec) -> Self:
-        """Make the ring; FileExistsError where there is one of that name."""
+        """Make the ring; FileExistsError where there is one of that name, OSError where memory is short."""
         path = _path(name)
         size = SLOTS_AT + SLOTS * _padded(int(np.prod(spec.image_shape)))
         try:
@@ -58,8 +58,13 @@ class SharedFrames:
         except FileExistsError as error:
             raise FileExistsError(f"{path}: exists: another program writes to it, or died: `rm {path}`") from error
         try:
-            os.ftruncate(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size)  # unlike ftruncate: a page that is short later kills with SIGBUS
             memory = mmap.mmap(descriptor, size)
+        except OSError as error:
+            path.unlink()
+            raise OSError(
+                f"{path}: {size} bytes of shared memory: {error.strerror}: give {FOLDER} more (docker: --shm-size)"
+            ) from error
         finally:
             os.close(descriptor)
         memory[8 : FIXED.size] = FIXED.pack(*_header(spec))[8:]

@@ -52,9 +52,11 @@ class _TensorRTEngine(Engine):
         self._gpu = cuda.open_cuda()
         try:
             self._load(trt, self._of_this_gpu(built, trt.__version__))
-        except BaseException:
-            self._close()
-            raise
+        except BaseException as error:
+            try:
+                self._close()
+            finally:  # what CUDA says to the closing after a fault is not the reason
+                raise error
 
     def _load(self, trt: Any, entry: EngineEntry) -> None:
         gpu = self._gpu
@@ -118,9 +120,9 @@ class _TensorRTEngine(Engine):
         self._work = self._buffers = self._events = None
         while self._held:
             self._held.pop(0)
-        if self._gpu is not None:
-            self._gpu.close()
-            self._gpu = None
+        gpu, self._gpu = self._gpu, None
+        if gpu is not None:
+            gpu.close()
 
     def _of_this_version(self, version: str) -> list[EngineEntry]:
         """The bundle's engines of this precision and API, if one is of the version that is installed."""

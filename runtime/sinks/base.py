@@ -1,5 +1,6 @@
 """What every sink does, and the registry of sinks by URI scheme."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -27,12 +28,15 @@ class Sink(ABC):
         self.fps = fps
         self.written = 0
 
-    def write(self, image: Image) -> None:
-        """Present one frame, uint8 in `spec.image_shape`; ValueError for any other array."""
+    def write(self, image: Image, captured_ns: int | None = None) -> None:
+        """Present one frame, uint8 in `spec.image_shape`; ValueError for any other array.
+
+        `captured_ns` is when it was captured, in `time.monotonic_ns()`; None: now.
+        """
         if image.shape != self.spec.image_shape or image.dtype != np.uint8:
             seen, expected = f"{image.dtype} {image.shape}", f"uint8 {self.spec.image_shape} ({self.spec.pixels})"
             raise ValueError(f"{self.location}: image is {seen}, expected {expected}: convert it with from_bgr")
-        self._write(image)
+        self._write(image, time.monotonic_ns() if captured_ns is None else captured_ns)
         self.written += 1
 
     def close(self) -> None:  # noqa: B027 (some kinds hold nothing)
@@ -47,7 +51,7 @@ class Sink(ABC):
         self.close()
 
     @abstractmethod
-    def _write(self, image: Image) -> None: ...
+    def _write(self, image: Image, captured_ns: int) -> None: ...
 
 
 def register(scheme: str) -> Callable[[type[Sink]], type[Sink]]:

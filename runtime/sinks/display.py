@@ -21,7 +21,7 @@ class Window(Sink):
                 "opencv-python-headless, or look at --sink mjpeg://127.0.0.1:8090 in a browser"
             ) from error
 
-    def _write(self, image: Image) -> None:
+    def _write(self, image: Image, captured_ns: int) -> None:
         cv2.imshow(self.location, to_bgr(image, self.spec))
         cv2.waitKey(1)
 

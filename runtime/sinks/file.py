@@ -42,14 +42,15 @@ class VideoFile(Sink):
                 f"{location}: videos need an even size, frames are {spec.width}x{spec.height}: use frames://"
             )
 
-    def _write(self, image: Image) -> None:
+    def _write(self, image: Image, captured_ns: int) -> None:
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
             size = (self.spec.width, self.spec.height)
-            self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
-            if not self._writer.isOpened():
+            writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
+            if not writer.isOpened():
                 raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
+            self._writer = writer
         # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
         if shutil.disk_usage(self._path.parent).free < MARGIN * image.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)

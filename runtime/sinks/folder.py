@@ -22,6 +22,6 @@ class PngFolder(Sink):
         if old := sum(1 for _ in self._folder.glob("*.png")):
             raise FileExistsError(f"{location}: already holds {old} PNG files: remove them or give another folder")
 
-    def _write(self, image: Image) -> None:
+    def _write(self, image: Image, captured_ns: int) -> None:
         _, png = cv2.imencode(".png", to_bgr(image, self.spec))
         write_bytes(self._folder / f"{self.written:06d}.png", png.tobytes())

@@ -47,7 +47,7 @@ class HttpStream(Sink):
         self.address = f"http://{self._server.server_address[0]!s}:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="derain-mjpeg", daemon=True).start()
 
-    def _write(self, image: Image) -> None:
+    def _write(self, image: Image, captured_ns: int) -> None:
         with self._newest:
             self._image, self._number = image, self._number + 1
             self._newest.notify_all()

@@ -1,7 +1,5 @@
 """`shm://name`: frames for other processes of this machine, in a ring that never waits for them."""
 
-import time
-
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
 from derain.runtime.shared_frames import SharedFrames
@@ -16,9 +14,9 @@ class SharedMemory(Sink):
         super().__init__(f"shm://{location}", spec, fps)
         self._frames: SharedFrames | None = SharedFrames.create(location, spec)
 
-    def _write(self, image: Image) -> None:
+    def _write(self, image: Image, captured_ns: int) -> None:
         assert self._frames is not None
-        self._frames.publish(image, time.monotonic_ns())
+        self._frames.publish(image, captured_ns)
 
     def close(self) -> None:
         """Tell the readers, and remove the ring."""

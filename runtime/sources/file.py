@@ -1,5 +1,6 @@
 """`file:///clip.mp4`: a video file, decoded by OpenCV's FFmpeg."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import cv2
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
 from derain.runtime.sources.base import Source, register
+from derain.runtime.sources.container import is_cut_short
+
+log = logging.getLogger(__name__)
 
 
 @register("file")
 class VideoFile(Source):
-    """Every frame of a clip; a clip that ends before its container says so raises ValueError after its last frame."""
+    """Every frame of a clip; one that is cut short raises ValueError after its last frame."""
 
     def __init__(self, location: str, spec: FrameSpec) -> None:
         super().__init__(location, spec)
@@ -36,11 +40,17 @@ class VideoFile(Source):
                 break
             yield self._from_bgr(image, self.location)
             count += 1
-        if self.frames is not None and count < self.frames:
+        if self.frames is None or count >= self.frames:
+            return
+        if is_cut_short(Path(self.location)):
             raise ValueError(
                 f"{self.location}: truncated, the decoder stopped after {count} of {self.frames} frames: "
                 "copy it again, or re-encode what is left of it"
             )
+        log.warning(
+            "%s: %d frames came, its duration is that of %d: it is damaged, or its sound is longer than its picture",
+            self.location, count, self.frames,
+        )  # fmt: skip
 
     def _close(self) -> None:
         self._video.release()

@@ -8,6 +8,7 @@ from derain.runtime.shared_frames import SharedFrames, wait_for_newer
 from derain.runtime.sources.base import Source, register
 
 LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
+BACK_S = 1.0  # how long a reopened ring may stay without a new frame
 
 
 @register("shm")
@@ -22,6 +23,15 @@ class SharedMemory(Source):
         self.live = True
         self._frames = SharedFrames.attach(location, spec)
         self._seen, self._newest_ns = self._frames.published, 0
+
+    def reopened(self) -> Source:
+        """The ring again; OSError where no new frame comes: that of a writer that died can still be attached to."""
+        again = super().reopened()
+        assert isinstance(again, SharedMemory)
+        if not wait_for_newer(again._frames, again._seen, BACK_S):
+            again.close()
+            raise OSError(f"{self.location}: no frame for {BACK_S:g} s: is its writer still running?")
+        return again
 
     def _images(self) -> Iterator[Image]:
         while not self._closed:

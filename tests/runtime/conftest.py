@@ -1,12 +1,15 @@
 """A bundle small enough to write in a test: its graph inverts every byte it is given."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from pydantic import BaseModel
 
 from derain.runtime.bundle import Bundle, Description, FrameSpec, GraphEntry, ModelInfo, PixelFormat, UnrollInfo
 
@@ -73,6 +76,15 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
 @pytest.fixture
 def bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
     return make_bundle()
+
+
+@pytest.fixture(scope="session")
+def validate(repository: Path) -> Callable[[BaseModel], None]:
+    """Asserts that a report is, once written, as the published schema says."""
+    schema = json.loads((repository / "runtime" / "report.schema.json").read_text())
+    return lambda report: jsonschema.validate(
+        json.loads(report.model_dump_json()), schema, jsonschema.Draft202012Validator
+    )
 
 
 @pytest.fixture

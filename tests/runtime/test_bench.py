@@ -153,6 +153,17 @@ def test_the_verb_measures_and_compares(bundle, derain_bench, tmp_path):
     assert result.output.count("95 % interval") == 2
 
 
+def test_only_other_hardware_is_another_machine(report, derain_bench, tmp_path):
+    gpu = {"name": "NVIDIA A10", "driver_version": "590.1", "pstate": "P0", "temperature.gpu": "40"}
+    changes = [{}, {"temperature.gpu": "41", "pstate": "P2"}, {"name": "NVIDIA A30"}, {"driver_version": "595.2"}]
+    paths = [tmp_path / f"{number}.json" for number in range(len(changes))]
+    for path, change in zip(paths, changes, strict=True):
+        before = report.before.model_copy(update={"gpu": gpu | change})
+        path.write_text(report.model_copy(update={"before": before}).model_dump_json())
+    told = ["measured on different machines" in derain_bench("--compare", paths[0], path).output for path in paths]
+    assert told == [False, False, True, True]
+
+
 def test_reports_that_cannot_be_compared_are_refused(report, derain_bench, tmp_path):
     a, b, c = (tmp_path / name for name in ("a.json", "b.json", "c.json"))
     a.write_text(report.model_dump_json())

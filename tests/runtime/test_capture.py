@@ -3,7 +3,7 @@ import threading
 import numpy as np
 
 from derain.runtime.capture import Capture
-from derain.runtime.queues import FrameQueue, Policy
+from derain.runtime.queues import DEPTH, FrameQueue, Policy
 from derain.runtime.sources import Source
 
 
@@ -28,6 +28,16 @@ class Camera(Source):
 
     def _close(self):
         self.released.set()
+
+
+class Ring(Camera):
+    """Reads as those do that end only when they are closed: it waits for a frame that never comes."""
+
+    def _images(self):
+        yield from self.images
+        self.hangs.set()
+        while not self._closed:
+            threading.Event().wait(0.001)
 
 
 def grey(level, spec):
@@ -64,6 +74,42 @@ def test_what_a_stalled_reader_delivers_after_all_is_ignored_and_its_source_rele
         assert queue.take() is None
         assert (capture.faults, capture.error) == (1, None)
         back.go_on.set()
+
+
+def test_a_stalled_source_is_closed_so_that_its_reader_and_its_device_are_free(make_spec):
+    spec = make_spec()
+    back = Camera(spec, [grey(2, spec), None])
+    rings = [Ring(spec, [grey(1, spec)]), Ring(spec, [grey(1, spec)])]
+    rings[0].reopened = iter([rings[1], back]).__next__  # the first of all is asked each time
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(rings[0], queue) as capture:
+        for ring in rings:
+            assert taken(queue, 1)[0][1] == 1
+            assert ring.hangs.wait(20)
+            capture.watch(capture._heard_ns + 10**12)
+            assert ring.released.wait(20)
+        assert taken(queue, 1) == [(2, 2)]
+        assert (capture.faults, capture.error) == (2, None)
+        back.go_on.set()
+
+
+def test_a_frame_that_waits_for_room_is_not_the_cameras_silence(make_spec):
+    spec, now_s = make_spec(), 0
+    camera = Camera(spec, [grey(level, spec) for level in range(DEPTH[Policy.EVERY] + 1)] + [None])
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue, clock=lambda: now_s * 10**9) as capture:
+        while capture._count <= DEPTH[Policy.EVERY]:
+            threading.Event().wait(0.001)
+        now_s = 1000
+        capture.watch(now_s * 10**9)  # the engine has been busy ever since
+        assert capture.faults == 0
+        taken(queue, DEPTH[Policy.EVERY] + 1)
+        assert camera.hangs.wait(20)
+        capture.watch((now_s + 1) * 10**9)
+        assert capture.faults == 0
+        capture.watch((now_s + 3) * 10**9)
+        assert capture.faults == 1
+        camera.go_on.set()
 
 
 def test_a_source_closed_during_a_read_is_released_by_the_reader_when_the_read_returns(make_spec):

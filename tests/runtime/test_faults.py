@@ -32,7 +32,7 @@ class MemorySink(Sink):
         super().__init__("memory", spec, None)
         self.images, self._fails, self._writes = [], set(fails), 0
 
-    def _write(self, image):
+    def _write(self, image, captured_ns):
         self._writes += 1
         if self._writes - 1 in self._fails:
             raise OSError(errno.ENOSPC, "No space left on device", "memory")

@@ -60,7 +60,7 @@ class Simulation:
 
     # The sink's face.
 
-    def write(self, _):
+    def write(self, _image, _captured_ns):
         self.now += self.sink_ms * MS
         self.deliver()
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from derain.runtime import engines, pipeline
+from derain.runtime.records import FrameRecord, Outcome, Tally, Why
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 
@@ -45,6 +46,18 @@ def test_records_are_in_order_on_one_clock_and_the_report_is_made_of_them(bundle
     assert report.latency_ms["capture_to_present"].p50 == pytest.approx(np.percentile(whole, 50) / 1e6, rel=0.002)
     assert report.latency_ms["capture_to_present"].max == pytest.approx(max(whole) / 1e6)
     assert 0 < report.outside_engine_share < 1
+
+
+def test_a_report_with_every_reason_and_every_stage_is_as_its_schema_says(bundle, validate):
+    report = run(bundle, "test://rain?frames=2", "null://")
+    validate(report)
+    tally = Tally()
+    tally.add(FrameRecord(0, 1, 2, 3, 5, 6, Outcome.DERAINED, device_ns=1))
+    for why in Why:
+        tally.add(FrameRecord(1, 1, 2, None, None, 3, Outcome.PASSED_THROUGH, why))
+    latency_ms = tally.latency.summary()
+    assert set(report.latency_ms) < set(latency_ms)
+    validate(report.model_copy(update={"why": dict(tally.why), "latency_ms": latency_ms}))
 
 
 def test_the_rate_is_that_of_the_presented_frames_from_start_to_end(bundle):

@@ -1,17 +1,23 @@
+import os
 import secrets
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from derain.runtime import shared_frames
+from derain.runtime.capture import Capture
+from derain.runtime.pipeline import run
+from derain.runtime.queues import FrameQueue, Policy
 from derain.runtime.shared_frames import COUNT, SLOTS, SLOTS_AT, WORD, SharedFrames
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
+from derain.runtime.testing import ScriptedEngine
 
 
 @pytest.fixture
@@ -128,6 +134,26 @@ def test_a_sink_removes_its_ring_and_its_readers_are_told(name, make_spec, noise
     source.close()
 
 
+def test_a_frame_keeps_its_capture_time_on_its_way_through_a_pipeline_into_a_ring(name, bundle):
+    captured_ns, read_ns = [], []
+    manifest = bundle.manifest
+    with (
+        open_source("test://rain?frames=3", manifest.input) as source,
+        ScriptedEngine(bundle) as engine,
+        open_sink(f"shm://{name}", manifest.output) as sink,
+        closing(SharedFrames.attach(name, manifest.output)) as reader,
+    ):
+        run(
+            engine, source, sink,
+            lambda record, frame, image: (captured_ns.append(record.captured_ns), read_ns.append(reader.newest()[1])),
+        )  # fmt: skip
+        before_ns = time.monotonic_ns()
+        sink.write(np.zeros(manifest.output.image_shape, np.uint8))  # by somebody who knows of no camera
+        assert before_ns <= reader.newest()[1] <= time.monotonic_ns()
+    assert len(captured_ns) == 3
+    assert read_ns == captured_ns
+
+
 def test_a_source_leaves_what_was_written_before_it_came(ring, name, make_spec, noise):
     writer, _ = ring
     writer.publish(noise[0], 7)
@@ -143,6 +169,50 @@ def test_a_source_that_is_closed_stops_waiting(ring, name, make_spec):
     start = time.monotonic()
     assert list(source) == []
     assert time.monotonic() - start < 5
+
+
+def test_a_ring_is_reopened_once_a_new_frame_is_in_it(ring, name, make_spec, noise, monkeypatch):
+    writer, _ = ring
+    writer.publish(noise[0], 7)
+    with closing(open_source(f"shm://{name}", make_spec())) as source:
+        handles = len(list(Path("/proc/self/fd").iterdir()))
+        start = time.monotonic()
+        with pytest.raises(OSError, match=f"shm://{name}: no frame for 1 s: is its writer still running"):
+            source.reopened()
+        assert 1 <= time.monotonic() - start < 5
+        assert len(list(Path("/proc/self/fd").iterdir())) == handles
+        threading.Timer(0.2, writer.publish, (noise[1], 8)).start()
+        with closing(source.reopened()) as again:
+            assert again.uri == source.uri
+            np.testing.assert_array_equal(next(iter(again)).image, noise[1])
+
+
+def test_a_writer_that_pauses_is_one_loss_and_leaves_no_reader_behind(ring, name, make_spec, noise):
+    writer, _ = ring
+    queue = FrameQueue(Policy.EVERY)
+    with closing(open_source(f"shm://{name}", make_spec())) as source, Capture(source, queue, 0.5) as capture:
+
+        def frame_after(image):
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                writer.publish(image, 7)
+                capture.watch(time.monotonic_ns())
+                if (frame := queue.take()) is not None:
+                    return frame
+                time.sleep(0.01)
+            raise AssertionError("no frame came")
+
+        frame_after(noise[0])
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            capture.watch(time.monotonic_ns())
+            assert capture.faults == 0 or capture.state.startswith("lost (no frame for ")
+            time.sleep(0.01)
+        assert capture.faults == 1
+        assert sum(thread.name == "derain-capture" for thread in threading.enumerate()) == 1
+        while not np.array_equal(frame_after(noise[1]).image, noise[1]):
+            pass
+        assert capture.faults == 1
 
 
 def test_what_cannot_be_a_ring_is_refused(name, make_spec):
@@ -161,6 +231,18 @@ def test_what_cannot_be_a_ring_is_refused(name, make_spec):
         open_source(f"shm://{name}", make_spec())
     with pytest.raises(FileExistsError, match="exists: another program writes to it, or died: `rm "):
         open_sink(f"shm://{name}", make_spec())
+
+
+def test_a_ring_that_shared_memory_has_no_room_for_is_refused_before_its_first_frame(name, make_spec):
+    room = os.statvfs(shared_frames.FOLDER)
+    if not 0 < room.f_blocks * room.f_frsize < 2**40:
+        pytest.skip(f"{shared_frames.FOLDER} has no bound to go beyond")
+    large = make_spec("clean", width=room.f_blocks * room.f_frsize // 1000, height=1000)
+    size = SLOTS_AT + SLOTS * shared_frames._padded(3 * large.width * large.height)
+    told = rf"{name}: {size} bytes of shared memory: No space left on device: give /dev/shm more \(docker: --shm-size\)"
+    with pytest.raises(OSError, match=told):
+        open_sink(f"shm://{name}", large)
+    assert not (shared_frames.FOLDER / name).exists()
 
 
 def test_a_ring_of_other_frames_names_both(ring, name, make_spec):

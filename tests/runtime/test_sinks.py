@@ -113,6 +113,20 @@ def test_a_full_disk_is_noticed_and_the_clip_of_what_was_written_is_whole(tmp_pa
         np.testing.assert_array_equal([frame.image for frame in source], noise[:4])
 
 
+def test_a_clip_that_cannot_be_opened_counts_no_frame_and_is_tried_again(tmp_path, noise, make_spec):
+    clip = tmp_path / "out.mkv"
+    with open_sink(str(clip), make_spec("clean")) as sink:
+        sink._temporary.mkdir()  # as good as a folder without the right to write
+        for image in noise[:2]:
+            with pytest.raises(OSError, match=r"out\.mkv: cannot be written in .*: check its space and rights"):
+                sink.write(image)
+        assert sink.written == 0
+        sink._temporary.rmdir()
+        sink.write(noise[2])
+    with open_source(str(clip), make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise[2:3])
+
+
 def test_the_null_sink_counts(noise, make_spec):
     with open_sink("null://", make_spec("clean")) as sink:
         for image in noise:

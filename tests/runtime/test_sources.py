@@ -1,4 +1,5 @@
 import itertools
+import struct
 import time
 
 import cv2
@@ -6,7 +7,11 @@ import numpy as np
 import pytest
 
 from derain.runtime.frames import from_bgr
+from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
+from derain.runtime.sources.container import SEGMENT
+
+DURATION = bytes.fromhex("448988")  # Matroska's name of it, and that a float of 8 bytes follows
 
 
 def images(uri, spec):
@@ -67,17 +72,44 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, make_spec):
         open_source(str(tmp_path / "clip.mp4"), make_spec())
 
 
-def test_a_truncated_clip_gives_what_there_is_then_says_how_much_is_missing(clip, noise, make_spec):
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_a_truncated_clip_gives_what_there_is_then_says_how_much_is_missing(suffix, tmp_path, noise, make_spec):
+    clip = tmp_path / f"clip{suffix}"
+    with open_sink(str(clip), make_spec("clean")) as sink:
+        for image in noise:
+            sink.write(image)
+    whole = images(clip, make_spec())
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     seen = []
     with open_source(str(clip), make_spec()) as source, pytest.raises(ValueError, match="truncated") as caught:
         for frame in source:
             seen.append(frame.image)  # noqa: PERF401 (extend would lose the frames before the error)
     assert 0 < len(seen) < 10
-    np.testing.assert_array_equal(seen, noise[: len(seen)])
+    np.testing.assert_array_equal(seen[:-1], whole[: len(seen) - 1])  # the last may be the one that was cut
     message = f"{clip}: truncated, the decoder stopped after {len(seen)} of 10 frames: copy it again"
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_whole_clip_whose_sound_is_longer_than_its_picture_is_not_called_truncated(clip, noise, make_spec, caplog):
+    whole = clip.read_bytes()
+    at = whole.index(DURATION) + len(DURATION)
+    (milliseconds,) = struct.unpack_from(">d", whole, at)
+    clip.write_bytes(whole[:at] + struct.pack(">d", milliseconds + 100) + whole[at + 8 :])
+    with open_source(str(clip), make_spec()) as source:
+        assert source.frames == len(noise) + 3
+        np.testing.assert_array_equal([frame.image for frame in source], noise)
+    assert f"{clip}: 10 frames came, its duration is that of 13: it is damaged, or" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "told"), [(1, ""), (0.5, "frames came, its duration is that of 10: it is damaged")])
+def test_a_clip_whose_writer_did_not_know_its_size_gives_what_there_is(share, told, clip, make_spec, caplog):
+    whole = clip.read_bytes()
+    at = whole.index(SEGMENT) + len(SEGMENT)
+    unknown = whole[:at] + b"\x01" + b"\xff" * 7 + whole[at + 8 :]
+    clip.write_bytes(unknown[: int(len(unknown) * share)])
+    assert 0 < len(images(clip, make_spec())) <= 10
+    assert (told in caplog.text) if told else not caplog.text
 
 
 def test_a_folder_without_images_is_refused(tmp_path, make_spec):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import urllib.request
 
@@ -85,6 +87,20 @@ def test_a_thread_that_is_behind_refuses_work_and_never_waits():
     go_on.set()
     assert background.close(20)
     assert len(done) == sum(accepted)
+
+
+def test_a_thread_of_a_process_that_is_nicer_yet_stays_as_it_is():
+    code = """
+import os
+from derain.runtime.background import Background
+niceness, seen = os.nice(15), []
+background = Background("test", 2)
+background.submit(lambda: seen.append(os.getpriority(os.PRIO_PROCESS, 0)))
+assert background.close(20)
+assert seen == [niceness], seen
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_prometheus_reads_what_the_report_tells(bundle):
