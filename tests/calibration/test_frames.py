@@ -82,8 +82,6 @@ def test_a_live_source_is_refused_because_it_would_never_end():
         open_source("test://rain?width=48&height=32&live=1", SPEC) as camera,
         open_source("test://rain?width=48&height=32&frames=4", SPEC) as clip,
     ):
-        with pytest.raises(
-            ValueError, match=r"^the camera: a live source, which never ends: expected a clip"
-        ):
+        with pytest.raises(ValueError, match=r"^the camera: a live source, which never ends: expected a clip"):
             recorded(camera, "the camera")
         assert recorded(clip, "the clip") is clip

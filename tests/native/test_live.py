@@ -182,6 +182,7 @@ def test_a_camera_is_derained_in_silence_until_a_signal_ends_it(
         ("tcp", "SIGSTOP", "no frame for"),
         ("rtsp_pipeline", "SIGKILL", "the pipeline "),
         ("ring", "SIGKILL", "no frame for"),
+        ("ring", "SIGSTOP", "no frame for"),
         ("ring", "SIGTERM", "its writer has closed it"),
     ],
 )
@@ -263,8 +264,17 @@ def test_a_server_that_is_away_is_told_in_one_line_without_the_password(rtsp_pip
     assert SECRET not in done.stderr
 
 
-@pytest.mark.parametrize(("kind", "loss"), [("tcp", "SIGKILL"), ("tcp", "SIGSTOP"), ("rtsp_pipeline", "SIGKILL")])
-def test_attempts_to_reopen_a_pipeline_leave_no_thread_and_no_file_behind(
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        ("tcp", "SIGKILL"),
+        ("tcp", "SIGSTOP"),
+        ("rtsp_pipeline", "SIGKILL"),
+        ("ring", "SIGKILL"),
+        ("ring", "SIGSTOP"),
+    ],
+)
+def test_attempts_to_reopen_a_source_leave_no_thread_and_no_file_behind(
     kind, loss, request, program, start, wait_until
 ):
     camera = request.getfixturevalue(kind)
@@ -279,6 +289,7 @@ def test_attempts_to_reopen_a_pipeline_leave_no_thread_and_no_file_behind(
         server.send_signal(signal.SIGCONT)
     else:
         server.wait()
+        camera.clean()
         camera.start()
     wait_until(lambda: running.says("is open again"))
     count = running.presented()

@@ -50,15 +50,36 @@ def test_without_a_gpu_it_says_so_in_one_line(built, open_built, gpu):
         open_built(built.path)
 
 
-def test_an_engine_of_another_version_is_refused_with_the_command_that_builds_one(built, open_built, tmp_path):
-    old = built.manifest.engines[0].model_copy(update={"api_version": "1.0.0.0"})
-    bundle = Bundle.write(
-        tmp_path / "old",
-        built.manifest.model_copy(update={"engines": (old,)}),
-        {name: built.file(name) for name in built.manifest.files},
-    )
-    expected = r"built with tensorrt-rtx 1\.0\.0\.0 for portable, this is tensorrt-rtx [\d.]+: run `derain build "
+@pytest.fixture
+def built_with(built, tmp_path):
+    """The bundle as if another version had built its engine."""
+
+    def write(version: str) -> Bundle:
+        engine = built.manifest.engines[0].model_copy(update={"api_version": version})
+        return Bundle.write(
+            tmp_path / version,
+            built.manifest.model_copy(update={"engines": (engine,)}),
+            {name: built.file(name) for name in built.manifest.files},
+        )
+
+    return write
+
+
+@pytest.mark.parametrize("version", ["1.0.0.0", "1.0.0"])
+def test_an_engine_of_another_version_is_refused_with_the_command_that_builds_one(version, built_with, open_built):
+    expected = rf"built with tensorrt-rtx {version} for portable, this is tensorrt-rtx [\d.]+: run `derain build "
     with pytest.raises(RuntimeError, match=expected):
+        open_built(built_with(version).path)
+
+
+def test_a_version_without_its_last_part_as_jetpacks_python_tells_it_is_the_librarys(
+    built, built_with, open_built, gpu
+):
+    bundle = built_with(built.manifest.engines[0].api_version.rpartition(".")[0])
+    if gpu:
+        open_built(bundle.path)
+        return
+    with pytest.raises(RuntimeError, match="no GPU that CUDA can use"):
         open_built(bundle.path)
 
 

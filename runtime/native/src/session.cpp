@@ -24,7 +24,7 @@ class Nowhere final : public Sink {
     using Sink::Sink;
 
    private:
-    void put(std::span<const std::byte> /*image*/) override {}
+    void put(std::span<const std::byte> /*image*/, std::int64_t /*captured_ns*/) override {}
 };
 
 bool same_picture(const FrameSpec& one, const FrameSpec& other) {
@@ -184,6 +184,11 @@ void Session::run_until_end() {
                  [this](const FrameRecord& record) {
                      const std::scoped_lock lock(mutex_);
                      statistics_.tally.add(record);
+                 },
+             .on_unused =
+                 [this](std::int64_t captured_ns, std::int64_t ns) {
+                     const std::scoped_lock lock(mutex_);
+                     statistics_.tally.add_unused_inference(captured_ns, ns);
                  },
              .tell = options_.tell});
     } catch (const std::exception& error) {

@@ -64,6 +64,12 @@ std::vector<char> read_bytes(const std::filesystem::path& path) {
     return bytes;
 }
 
+/// Whether a library of version `here`, major.minor.patch.build, is the one that built: JetPack's Python names only the
+/// first three parts of its own.
+bool is_of_version(const std::string& built, const std::string& here) {
+    return here == built || here.starts_with(built + ".");
+}
+
 bool names(const std::string& architectures, const std::string& wanted) {
     return ("+" + architectures + "+").find("+" + wanted + "+") != std::string::npos;
 }
@@ -105,10 +111,15 @@ class TensorRT final : public Engine {
         const cuda::Gpu gpu = cuda::Gpu::open();
         path_ = bundle().file(of_this_gpu(built, gpu).file);
         load(std::move(runtime), gpu);
-        work();  // TensorRT makes its last preparations in the first run, which a capture must not see
-        synchronize();
-        if (use_graph_) {
-            loaded_->graph = cuda::capture(loaded_->stream, [this] { work(); });
+        try {
+            work();  // TensorRT makes its last preparations in the first run, which a capture must not see
+            synchronize();
+            if (use_graph_) {
+                loaded_->graph = cuda::capture(loaded_->stream, [this] { work(); });
+            }
+        } catch (...) {  // an engine that did not open holds nothing, least of all the memory the next attempt needs
+            loaded_.reset();
+            throw;
         }
     }
 
@@ -193,7 +204,7 @@ class TensorRT final : public Engine {
         }
         std::vector<EngineEntry> fitting;
         std::ranges::copy_if(built, std::back_inserter(fitting),
-                             [&](const EngineEntry& entry) { return entry.api_version == here; });
+                             [&](const EngineEntry& entry) { return is_of_version(entry.api_version, here); });
         if (fitting.empty()) {
             throw Error(unfit(built.front(), std::string(api) + " " + here));
         }

@@ -71,7 +71,9 @@ std::vector<Picture> first_pictures(const std::string& uri, const FrameSpec& spe
         if (!frame) {
             break;
         }
-        pictures.push_back(std::move(frame->picture));
+        if (!frame->broken) {
+            pictures.push_back(std::move(frame->picture));
+        }
     }
     return pictures;
 }

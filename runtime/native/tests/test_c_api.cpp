@@ -104,6 +104,19 @@ TEST_F(CApi, GivesTheRawFrameWhereTheDeadlinePasses) {
     EXPECT_EQ(statistics().deadline_misses, 1U);
 }
 
+TEST_F(CApi, CountsTheInferenceOfAFrameThatWentOutRaw) {
+    script = {{0, Fault::slow}};  // 300 ms
+    options.deadline_ms = 100;
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(10), DERAIN_OK);
+    ASSERT_EQ(receive(), DERAIN_OK);
+    EXPECT_EQ(frame.derained, 0);
+    for (int left = soon_ms; left > 0 && statistics().inference.max == 0; --left) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_GE(statistics().inference.max, 300);
+}
+
 TEST_F(CApi, MakesTheSubmitterWaitUnderEvery) {
     ASSERT_EQ(open(), DERAIN_OK) << derain_error();
     int taken = 0;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <limits>
 #include <mutex>
@@ -33,13 +34,15 @@ class Flag {
     bool set_ = false;
 };
 
-constexpr int hang = -1;
+constexpr int hang = -1, wait = -2, broken = -3;
 
-/// Gives pictures of `levels`, and hangs at `hang` until `go_on` is set; `reopened` gives `successor`.
+/// Gives pictures of `levels`, and hangs at `hang` until `go_on` is set, at `wait` until it is closed, as the reads of
+/// a camera or of a ring do that look for that; `reopened` gives the successors one after the other.
 struct Script {
     std::vector<int> levels;
     Flag hangs, go_on, released;
     std::shared_ptr<Script> successor;
+    bool opened = false;
 };
 
 class Camera final : public Source {
@@ -48,18 +51,33 @@ class Camera final : public Source {
         : Source("camera", testing::make_spec()), script_(std::move(script)) {
         set_live(true);
     }
+    /// What the first of all is asked each time.
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {
-        return std::make_unique<Camera>(script_->successor);
+        for (auto next = script_->successor; next; next = next->successor) {
+            if (!std::exchange(next->opened, true)) {
+                return std::make_unique<Camera>(next);
+            }
+        }
+        throw Error("camera: away");
     }
 
    private:
     Read read() override {
         while (next_ < script_->levels.size()) {
-            if (const int level = script_->levels[next_++]; level != hang) {
+            const int level = script_->levels[next_++];
+            if (level == broken) {
+                return {.broken = true};
+            }
+            if (level != hang && level != wait) {
                 return {.picture = testing::grey(level)};
             }
             script_->hangs.set();
-            script_->go_on.wait();
+            while (level == wait && !closed()) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+            if (level == hang) {
+                script_->go_on.wait();
+            }
         }
         return {};
     }
@@ -109,6 +127,63 @@ TEST(Capture, WhatAStalledReaderDeliversAfterAllIsIgnoredAndItsSourceReleased) {
     EXPECT_EQ(capture.faults(), 1);
     EXPECT_FALSE(capture.error());
     back->go_on.set();
+}
+
+TEST(Capture, AStalledSourceIsClosedSoThatItsReaderAndItsDeviceAreFree) {
+    const auto last = script({3, hang});
+    const auto second = script({2, wait}, last);
+    const auto first = script({1, wait}, second);
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(first), queue);
+    for (const auto& stalled : {first, second}) {
+        EXPECT_EQ(taken(*queue, 1).size(), 1U);
+        ASSERT_TRUE(stalled->hangs.wait());
+        capture.watch(monotonic_ns() + 1000 * second_ns);
+        EXPECT_TRUE(stalled->released.wait());
+    }
+    EXPECT_EQ(taken(*queue, 1), (Seen{{2, 3}}));
+    EXPECT_EQ(capture.faults(), 2);
+    EXPECT_FALSE(capture.error());
+    last->go_on.set();
+}
+
+TEST(Capture, AFrameThatWaitsForRoomIsNotTheCamerasSilence) {
+    const auto camera = script({1, 2, 3, hang});
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    std::atomic<std::int64_t> now_ns = 0;
+    Capture capture(std::make_shared<Camera>(camera), queue, stall_s, nullptr, [&now_ns] { return now_ns.load(); });
+    while (queue->size() < depth(Policy::every)) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));  // the third waits by now
+    now_ns = 1000 * second_ns;
+    capture.watch(now_ns);  // the engine has been busy ever since
+    EXPECT_EQ(capture.faults(), 0);
+    EXPECT_EQ(taken(*queue, 3), (Seen{{0, 1}, {1, 2}, {2, 3}}));
+    ASSERT_TRUE(camera->hangs.wait());
+    capture.watch(now_ns + second_ns);
+    EXPECT_EQ(capture.faults(), 0);
+    capture.watch(now_ns + 3 * second_ns);
+    EXPECT_EQ(capture.faults(), 1);
+    camera->go_on.set();
+}
+
+TEST(Capture, ACameraThatDeliversOnlyBrokenFramesIsAsGoodAsStalled) {
+    const auto camera = script({1, broken, broken, hang});
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    std::atomic<std::int64_t> now_ns = 0;
+    Capture capture(std::make_shared<Camera>(camera), queue, stall_s, nullptr,
+                    [&now_ns] { return now_ns += second_ns; });  // once for its start and once for the first frame
+    EXPECT_EQ(taken(*queue, 1), (Seen{{0, 1}}));
+    ASSERT_TRUE(camera->hangs.wait());
+    std::vector<FrameQueue::Dropped> dropped;
+    queue->take_dropped(dropped);
+    ASSERT_EQ(dropped.size(), 2U);
+    EXPECT_EQ(dropped[1].id, 2);
+    EXPECT_EQ(dropped[1].why, Why::broken);
+    capture.watch(4 * second_ns);
+    EXPECT_EQ(capture.faults(), 1);
+    camera->go_on.set();
 }
 
 TEST(Capture, ASourceClosedDuringAReadIsReleasedByTheReaderWhenTheReadReturns) {

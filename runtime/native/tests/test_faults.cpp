@@ -24,7 +24,7 @@ class MemorySink final : public Sink {
     MemorySink(int full, int room) : Sink("memory", testing::make_spec("clean")), full_(full), room_(room) {}
 
    private:
-    void put(std::span<const std::byte>) override {
+    void put(std::span<const std::byte>, std::int64_t) override {
         const int write = writes_++;
         if (write >= full_ && write < room_) {
             throw WriteError("memory: No space left on device");
@@ -191,6 +191,33 @@ TEST(Faults, ACameraThatChangesItsSizeIsShownRawUntilItChangesBack) {
     EXPECT_EQ(done.why.count(Why::unfit), 1U);
     EXPECT_TRUE(done.recovered());
     EXPECT_EQ(done.report.source_faults, 0);
+}
+
+TEST(Faults, FramesCutShortAreCountedAndNotShownAndCostNoWholeOne) {
+    const Finished done({.source = "test://rain?live=1&frames=60&fps=60&truncate=20&outage=0.3"});
+    std::vector<std::int64_t> broken;
+    for (const auto& record : done.dropped) {
+        if (record.why == Why::broken) {
+            broken.push_back(record.id);
+        }
+    }
+    ASSERT_GE(broken.size(), 5U);
+    EXPECT_EQ(broken.front(), 20);
+    EXPECT_EQ(broken.back(), 20 + static_cast<std::int64_t>(broken.size()) - 1);
+    EXPECT_EQ(done.report.why.at("the camera's frame came broken"), static_cast<std::int64_t>(broken.size()));
+    EXPECT_EQ(done.report.frames, 60);
+    EXPECT_EQ(done.report.passed_through, 0);
+    EXPECT_EQ(done.report.source_faults, 0);
+    EXPECT_TRUE(done.recovered());
+}
+
+TEST(Faults, ACameraThatDeliversOnlyFramesCutShortIsLeftBehindAndOpenedAgain) {
+    const Finished done(
+        {.source = "test://rain?live=1&frames=90&fps=60&truncate=20&outage=0.8", .stalled_after_s = 0.3});
+    EXPECT_GE(done.report.source_faults, 1);
+    EXPECT_TRUE(done.report.source_fault->starts_with("no frame for 0."));
+    EXPECT_GE(done.report.why.at("the camera's frame came broken"), 5);
+    EXPECT_TRUE(done.recovered());
 }
 
 TEST(Faults, ACameraWhoseSizeNeverFittedIsRefused) {

@@ -6,7 +6,7 @@
 #include <random>
 #include <thread>
 
-#include "derain/stream/queue.hpp"
+#include "derain/stream/records.hpp"
 
 namespace derain {
 namespace {
@@ -160,6 +160,28 @@ TEST(Queue, AClosedQueueRefusesFramesFreesWhoWaitsAndStillGivesWhatItHas) {
         EXPECT_TRUE(queue.ended());
         EXPECT_FALSE(queue.take());
         EXPECT_EQ(calls, full + 1);
+    }
+}
+
+TEST(Queue, ABrokenFrameTakesNoPlaceAndIsToldBeforeTheEnd) {
+    for (const auto policy : {Policy::latest, Policy::every}) {
+        FrameQueue queue(policy);
+        const auto full = static_cast<std::int64_t>(depth(policy));
+        for (std::int64_t number = 0; number < full; ++number) {
+            queue.put(frame(number));
+        }
+        ASSERT_TRUE(queue.put({.id = 9, .captured_ns = 90, .broken = true}));  // without waiting for room
+        queue.close();
+        for (std::int64_t number = 0; number < full; ++number) {
+            EXPECT_EQ(queue.take()->id, number);
+        }
+        EXPECT_FALSE(queue.ended());
+        std::vector<FrameQueue::Dropped> dropped;
+        queue.take_dropped(dropped);
+        ASSERT_EQ(ids(dropped), std::vector<std::int64_t>{9});
+        EXPECT_EQ(dropped.front().captured_ns, 90);
+        EXPECT_EQ(dropped.front().why, Why::broken);
+        EXPECT_TRUE(queue.ended());
     }
 }
 

@@ -146,6 +146,51 @@ TEST(SharedMemory, ASourceLeavesWhatWasWrittenBeforeItCame) {
     EXPECT_TRUE(std::ranges::equal(source->next()->picture.bytes(), pictures[1].bytes()));
 }
 
+TEST(SharedMemory, ARingIsReopenedOnceANewFrameIsInIt) {
+    const std::string name = "derain-test-reopen-" + std::to_string(::getpid());
+    const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto pictures = testing::noise(2);
+    sink->write(pictures[0].bytes());
+    const auto source = open_source("shm://" + name, testing::make_spec());
+    EXPECT_EQ(testing::fault([&] { source->reopened(); }),
+              "shm://" + name + ": no frame for 1 s: is its writer still running?");
+    std::jthread writer([&sink, &pictures] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        sink->write(pictures[1].bytes());
+    });
+    EXPECT_TRUE(std::ranges::equal(source->reopened()->next()->picture.bytes(), pictures[1].bytes()));
+}
+
+TEST(SharedMemory, AFrameKeepsItsCaptureTimeOnItsWayThroughAPipelineIntoARing) {
+    const std::string name = "derain-test-time-" + std::to_string(::getpid());
+    const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto reader = SharedFrames::attach(name, testing::make_spec());
+    std::vector<std::byte> image(testing::make_spec().bytes());
+    const auto report = run(testing::opened(std::make_shared<testing::ScriptedEngine>()),
+                            open_source("test://rain?frames=3", testing::make_spec()), *sink,
+                            {.on_frame = [&](const FrameRecord& record, const Frame&, const Picture&) {
+                                EXPECT_EQ(reader.newest(image)->captured_ns, record.captured_ns);
+                            }});
+    EXPECT_EQ(report.presented, 3);
+    const auto before_ns = monotonic_ns();
+    sink->write(image);  // by somebody who knows of no camera
+    EXPECT_GE(reader.newest(image)->captured_ns, before_ns);
+}
+
+TEST(SharedMemory, ARingThatSharedMemoryHasNoRoomForIsRefusedBeforeItsFirstFrame) {
+    const auto room = std::filesystem::space("/dev/shm").capacity;
+    if (room == 0 || room >= std::uintmax_t{1} << 40) {
+        GTEST_SKIP() << "/dev/shm has no bound to go beyond";
+    }
+    const std::string name = "derain-test-room-" + std::to_string(::getpid());
+    auto large = testing::make_spec("clean");
+    large.width = static_cast<int>(room / 1000);
+    large.height = 1000;
+    const auto told = testing::fault([&] { open_sink("shm://" + name, large); });
+    EXPECT_THAT(told, ::testing::HasSubstr(" bytes of shared memory: No space left on device: give /dev/shm more"));
+    EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + name));
+}
+
 TEST(SharedMemory, ASourceThatIsClosedStopsWaiting) {
     const std::string name = "derain-test-wait-" + std::to_string(::getpid());
     const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));

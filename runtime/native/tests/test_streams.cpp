@@ -60,20 +60,66 @@ TEST(Streams, AClipWithoutAFrameIsNotThere) {
 }
 
 TEST(Streams, ATruncatedClipThrowsAfterItsLastFrame) {
-    const testing::Folder folder;
+    for (const auto* name : {"clip.mkv", "clip.avi"}) {
+        const testing::Folder folder;
+        const auto path = (folder.path() / name).string();
+        write_noise(path, 10);
+        std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+        const auto source = open_source(path, testing::make_spec());
+        int frames = 0;
+        const auto told = fault([&] {
+            while (source->next()) {
+                ++frames;
+            }
+        });
+        EXPECT_NE(told.find("truncated, the decoder stopped after " + std::to_string(frames) + " of 10"),
+                  std::string::npos)
+            << name << told;
+        EXPECT_GT(frames, 0);
+    }
+}
+
+/// A lossless clip of 10 frames whose bytes after `element`, a Matroska name, are others.
+std::string patched_clip(const testing::Folder& folder, std::string_view element, std::string_view value) {
     const auto path = (folder.path() / "clip.mkv").string();
     write_noise(path, 10);
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    const auto at = content.find(element);
+    EXPECT_NE(at, std::string::npos);
+    file.seekp(static_cast<std::streamoff>(at + element.size()));
+    file.write(value.data(), static_cast<std::streamsize>(value.size()));
+    return path;
+}
+
+/// What a run over a clip tells, once all its frames are out.
+std::string told_of(const std::string& path, std::int64_t frames) {
+    std::string told;
+    testing::CountingSink sink;
+    const auto report =
+        run(testing::opened(std::make_shared<testing::ScriptedEngine>()), open_source(path, testing::make_spec()), sink,
+            {.tell = [&told](std::string_view line) { told += line; }});
+    EXPECT_EQ(report.presented, frames);
+    return told;
+}
+
+TEST(Streams, AWholeClipWhoseSoundIsLongerThanItsPictureIsNotCalledTruncated) {
+    const testing::Folder folder;
+    // 520 ms as a float of 8 bytes, big-endian: 13 frames at 25 a second.
+    const auto path = patched_clip(folder, "\x44\x89\x88", std::string_view("\x40\x80\x40\0\0\0\0\0", 8));
+    EXPECT_EQ(told_of(path, 10), path +
+                                     ": 10 frames came, its duration is that of 13: it is damaged, or its sound is " +
+                                     "longer than its picture");
+}
+
+TEST(Streams, AClipWhoseWriterDidNotKnowItsSizeGivesWhatThereIs) {
+    const testing::Folder folder;
+    const auto path = patched_clip(folder, "\x18\x53\x80\x67", "\x01\xff\xff\xff\xff\xff\xff\xff");
+    EXPECT_EQ(told_of(path, 10), "");
     std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-    const auto source = open_source(path, testing::make_spec());
-    int frames = 0;
-    const auto told = fault([&] {
-        while (source->next()) {
-            ++frames;
-        }
-    });
-    EXPECT_NE(told.find("truncated, the decoder stopped after " + std::to_string(frames) + " of 10"), std::string::npos)
-        << told;
+    const auto frames = static_cast<std::int64_t>(read_all(path).size());
     EXPECT_GT(frames, 0);
+    EXPECT_NE(told_of(path, frames).find(" frames came, its duration is that of 10: it is damaged"), std::string::npos);
 }
 
 TEST(Streams, EveryPixelFormatSurvivesTheWayToCameraBytesAndBack) {

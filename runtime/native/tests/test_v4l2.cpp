@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 #include <linux/videodev2.h>
 
+#include <atomic>
 #include <cerrno>
 #include <deque>
 #include <mutex>
+#include <opencv2/imgcodecs.hpp>
 
 #include "stream_support.hpp"
 #include "v4l2.hpp"
@@ -12,14 +14,18 @@
 namespace derain {
 namespace {
 
-/// A camera that has one format, and hands buffer after buffer filled with the frame's number.
+/// A camera that has the formats it is given, and hands buffer after buffer filled with the frame's number.
 class PlayedCamera final : public VideoDevice {
    public:
-    std::uint32_t fourcc = V4L2_PIX_FMT_BGR24;
+    std::uint32_t fourcc = V4L2_PIX_FMT_BGR24;  // as settled
+    std::vector<std::uint32_t> others;          // that it can be asked for
     std::uint32_t width = 32, height = 16, stride = 96, bytes = 32 * 16 * 3, granted = 6;
     std::uint32_t flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
     bool busy = false, unplugged = false;
-    std::deque<std::uint32_t> flags_once;  // in place of `flags`, frame by frame
+    bool shared = false;                              // by all openings: it takes no format while it streams
+    std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
+    std::deque<std::vector<std::byte>> content_once;  // in place of the number
+    int a_start = 1'000'000;                          // frames until it falls silent
 
     [[nodiscard]] std::size_t queued() {
         const std::scoped_lock lock(mutex_);
@@ -35,7 +41,13 @@ class PlayedCamera final : public VideoDevice {
                 static_cast<v4l2_capability*>(argument)->capabilities = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
                 return 0;
             case VIDIOC_S_FMT: {
+                if (shared && streaming_) {
+                    return EBUSY;
+                }
                 auto& pix = static_cast<v4l2_format*>(argument)->fmt.pix;
+                if (std::ranges::find(others, pix.pixelformat) != others.end()) {
+                    fourcc = pix.pixelformat;
+                }
                 pix.pixelformat = fourcc;  // as drivers do, whatever was asked for
                 pix.width = width;
                 pix.height = height;
@@ -50,6 +62,7 @@ class PlayedCamera final : public VideoDevice {
             case VIDIOC_REQBUFS: {
                 auto& wanted = *static_cast<v4l2_requestbuffers*>(argument);
                 wanted.count = std::min(wanted.count, granted);
+                queue_.clear();
                 memory_.assign(wanted.count, std::vector<std::byte>(bytes));
                 return busy ? EBUSY : 0;
             }
@@ -65,6 +78,8 @@ class PlayedCamera final : public VideoDevice {
             case VIDIOC_DQBUF:
                 return fill(*static_cast<v4l2_buffer*>(argument));
             case VIDIOC_STREAMON:
+                left_ = a_start;
+                [[fallthrough]];
             case VIDIOC_STREAMOFF:
                 streaming_ = request == VIDIOC_STREAMON;
                 return 0;
@@ -77,7 +92,13 @@ class PlayedCamera final : public VideoDevice {
         return memory_[static_cast<std::size_t>(offset)];
     }
 
-    bool wait(int) override { return true; }
+    bool wait(int) override {
+        if (left_ > 0) {
+            return true;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return false;
+    }
 
    private:
     int fill(v4l2_buffer& buffer) {
@@ -91,6 +112,12 @@ class PlayedCamera final : public VideoDevice {
         queue_.pop_front();
         std::ranges::fill(memory_[buffer.index], static_cast<std::byte>(++filled_));
         buffer.bytesused = bytes;
+        --left_;
+        if (!content_once.empty()) {
+            std::ranges::copy(content_once.front(), memory_[buffer.index].begin());
+            buffer.bytesused = static_cast<std::uint32_t>(content_once.front().size());
+            content_once.pop_front();
+        }
         buffer.timestamp = {.tv_sec = 3, .tv_usec = filled_};
         buffer.flags = flags;
         if (!flags_once.empty()) {
@@ -103,6 +130,7 @@ class PlayedCamera final : public VideoDevice {
     std::mutex mutex_;
     std::vector<std::vector<std::byte>> memory_;
     std::deque<std::uint32_t> queue_;
+    std::atomic<int> left_ = 0;
     bool streaming_ = false;
     int filled_ = 0;
 };
@@ -172,10 +200,64 @@ TEST_F(V4l2, RowsWithPaddingAreCopiedTight) {
     EXPECT_EQ(frame->picture.bytes().back(), std::byte{1});
 }
 
-TEST_F(V4l2, BrokenAndShortFramesAreSkipped) {
+TEST_F(V4l2, FramesThatCameInPartAreBrokenAndTheirBuffersGoBack) {
+    const std::vector<std::byte> whole(device_->bytes);
+    const std::vector<std::byte> half(device_->bytes / 2);
     device_->flags_once = {V4L2_BUF_FLAG_ERROR};
-    const auto frame = open()->next();
-    EXPECT_EQ(frame->picture.bytes().front(), std::byte{2});
+    device_->content_once = {whole, half, {}};
+    const auto source = open();
+    for (int count = 0; count < 3; ++count) {
+        const auto frame = source->next();
+        EXPECT_TRUE(frame->broken);
+        EXPECT_FALSE(frame->picture);
+    }
+    EXPECT_EQ(device_->queued(), 6U);
+    const auto frame = source->next();
+    EXPECT_FALSE(frame->broken);
+    EXPECT_EQ(frame->id, 3);
+    EXPECT_EQ(frame->picture.bytes().front(), std::byte{4});
+}
+
+TEST_F(V4l2, AMotionJpegCutShortIsBrokenAndNotPaddedWithGrey) {
+    const cv::Mat grey(16, 32, CV_8UC3, cv::Scalar::all(200));
+    std::vector<uchar> jpeg;
+    cv::imencode(".jpg", grey, jpeg);
+    const auto bytes = std::as_bytes(std::span(jpeg));
+    const auto cut = bytes.first(bytes.size() - 8);
+    device_->fourcc = V4L2_PIX_FMT_MJPEG;
+    device_->bytes = 4096;
+    device_->content_once = {{bytes.begin(), bytes.end()}, {cut.begin(), cut.end()}, {}, {bytes.begin(), bytes.end()}};
+    const auto source = open();
+    for (const bool broken : {false, true, true, false}) {
+        const auto frame = source->next();
+        EXPECT_EQ(frame->broken, broken);
+        if (!broken) {
+            EXPECT_EQ(frame->picture.bytes().back(), std::byte{200});
+        }
+    }
+    EXPECT_EQ(device_->queued(), 6U);
+}
+
+TEST_F(V4l2, AStalledCameraIsClosedSoThatItCanBeOpenedAgain) {
+    device_->shared = true;
+    device_->a_start = 1;
+    const auto queue = std::make_shared<FrameQueue>(Policy::latest);
+    Capture capture(open(), queue);
+    const auto frame_comes = [&queue] {
+        for (int patience = 0; patience < 20'000; ++patience) {
+            if (queue->take()) {
+                return true;
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+        return false;
+    };
+    ASSERT_TRUE(frame_comes());
+    while (capture.faults() == 0) {
+        capture.watch(monotonic_ns() + 1000 * second_ns);
+    }
+    EXPECT_TRUE(frame_comes());
+    EXPECT_EQ(capture.state(), "open");
 }
 
 TEST_F(V4l2, ATimeOfAnotherClockIsNotTaken) {
@@ -191,6 +273,36 @@ TEST_F(V4l2, YuyvIsConvertedWhereTheCameraHasNothingBetter) {
     const auto frame = open(Pixels::bgr8)->next();
     EXPECT_EQ(frame->picture.bytes().size(), testing::make_spec().bytes());
     EXPECT_TRUE(frame->fits);
+    EXPECT_EQ(device_->queued(), 6U);
+}
+
+TEST_F(V4l2, MotionJpegGoesBeforeYuyvWhichIsSlowThroughUsb) {
+    for (const auto pixels : {Pixels::bgr8, Pixels::rgb8, Pixels::nv12}) {
+        device_ = std::make_shared<PlayedCamera>();
+        device_->fourcc = V4L2_PIX_FMT_YUYV;
+        device_->others = {V4L2_PIX_FMT_YUYV, V4L2_PIX_FMT_MJPEG};
+        open(pixels);
+        EXPECT_EQ(device_->fourcc, V4L2_PIX_FMT_MJPEG);
+    }
+}
+
+TEST_F(V4l2, ForUyvyYuyvIsTakenWithItsBytesSwapped) {
+    device_->fourcc = V4L2_PIX_FMT_MJPEG;
+    device_->others = {V4L2_PIX_FMT_MJPEG, V4L2_PIX_FMT_YUYV};
+    device_->stride = 80;  // 64 bytes and padding
+    device_->bytes = 80 * 16;
+    std::vector<std::byte> yuyv(device_->bytes);
+    for (std::size_t at = 0; at < yuyv.size(); ++at) {
+        yuyv[at] = static_cast<std::byte>(at * 7);
+    }
+    device_->content_once = {yuyv};
+    const auto frame = open(Pixels::uyvy)->next();
+    EXPECT_EQ(device_->fourcc, V4L2_PIX_FMT_YUYV);
+    const auto uyvy = frame->picture.bytes();
+    ASSERT_EQ(uyvy.size(), 64U * 16);
+    for (std::size_t at = 0; at < uyvy.size(); ++at) {
+        EXPECT_EQ(uyvy[at], yuyv[at / 64 * 80 + (at % 64 ^ 1U)]) << at;
+    }
     EXPECT_EQ(device_->queued(), 6U);
 }
 

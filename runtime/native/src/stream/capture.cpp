@@ -31,7 +31,8 @@ class Capture::Thread {
           stalled_after_ns_(std::llround(stalled_after_s * static_cast<double>(second_ns))),
           tell_(std::move(tell)),
           clock_(std::move(clock)),
-          heard_ns_(clock_()) {}
+          heard_ns_(clock_()),
+          current_(source_) {}
 
     /// Reads `source`, or, without one, first reopens it.
     void run(std::shared_ptr<Source> source, int generation) {
@@ -68,16 +69,20 @@ class Capture::Thread {
         return changed_.wait_for(lock, patience, [this] { return ended_; });
     }
 
-    /// The generation of a thread to start, where the one there is hangs.
+    /// The generation of a thread to start, where the one there hangs; what that one reads is closed.
     std::optional<int> watch(std::int64_t now_ns) {
-        const std::scoped_lock lock(mutex_);
+        std::unique_lock lock(mutex_);
         const auto silent_ns = now_ns - heard_ns_;
-        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || silent_ns < stalled_after_ns_) {
+        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || putting_ ||
+            silent_ns < stalled_after_ns_) {
             return std::nullopt;
         }
-        ++generation_;
+        const int next = ++generation_;
+        const auto left = current_;
         lose("no frame for " + tenths(static_cast<double>(silent_ns) / static_cast<double>(second_ns)) + " s");
-        return generation_;
+        lock.unlock();
+        left->close();
+        return next;
     }
 
     template <typename T>
@@ -100,20 +105,30 @@ class Capture::Thread {
     bool deliver(Source& source, int generation) {
         try {
             while (auto frame = source.next()) {
+                const bool whole = !frame->broken;  // a camera that delivers nothing else is as good as stalled
                 {
                     const std::scoped_lock lock(mutex_);
                     if (generation != generation_) {
                         return true;
                     }
-                    hear();
                     frame->id = count_++;
+                    putting_ = true;
                 }
-                if (!queue_->put(std::move(*frame))) {
+                const bool wanted = queue_->put(std::move(*frame));
+                const std::scoped_lock lock(mutex_);
+                putting_ = false;
+                if (whole) {
+                    hear();
+                }
+                if (!wanted) {
                     return true;
                 }
             }
         } catch (const std::exception& error) {
             return !survives(error, generation);
+        }
+        if (tell_ && source.warning()) {
+            tell_(*source.warning());
         }
         if (current(generation)) {
             queue_->close();
@@ -155,6 +170,7 @@ class Capture::Thread {
         {
             const std::scoped_lock lock(mutex_);
             if (generation == generation_) {
+                current_ = source;
                 hear();
             }
         }
@@ -191,6 +207,8 @@ class Capture::Thread {
     BackOff back_off_;
     std::int64_t count_ = 0;
     std::int64_t heard_ns_;
+    std::shared_ptr<Source> current_;
+    bool putting_ = false;  // a frame waits for room: that is not the source's silence
     int generation_ = 0;
     bool stopped_ = false;
     bool ended_ = false;

@@ -1,5 +1,6 @@
 #include "decoded.hpp"
 
+#include <opencv2/imgcodecs.hpp>
 #include <utility>
 
 #include "convert.hpp"
@@ -8,6 +9,28 @@ namespace derain {
 
 namespace {
 constexpr std::size_t pictures_in_advance = 5;  // one each: being made, waiting (two), with the engine, with the sink
+
+/// False for an empty content and for a JPEG without its end: OpenCV fails on the first and pads the second with grey.
+///
+/// A JPEG's last scan (marker FFDA) is followed by the end of the image (FFD9), which cannot occur inside a scan.
+bool is_whole(std::string_view content) {
+    const auto last = [content](std::string_view marker) {
+        const auto at = content.rfind(marker);
+        return at == std::string_view::npos ? -1 : static_cast<std::ptrdiff_t>(at);
+    };
+    return !content.empty() && (!content.starts_with("\xff\xd8") || last("\xff\xd9") > last("\xff\xda"));
+}
+
+}  // namespace
+
+cv::Mat decoded(std::string_view content) {
+    if (!is_whole(content)) {
+        return {};
+    }
+    // OpenCV has no view that promises not to write; decoding does not.
+    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast)
+    const cv::Mat bytes(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
+    return cv::imdecode(bytes, cv::IMREAD_COLOR);
 }
 
 DecodedSource::DecodedSource(std::string location, const FrameSpec& spec)

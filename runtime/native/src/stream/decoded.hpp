@@ -4,10 +4,14 @@
 #include <memory>
 #include <opencv2/core.hpp>
 #include <string>
+#include <string_view>
 
 #include "derain/stream/source.hpp"
 
 namespace derain {
+
+/// A PNG, JPEG, … as BGR [H, W, 3]; empty where `content` is empty, cut short or no picture at all.
+cv::Mat decoded(std::string_view content);
 
 /// Makes camera bytes of BGR images, in pictures of a pool.
 class DecodedSource : public Source {

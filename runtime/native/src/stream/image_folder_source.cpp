@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <opencv2/imgcodecs.hpp>
 #include <vector>
 
 #include "decoded.hpp"
@@ -21,17 +20,6 @@ bool is_image(const std::filesystem::path& path) {
     auto suffix = path.extension().string();
     std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
     return std::ranges::find(suffixes, suffix) != suffixes.end();
-}
-
-/// False for an empty file and for a JPEG without its end: OpenCV fails on the first and pads the second with grey.
-///
-/// A JPEG's last scan (marker FFDA) is followed by the end of the image (FFD9), which cannot occur inside a scan.
-bool is_whole(const std::string& content) {
-    const auto last = [&content](std::string_view marker) {
-        const auto at = content.rfind(marker);
-        return at == std::string::npos ? -1 : static_cast<std::ptrdiff_t>(at);
-    };
-    return !content.empty() && (!content.starts_with("\xff\xd8") || last("\xff\xd9") > last("\xff\xda"));
 }
 
 /// One frame an image; a broken image throws Error with its name.
@@ -66,11 +54,7 @@ class ImageFolder final : public DecodedSource {
         const auto& path = paths_[next_++];
         std::ifstream file(path, std::ios::binary);
         const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-        cv::Mat image;
-        if (is_whole(content)) {
-            const std::vector<uchar> bytes(content.begin(), content.end());
-            image = cv::imdecode(bytes, cv::IMREAD_COLOR);
-        }
+        const cv::Mat image = decoded(content);
         if (image.empty()) {
             throw Error(path.string() + ": " + std::to_string(content.size()) +
                         " bytes that are no whole image: replace or remove it");

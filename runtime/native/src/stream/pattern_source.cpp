@@ -5,13 +5,16 @@
 ///
 /// With `live=1` it behaves as a camera does: frames come at `fps` whether they are wanted or not. And it can fail on
 /// cue, once: `unplug=N` throws Error at frame N and for `outage` seconds after it, `stall=N` hangs that long at frame
-/// N, and `resize=N` delivers frames of half the size from frame N until `outage` seconds are over.
+/// N, and from frame N until `outage` seconds are over `resize=N` delivers frames of half the size, `truncate=N` JPEGs
+/// cut short.
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "decoded.hpp"
 #include "derain/error.hpp"
@@ -33,7 +36,7 @@ struct Settings {
     double fps;
     unsigned seed;
     bool live;
-    std::optional<std::int64_t> unplug, stall, resize;
+    std::optional<std::int64_t> unplug, stall, resize, truncate;
     double outage_s;
 };
 
@@ -43,8 +46,9 @@ Settings parse(const std::string& name, const std::string& location, const Frame
     if (kind != "rain" && kind != "clean") {
         throw Error(name + ": pattern '" + kind + "' is unknown, known are: clean, rain");
     }
-    const Options options(name, std::string_view(location).substr(std::min(mark + 1, location.size())),
-                          {"width", "height", "frames", "fps", "seed", "live", "unplug", "stall", "resize", "outage"});
+    const Options options(
+        name, std::string_view(location).substr(std::min(mark + 1, location.size())),
+        {"width", "height", "frames", "fps", "seed", "live", "unplug", "stall", "resize", "truncate", "outage"});
     Settings settings{.rain = kind == "rain",
                       .width = options.number<int>("width", 1).value_or(spec.width),
                       .height = options.number<int>("height", 1).value_or(spec.height),
@@ -55,9 +59,10 @@ Settings parse(const std::string& name, const std::string& location, const Frame
                       .unplug = options.number<std::int64_t>("unplug", 1),
                       .stall = options.number<std::int64_t>("stall", 1),
                       .resize = options.number<std::int64_t>("resize", 1),
+                      .truncate = options.number<std::int64_t>("truncate", 1),
                       .outage_s = options.number<double>("outage", 1e-3).value_or(1)};
-    if (!settings.live && (settings.unplug || settings.stall || settings.resize)) {
-        throw Error(name + ": unplug, stall and resize are faults of a camera: add live=1");
+    if (!settings.live && (settings.unplug || settings.stall || settings.resize || settings.truncate)) {
+        throw Error(name + ": unplug, stall, resize and truncate are faults of a camera: add live=1");
     }
     return settings;
 }
@@ -155,13 +160,16 @@ class Pattern final : public DecodedSource {
             const auto due_ns = static_cast<std::int64_t>(static_cast<double>(next_) * 1e9 / settings_.fps);
             std::this_thread::sleep_for(std::chrono::nanoseconds(start_ns_ + due_ns - monotonic_ns()));
         }
-        return from(with_faults(next_++, image), location());
+        const cv::Mat delivered = with_faults(next_++, image);
+        return delivered.empty() ? Read{.broken = true} : from(delivered, location());
     }
 
+    /// What comes out of the camera; empty where nothing whole does.
     cv::Mat with_faults(std::int64_t index, const cv::Mat& image) {
         const auto is_now = [index](const std::optional<std::int64_t>& at) { return at == index; };
         const std::chrono::duration<double> outage(settings_.outage_s);
-        if (is_now(settings_.unplug) || is_now(settings_.stall) || is_now(settings_.resize)) {
+        if (is_now(settings_.unplug) || is_now(settings_.stall) || is_now(settings_.resize) ||
+            is_now(settings_.truncate)) {
             outage_over_ns_ = monotonic_ns() + std::chrono::duration_cast<std::chrono::nanoseconds>(outage).count();
         }
         if (is_now(settings_.unplug)) {
@@ -170,10 +178,18 @@ class Pattern final : public DecodedSource {
         if (is_now(settings_.stall)) {
             std::this_thread::sleep_for(outage);
         }
-        if (settings_.resize && index >= *settings_.resize && monotonic_ns() < outage_over_ns_) {
+        if (monotonic_ns() >= outage_over_ns_) {
+            return image;
+        }
+        if (settings_.resize && index >= *settings_.resize) {
             cv::Mat half;
             cv::resize(image, half, {}, 0.5, 0.5, cv::INTER_NEAREST);
             return half;
+        }
+        if (settings_.truncate && index >= *settings_.truncate) {
+            std::vector<uchar> jpeg;
+            cv::imencode(".jpg", image, jpeg);
+            return decoded({reinterpret_cast<const char*>(jpeg.data()), jpeg.size() * 2 / 3});
         }
         return image;
     }

@@ -35,8 +35,8 @@ Loop::Loop(FrameQueue& frames, Jobs& worker, Sink& sink, Guard& guard, Hooks hoo
 
 bool Loop::step() {
     frames_.take_dropped(dropped_);
-    for (const auto& displaced : dropped_) {
-        drop(displaced.id, displaced.captured_ns, displaced.captured_ns, Why::newer);
+    for (const auto& [id, captured_ns, why] : dropped_) {
+        drop(id, captured_ns, captured_ns, why);
     }
     const auto collected = collect();
     const auto admitted = admit();
@@ -88,7 +88,11 @@ std::optional<Loop::Outgoing> Loop::take_result(Done done, std::int64_t now_ns) 
     }
     guard_.on(done.fault ? Event::fault : Event::result, now_ns, fault);
     if (!waiting_ || late || !done.clean) {
-        tally_.add_unused_inference(done.frame->captured_ns, done.end_ns - done.start_ns);
+        const auto took_ns = done.end_ns - done.start_ns;
+        tally_.add_unused_inference(done.frame->captured_ns, took_ns);
+        if (hooks_.on_unused) {
+            hooks_.on_unused(done.frame->captured_ns, took_ns);
+        }
     }
     if (!waiting_) {
         return std::nullopt;
@@ -128,7 +132,7 @@ std::optional<Loop::Outgoing> Loop::admit() {
 void Loop::present(const Outgoing& outgoing) {
     const Frame& frame = outgoing.frame;
     try {
-        sink_.write(outgoing.picture.bytes());
+        sink_.write(outgoing.picture.bytes(), frame.captured_ns);
     } catch (const WriteError& error) {
         if (frames_.policy() == Policy::every) {  // nothing may be lost, so this is the end
             throw;
@@ -203,6 +207,7 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
               {.to_output = options.to_output,
                .on_frame = options.on_frame,
                .on_drop = options.on_drop,
+               .on_unused = options.on_unused,
                .tell = options.tell},
               options.count_from_ns);
     bool moved = false;

@@ -33,7 +33,7 @@ class PngFolder final : public Sink {
     }
 
    private:
-    void put(std::span<const std::byte> image) override {
+    void put(std::span<const std::byte> image, std::int64_t) override {
         cv::imencode(".png", to_bgr(image, spec()), png_);
         std::ostringstream name;
         name << std::setw(6) << std::setfill('0') << written() << ".png";

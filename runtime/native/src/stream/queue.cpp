@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "derain/stream/records.hpp"
+
 namespace derain {
 
 namespace {
@@ -26,17 +28,21 @@ bool FrameQueue::put(Frame frame) {
     Frame displaced;  // let go after the lock: its store takes one of its own
     {
         std::unique_lock lock(mutex_);
-        if (policy_ == Policy::every) {
+        if (policy_ == Policy::every && !frame.broken) {
             room_.wait(lock, [this] { return closed_ || size_ < depth(policy_); });
         }
         if (closed_) {
             return false;
         }
-        if (size_ == depth(policy_)) {
-            displaced = pop();
-            dropped_.push_back({displaced.id, displaced.captured_ns});
+        if (frame.broken) {
+            dropped_.push_back({frame.id, frame.captured_ns, Why::broken});
+        } else {
+            if (size_ == depth(policy_)) {
+                displaced = pop();
+                dropped_.push_back({displaced.id, displaced.captured_ns, Why::newer});
+            }
+            ring_[(first_ + size_++) % ring_.size()] = std::move(frame);
         }
-        ring_[(first_ + size_++) % ring_.size()] = std::move(frame);
     }
     on_change_();
     return true;
@@ -73,7 +79,7 @@ std::size_t FrameQueue::size() const {
 
 bool FrameQueue::ended() const {
     const std::scoped_lock lock(mutex_);
-    return closed_ && size_ == 0;
+    return closed_ && size_ == 0 && dropped_.empty();
 }
 
 Frame FrameQueue::pop() {

@@ -24,11 +24,15 @@ double cut(std::span<const std::int64_t> sorted, std::size_t percent) {
 }  // namespace
 
 std::string_view to_string(Why why) {
-    constexpr std::array<std::string_view, why_count> texts{
-        "missed its deadline",         "the engine was late with an earlier frame",
-        "the engine failed on it",     "the engine was being reopened",
-        "the engine failed too often", "the camera changed its size",
-        "a newer frame came",          "the sink failed"};
+    constexpr std::array<std::string_view, why_count> texts{"missed its deadline",
+                                                            "the engine was late with an earlier frame",
+                                                            "the engine failed on it",
+                                                            "the engine was being reopened",
+                                                            "the engine failed too often",
+                                                            "the camera changed its size",
+                                                            "the camera's frame came broken",
+                                                            "a newer frame came",
+                                                            "the sink failed"};
     return texts[static_cast<std::size_t>(why)];
 }
 

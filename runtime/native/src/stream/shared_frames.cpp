@@ -96,10 +96,11 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
                         ? path.string() + ": exists: another program writes to it, or died: `rm " + path.string() + "`"
                         : path.string() + ": cannot be made: " + std::generic_category().message(errno));
     }
-    if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
-        const std::string why = std::generic_category().message(errno);
+    // Unlike ftruncate: a page that is short later kills with SIGBUS.
+    if (const int fault = ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)); fault != 0) {
         ::unlink(path.c_str());
-        throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " + why);
+        throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " +
+                    std::generic_category().message(fault) + ": give /dev/shm more (docker: --shm-size)");
     }
     SharedFrames frames(path, spec, map(file, bytes, path), true);
     const Header header = header_of(spec);

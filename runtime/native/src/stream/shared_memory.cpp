@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "derain/error.hpp"
-#include "derain/stream/clock.hpp"
 #include "derain/stream/shared_frames.hpp"
 #include "kinds.hpp"
 
@@ -12,6 +11,7 @@ namespace derain {
 namespace {
 
 constexpr double look_s = 0.1;  // how long one wait lasts before this looks whether it was closed itself
+constexpr double back_s = 1;    // how long a reopened ring may stay without a new frame
 constexpr std::size_t pictures_in_advance = 5;
 
 /// The newest frame each time, captured when its writer says; one copy, out of the ring. Error when it closes.
@@ -26,8 +26,13 @@ class SharedMemorySource final : public Source {
         set_live(true);
     }
 
+    /// Error where no new frame comes: the ring of a writer that died can still be attached to.
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {
-        return std::make_unique<SharedMemorySource>(name_, spec());
+        auto again = std::make_unique<SharedMemorySource>(name_, spec());
+        if (!again->frames_.wait_for_newer(again->seen_, back_s)) {
+            throw Error(location() + ": no frame for 1 s: is its writer still running?");
+        }
+        return again;
     }
 
    private:
@@ -61,7 +66,9 @@ class SharedMemorySink final : public Sink {
     void close() override { frames_.reset(); }
 
    private:
-    void put(std::span<const std::byte> image) override { frames_.value().publish(image, monotonic_ns()); }
+    void put(std::span<const std::byte> image, std::int64_t captured_ns) override {
+        frames_.value().publish(image, captured_ns);
+    }
 
     std::optional<SharedFrames> frames_;
 };

@@ -30,15 +30,15 @@ std::optional<Frame> Source::next() {
         });
         got = read();
     }
-    if (!got.picture) {
+    if (!got.picture && !got.broken) {
         if (count_ == 0 && !closed_) {
             throw Error(location_ + ": holds no frames: check it, or give another --source");
         }
         return std::nullopt;
     }
-    fitted_ = true;
+    fitted_ = fitted_ || !got.broken;
     const auto captured_ns = got.captured_ns.value_or(monotonic_ns());
-    return Frame{count_++, captured_ns, asked_ns, std::move(got.picture), got.fits};
+    return Frame{count_++, captured_ns, asked_ns, std::move(got.picture), got.fits, got.broken};
 }
 
 void Source::close() {

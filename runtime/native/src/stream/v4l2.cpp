@@ -6,7 +6,6 @@
 #include <array>
 #include <cerrno>
 #include <mutex>
-#include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <system_error>
 #include <utility>
@@ -201,10 +200,18 @@ class Camera final : public DecodedSource {
     }
 
    private:
-    /// The bundle's own bytes where the camera has them, else what can be converted.
+    /// The best first: the bundle's own bytes; for uyvy YUYV, which is the same with each pair of bytes swapped; Motion
+    /// JPEG, which every USB camera has at sizes and rates its raw formats do not fit through USB for; YUYV.
+    [[nodiscard]] std::array<std::uint32_t, 3> formats() const {
+        if (spec().pixels == Pixels::uyvy) {
+            return {V4L2_PIX_FMT_UYVY, V4L2_PIX_FMT_YUYV, V4L2_PIX_FMT_MJPEG};
+        }
+        return {fourcc_of(spec().pixels), V4L2_PIX_FMT_MJPEG, V4L2_PIX_FMT_YUYV};
+    }
+
     void choose_format(VideoDevice& device) {
         std::string seen = "none";
-        for (const auto fourcc : {fourcc_of(spec().pixels), V4L2_PIX_FMT_YUYV, V4L2_PIX_FMT_MJPEG}) {
+        for (const auto fourcc : formats()) {
             v4l2_format format{};
             format.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
             format.fmt.pix.width = static_cast<std::uint32_t>(spec().width);
@@ -232,16 +239,15 @@ class Camera final : public DecodedSource {
     Read read() override {
         while (!closed()) {
             if (const auto filled = buffers_->next()) {
-                if (auto got = filled->whole ? picture_of(*filled) : Read{}; got.picture) {
-                    got.captured_ns = filled->captured_ns;
-                    return got;
-                }
+                Read got = picture_of(*filled);
+                got.captured_ns = filled->captured_ns;
+                return got;
             }
         }
         return {};
     }
 
-    /// Empty for a frame that came in part, as the first ones of some cameras do.
+    /// Broken for a frame that came in part, as the first ones of some cameras do.
     Read picture_of(const Buffers::Filled& filled) {
         bool lent = false;
         const Finally back([&] {
@@ -249,23 +255,22 @@ class Camera final : public DecodedSource {
                 buffers_->give_back(filled);
             }
         });
+        if (!filled.whole) {
+            return {.broken = true};
+        }
         if (fourcc_ == V4L2_PIX_FMT_MJPEG) {
-            const auto bytes = view(filled.bytes, 1, static_cast<int>(filled.bytes.size()), 1);
-            const cv::Mat bgr = cv::imdecode(bytes, cv::IMREAD_COLOR);
-            return bgr.empty() ? Read{} : from(bgr, location());
+            const cv::Mat bgr = decoded({reinterpret_cast<const char*>(filled.bytes.data()), filled.bytes.size()});
+            return bgr.empty() ? Read{.broken = true} : from(bgr, location());
         }
         const bool own = fourcc_ == fourcc_of(spec().pixels);
         const std::size_t row = own ? row_bytes(spec()) : 2 * static_cast<std::size_t>(spec().width);
         const std::size_t rows = own ? spec().bytes() / row : static_cast<std::size_t>(spec().height);
         const std::size_t stride = std::max<std::size_t>(stride_, row);
         if (filled.bytes.size() < stride * (rows - 1) + row) {
-            return {};
+            return {.broken = true};
         }
         if (!own) {
-            cv::Mat bgr;
-            cv::cvtColor(cv::Mat(spec().height, spec().width, CV_8UC2, filled.bytes.data(), stride), bgr,
-                         cv::COLOR_YUV2BGR_YUYV);
-            return from(bgr, location());
+            return from_yuyv({spec().height, spec().width, CV_8UC2, filled.bytes.data(), stride});
         }
         if (stride == row && buffers_->driver_has_one()) {
             lent = true;
@@ -276,6 +281,18 @@ class Camera final : public DecodedSource {
             std::ranges::copy(filled.bytes.subspan(line * stride, row), picture.writable().subspan(line * row).begin());
         }
         return {.picture = std::move(picture)};
+    }
+
+    Read from_yuyv(const cv::Mat& yuyv) {
+        if (spec().pixels == Pixels::uyvy) {
+            Picture picture = blank();
+            cv::Mat uyvy = view(picture.writable(), spec().height, spec().width, 2);
+            cv::mixChannels(yuyv, uyvy, {0, 1, 1, 0});
+            return {.picture = std::move(picture)};
+        }
+        cv::Mat bgr;
+        cv::cvtColor(yuyv, bgr, cv::COLOR_YUV2BGR_YUYV);
+        return from(bgr, location());
     }
 
     void release() override {

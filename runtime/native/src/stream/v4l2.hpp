@@ -35,7 +35,8 @@ using OpenDevice = std::function<std::shared_ptr<VideoDevice>()>;
 ///
 /// Where the camera delivers `spec`'s own bytes without padding, the mapped buffer is the picture, and goes back to the
 /// driver with the picture's last copy; the driver always keeps one to fill, so while the stream holds all others a
-/// frame is copied. From YUYV and Motion JPEG the bytes are converted.
+/// frame is copied. From YUYV and Motion JPEG the bytes are converted, for uyvy from YUYV by
+/// swapping them. A frame that came in part, a Motion JPEG cut short among them, is broken.
 std::unique_ptr<Source> make_camera(const std::string& location, const FrameSpec& spec, OpenDevice open);
 
 }  // namespace derain

@@ -74,7 +74,7 @@ class VideoFile final : public Sink {
     }
 
    private:
-    void put(std::span<const std::byte> image) override {
+    void put(std::span<const std::byte> image, std::int64_t) override {
         const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
         std::error_code error;
         if (!writer_.isOpened()) {

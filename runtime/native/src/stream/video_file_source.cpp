@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <opencv2/videoio.hpp>
 
+#include "container.hpp"
 #include "decoded.hpp"
 #include "derain/error.hpp"
 #include "kinds.hpp"
@@ -10,7 +11,7 @@ namespace derain {
 
 namespace {
 
-/// Every frame of a clip; a clip that ends before its container says so throws Error after its last frame.
+/// Every frame of a clip; one that is cut short throws Error after its last frame.
 class VideoFile final : public DecodedSource {
    public:
     VideoFile(const std::string& path, const FrameSpec& spec) : DecodedSource(path, spec) {
@@ -40,10 +41,15 @@ class VideoFile final : public DecodedSource {
             ++decoded_;
             return from(image, location());
         }
-        if (frames() && decoded_ < *frames()) {
+        if (!frames() || decoded_ >= *frames()) {
+            return {};
+        }
+        if (is_cut_short(location())) {
             throw Error(location() + ": truncated, the decoder stopped after " + std::to_string(decoded_) + " of " +
                         std::to_string(*frames()) + " frames: copy it again, or re-encode what is left of it");
         }
+        set_warning(location() + ": " + std::to_string(decoded_) + " frames came, its duration is that of " +
+                    std::to_string(*frames()) + ": it is damaged, or its sound is longer than its picture");
         return {};
     }
 

@@ -2,8 +2,8 @@
 ///
 /// A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when
 /// it throws (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs
-/// in a stalled read cannot be stopped; it is left behind, closes its source when the read returns, and its frames are
-/// ignored.
+/// in a stalled read cannot be stopped: it is left behind, its source closed, which ends the reads that look for it,
+/// and its frames ignored. While a frame waits for room in the queue the source is not silent.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ class Capture {
 
     /// Delivers nothing more; the queue is closed.
     void stop();
-    /// Leaves a stalled live source behind; to be called now and then.
+    /// Closes a stalled live source and leaves it behind; to be called now and then.
     void watch(std::int64_t now_ns);
 
     /// What ended the source early.

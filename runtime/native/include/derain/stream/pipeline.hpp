@@ -34,6 +34,8 @@ namespace derain {
 using OnFrame = std::function<void(const FrameRecord&, const Frame&, const Picture&)>;
 /// Gets the record of each frame that did not.
 using OnDrop = std::function<void(const FrameRecord&)>;
+/// Gets when a frame was captured and how long its inference took, where that was of no use: the frame goes out raw.
+using OnUnused = std::function<void(std::int64_t captured_ns, std::int64_t ns)>;
 /// A raw picture in the output's pixels.
 using ToOutput = std::function<Picture(const Picture&)>;
 
@@ -46,6 +48,7 @@ class Loop {
         ToOutput to_output = [](const Picture& picture) { return picture; };
         OnFrame on_frame = nullptr;
         OnDrop on_drop = nullptr;
+        OnUnused on_unused = nullptr;
         Tell tell = nullptr;
         Clock clock = monotonic_ns;
     };
@@ -102,6 +105,7 @@ struct RunOptions {
     ToOutput to_output = [](const Picture& picture) { return picture; };
     OnFrame on_frame = nullptr;
     OnDrop on_drop = nullptr;
+    OnUnused on_unused = nullptr;
     /// The state of the run several times a second.
     std::function<void(const Status&)> on_status = nullptr;
     Tell tell = nullptr;

@@ -15,17 +15,21 @@
 
 namespace derain {
 
+enum class Why;  // records.hpp
+
 /// One frame as the camera delivers it.
 ///
 /// `id` counts from 0 in the source's order; `captured_ns` is `monotonic_ns()` when the bytes were complete on the
 /// host, `asked_ns` when the source was asked for them. `fits` is false where a live camera changed its size and this
-/// is a scaled picture to show raw, not one to derain.
+/// is a scaled picture to show raw, not one to derain. A frame that came cut short is `broken` and has no picture,
+/// since half a one is none to show.
 struct Frame {
     std::int64_t id = 0;
     std::int64_t captured_ns = 0;
     std::int64_t asked_ns = 0;
     Picture picture = {};
     bool fits = true;
+    bool broken = false;
 };
 
 /// What happens to a frame that arrives while the one before it still waits for the engine.
@@ -46,12 +50,14 @@ constexpr std::size_t depth(Policy policy) { return policy == Policy::latest ? 1
 /// Frames in the order they were put, at most `depth(policy)`; `on_change` is called after each put and at the end.
 ///
 /// One thread puts, one takes. Under `latest` a put never waits: it takes the place of the frame that waited, which
-/// `take_dropped` then gives. Under `every` a put waits for room.
+/// `take_dropped` then gives. Under `every` a put waits for room. A broken frame takes no place: it is dropped at
+/// once.
 class FrameQueue {
    public:
     struct Dropped {
         std::int64_t id;
         std::int64_t captured_ns;
+        Why why;
     };
 
     explicit FrameQueue(
@@ -61,13 +67,13 @@ class FrameQueue {
     bool put(Frame frame);
     /// The frame that waited longest, if any; it never waits.
     std::optional<Frame> take();
-    /// Puts each frame displaced since the last call into `dropped`, in place of what is there.
+    /// Puts each frame dropped since the last call into `dropped`, in place of what is there.
     void take_dropped(std::vector<Dropped>& dropped);
     /// No frame will be added any more; those that wait can still be taken.
     void close();
 
     [[nodiscard]] std::size_t size() const;
-    /// Closed and empty.
+    /// Closed and empty, and every dropped frame told.
     [[nodiscard]] bool ended() const;
     [[nodiscard]] Policy policy() const { return policy_; }
 

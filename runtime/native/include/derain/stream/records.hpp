@@ -19,10 +19,10 @@ namespace derain {
 enum class Outcome { derained, passed_through, dropped };
 
 /// Why a frame was not derained.
-enum class Why { deadline, late, fault, away, given_up, unfit, newer, sink };
+enum class Why { deadline, late, fault, away, given_up, unfit, broken, newer, sink };
 
 inline constexpr std::size_t outcome_count = 3;
-inline constexpr std::size_t why_count = 8;
+inline constexpr std::size_t why_count = 9;
 
 std::string_view to_string(Why why);
 

@@ -39,7 +39,7 @@ class SharedFrames {
         std::int64_t captured_ns;
     };
 
-    /// Makes the ring; Error where there is one of that name.
+    /// Makes the ring; Error where there is one of that name, and where memory is short.
     static SharedFrames create(const std::string& name, const FrameSpec& spec);
     /// Opens a ring; Error where there is none yet, or its frames are not `spec`'s.
     static SharedFrames attach(const std::string& name, const FrameSpec& spec);

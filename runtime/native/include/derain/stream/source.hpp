@@ -43,13 +43,16 @@ class Source {
     [[nodiscard]] std::optional<double> fps() const { return fps_; }
     /// How many frames there are, where that is known.
     [[nodiscard]] std::optional<std::int64_t> frames() const { return frames_; }
+    /// What whoever reads it should be told at its end, where there is something.
+    [[nodiscard]] const std::optional<std::string>& warning() const { return warning_; }
 
    protected:
-    /// What a read gives: camera bytes as `spec` says. An empty picture is the end.
+    /// What a read gives: camera bytes as `spec` says. No picture is the end, unless one came `broken`.
     struct Read {
         Picture picture = {};
         std::optional<std::int64_t> captured_ns = std::nullopt;  // where the kind knows better than now
         bool fits = true;
+        bool broken = false;
     };
 
     virtual Read read() = 0;
@@ -65,6 +68,7 @@ class Source {
     void set_live(bool live) { live_ = live; }
     void set_fps(std::optional<double> fps) { fps_ = fps; }
     void set_frames(std::optional<std::int64_t> frames) { frames_ = frames; }
+    void set_warning(std::string warning) { warning_ = std::move(warning); }
 
    private:
     std::string location_;
@@ -72,6 +76,7 @@ class Source {
     bool live_ = false;
     std::optional<double> fps_;
     std::optional<std::int64_t> frames_;
+    std::optional<std::string> warning_;
     std::int64_t count_ = 0;
     std::atomic<bool> fitted_ = false;
     std::atomic<bool> closed_ = false;

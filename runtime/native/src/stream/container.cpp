@@ -1,0 +1,68 @@
+#include "container.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cctype>
+#include <cstdint>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace derain {
+
+namespace {
+
+constexpr std::array counted{".mp4", ".m4v", ".mov", ".avi"};  // they store how many frames they hold
+constexpr std::string_view ebml("\x1a\x45\xdf\xa3");
+constexpr std::string_view segment("\x18\x53\x80\x67");
+constexpr std::size_t head_bytes = 4096;
+
+struct Content {
+    std::size_t at;
+    std::optional<std::uint64_t> bytes;
+};
+
+/// Where an element's content begins, given where its size is, and how many bytes it has where its writer knew that.
+Content content_of(std::string_view head, std::size_t at) {
+    head.remove_prefix(std::min(at, head.size()));
+    // As many bytes as the first has leading zeros, and one.
+    const int length = head.empty() ? 0 : std::countl_zero(static_cast<unsigned char>(head.front())) + 1;
+    if (length < 1 || length > 8 || head.size() < static_cast<std::size_t>(length)) {
+        return {at, std::nullopt};
+    }
+    std::uint64_t size = 0;
+    for (const char byte : head.substr(0, static_cast<std::size_t>(length))) {
+        size = size << 8 | static_cast<unsigned char>(byte);
+    }
+    const std::uint64_t unknown = (std::uint64_t{1} << 7 * length) - 1;
+    size &= unknown;
+    return {at + static_cast<std::size_t>(length), size != unknown ? std::optional(size) : std::nullopt};
+}
+
+}  // namespace
+
+bool is_cut_short(const std::filesystem::path& path) {
+    std::string suffix = path.extension().string();
+    std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
+    if (std::ranges::find(counted, suffix) != counted.end()) {
+        return true;
+    }
+    std::string head(head_bytes, '\0');
+    std::ifstream file(path, std::ios::binary);
+    file.read(head.data(), static_cast<std::streamsize>(head.size()));
+    head.resize(static_cast<std::size_t>(file.gcount()));
+    if (!head.starts_with(ebml)) {
+        return false;
+    }
+    const Content header = content_of(head, ebml.size());
+    const std::size_t at = header.at + header.bytes.value_or(0);
+    if (at >= head.size() || !std::string_view(head).substr(at).starts_with(segment)) {
+        return false;
+    }
+    const Content all = content_of(head, at + segment.size());
+    return all.bytes && all.at + *all.bytes > std::filesystem::file_size(path);
+}
+
+}  // namespace derain
