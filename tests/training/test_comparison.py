@@ -311,7 +311,7 @@ def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, caps
     assert told("run") == "daiam-nano: 8 of 8 patches\nall systems are complete: evaluate them\n"
     assert told("evaluate").endswith("on 4 pairs; 8 of 8 patches seen\n")
     assert told("cost") == "daiam-nano: 371,456 parameters, 5.6 GMAC\n"
-    assert "| `daiam-nano` | 371,456 | 5.5 | — |" in told("table")
+    assert "| `daiam-nano` | 371,456 | 5.6 | — |" in told("table")
     assert Path(told("page").strip()).stat().st_size > 10_000
     with pytest.raises(SystemExit, match="error: no system 'x'"):
         told("train", "--system", "x")
