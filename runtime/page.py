@@ -93,7 +93,7 @@ def _told(value: object) -> str:
 
 
 def _histogram(samples: list[float]) -> str:
-    """Bars over milliseconds, the last bar holding the highest thousandth; p50 and p99 are marked."""
+    """Bars over milliseconds, what lies beyond the axis in the last; p50 and p99 are marked."""
     across = ticks(0, max(float(np.quantile(samples, 0.999)), 1e-3))
     counts, _ = np.histogram(np.minimum(samples, across[-1]), BINS, (0, across[-1]))
     up = ticks(0, float(counts.max()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import safe_open
 
 from derain.training.atomic import write_text
 from derain.training.checkpoints import iterations_done
@@ -46,7 +47,8 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
 
     Raises:
         FileNotFoundError: no run to resume.
-        ValueError: a run lies where a new one would go, or weights without their checkpoint; or see `check_resumable`.
+        ValueError: a run lies where a new one would go, or a complete one without its checkpoint; or see
+            `check_resumable`.
     """
     done = iterations_done(checkpoint)
     if resume and not config.out.is_dir():
@@ -56,16 +58,25 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
             f"{config.out} holds a run of {done} iterations: go on with it (--resume {config.out}), "
             "or name another folder (--set out=FOLDER)"
         )
-    if not done and (config.out / "weights.safetensors").exists():
+    if not done and _is_complete(config):
         raise ValueError(
-            f"{config.out} holds weights but no checkpoint.safetensors to go on from: bring it back, or name another "
-            "folder (--set out=FOLDER)"
+            f"{config.out} holds the weights of a complete run, but not its checkpoint.safetensors: bring it back, or "
+            "name another folder (--set out=FOLDER)"
         )
     if done:
         check_resumable(config, split, done)
     else:
         write_records(config, split)
     return done
+
+
+def _is_complete(config: TrainConfig) -> bool:
+    """Whether OUT has the last iteration's weights; a run killed before its first checkpoint leaves earlier ones."""
+    weights = config.out / "weights.safetensors"
+    if not weights.is_file():
+        return False
+    with safe_open(weights, framework="pt") as file:
+        return (file.metadata() or {}).get("iterations") == str(config.optimiser.iterations)
 
 
 @rank_zero_only

@@ -37,6 +37,9 @@ from derain.training.records import begin_or_resume
 RAIN_COVER = 0.1
 """The share of a frame that rain covers, about; where attention starts."""
 
+STEPS = ("steps", "encoder_steps", "decoder_steps")
+"""Options that a second stage may have otherwise than the first; the others change what its weights mean."""
+
 VALIDATION_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -87,11 +90,12 @@ def begin_from(start: str, model: nn.Module, config: TrainConfig) -> None:
     first, network = load(start), config.network
     if first.name != network.name:
         raise ValueError(f"network.start {start} is a {first.name!r}, expected a {network.name!r}")
-    if first.options != network.options:
-        raise ValueError(
-            f"network.start {start} has the options {first.options}, this run {network.options}: say them all in "
-            "network.options"
-        )
+    theirs, ours = (
+        {key: value for key, value in options.items() if key not in STEPS}
+        for options in (first.options, network.options)
+    )
+    if theirs != ours:
+        raise ValueError(f"network.start {start} has the options {theirs}, this run {ours}: expected the same")
     model.load_state_dict(first.network.state_dict())
 
 

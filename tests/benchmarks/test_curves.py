@@ -32,9 +32,12 @@ def run(tmp_path):
 
 def test_a_curve_is_decibels_over_the_patches_seen(curves, run):
     for column, values in (("train/psnr", [24.5, 26.5]), ("val/gain", [1.5, 2.5])):
-        patches, decibels = curves.curve(run, column)
+        patches, decibels = curves.curve([run], column)
         assert patches.tolist() == [200, 400]
         assert decibels.tolist() == values
+        patches, decibels = curves.curve([run, run], column)
+        assert patches.tolist() == [200, 400, 600, 800]
+        assert decibels.tolist() == 2 * values
 
 
 def test_smoothing_leaves_a_constant_alone_up_to_its_ends_and_halves_no_value(curves):
@@ -46,7 +49,7 @@ def test_smoothing_leaves_a_constant_alone_up_to_its_ends_and_halves_no_value(cu
 def test_the_plots_name_every_run_and_are_the_same_each_time(curves, run, tmp_path):
     paths = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for path in paths:
-        curves.draw([run], path)
+        curves.draw([[run]], path)
     assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
     assert "daiam-nano" in paths[0].read_text()
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -54,4 +57,4 @@ def test_the_plots_name_every_run_and_are_the_same_each_time(curves, run, tmp_pa
 
 def test_a_folder_without_a_run_is_named(curves, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected the folder of a run of `derain train`"):
-        curves.curve(tmp_path, "val/gain")
+        curves.curve([tmp_path], "val/gain")

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from derain.training import trainer
 from derain.training.callbacks import average_decay
@@ -277,10 +277,21 @@ def test_a_complete_run_without_its_checkpoint_is_not_trained_anew(images, whole
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / "checkpoint.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"holds weights but no checkpoint\.safetensors to go on from: bring it back"):
+    with pytest.raises(ValueError, match=r"holds the weights of a complete run, but not its checkpoint\.safetensors"):
         train(config(images, out), resume=resume)
     for name in ("weights.safetensors", "metrics.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_killed_between_its_first_validation_and_its_first_checkpoint_begins_again(images, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "checkpoint.safetensors").unlink()
+    with safe_open(out / "weights.safetensors", "pt") as file:
+        notes = file.metadata() | {"iterations": "3"}
+    save_file(load_file(out / "weights.safetensors"), out / "weights.safetensors", notes)
+    train(config(images, out), resume=True)
+    assert_same_run(out, whole)
 
 
 def test_the_weights_are_the_average_that_was_validated_not_the_last_iteration_s(whole):

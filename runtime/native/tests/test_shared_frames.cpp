@@ -30,6 +30,13 @@ class Ring : public ::testing::Test {
     }
 };
 
+std::jthread written_later(Sink& sink, const Picture& picture) {
+    return std::jthread([&sink, &picture] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        sink.write(picture.bytes());
+    });
+}
+
 TEST_F(Ring, AReaderGetsTheNewestFrameWithItsNumberAndCaptureTime) {
     EXPECT_FALSE(reader_.newest(image_));
     std::uint64_t number = 0;
@@ -139,10 +146,7 @@ TEST(SharedMemory, ASourceLeavesWhatWasWrittenBeforeItCame) {
     const auto pictures = testing::noise(2);
     sink->write(pictures[0].bytes());
     const auto source = open_source("shm://" + name, testing::make_spec());
-    std::jthread writer([&sink, &pictures] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        sink->write(pictures[1].bytes());
-    });
+    const auto writer = written_later(*sink, pictures[1]);
     EXPECT_TRUE(std::ranges::equal(source->next()->picture.bytes(), pictures[1].bytes()));
 }
 
@@ -154,10 +158,7 @@ TEST(SharedMemory, ARingIsReopenedOnceANewFrameIsInIt) {
     const auto source = open_source("shm://" + name, testing::make_spec());
     EXPECT_EQ(testing::fault([&] { source->reopened(); }),
               "shm://" + name + ": no frame for 1 s: is its writer still running?");
-    std::jthread writer([&sink, &pictures] {
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        sink->write(pictures[1].bytes());
-    });
+    const auto writer = written_later(*sink, pictures[1]);
     EXPECT_TRUE(std::ranges::equal(source->reopened()->next()->picture.bytes(), pictures[1].bytes()));
 }
 
