@@ -19,6 +19,9 @@ FOLDER/protocol.yaml, which every later command in that folder follows. So half 
     run --minutes 9              as often as it takes
     evaluate
 
+Without a GPU, `--protocol training/configs/comparison-nano.yaml --folder runs/comparison-nano` compares the paper's
+family in the compact design, at a quarter of the resolution and 16 channels wide: some three hours of one core.
+
 Rows say how many patches were seen. A complete run needs its checkpoint no more: its weights.safetensors, config.yaml
 and evaluation.json are all that has to be brought back.
 
@@ -169,7 +172,7 @@ def table(comparison: Comparison) -> None:
     """Everything measured so far."""
     file = _cost_file(comparison)
     costs = json.loads(file.read_text()) if file.is_file() else {}
-    print(tables(read_evaluations(comparison), costs), end="")
+    print(tables(read_evaluations(comparison), costs, comparison.protocol.systems), end="")
 
 
 def draw(comparison: Comparison, systems: list[str] | None) -> None:

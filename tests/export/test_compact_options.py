@@ -9,6 +9,15 @@ from derain.export.verify import verify
 from derain.training.models import build
 from derain.training.models.checkpoint import load, save_weights
 
+NANO_COMPARISON = [
+    ("dam-nano", {"attention": "zero"}),
+    ("dam-nano", {"attention": "odd"}),
+    ("d-daiam-nano", {"stages": 3}),
+    ("d-daiam-nano", {"differential": False}),
+    ("prenet-nano", {}),
+]
+"""What training/configs/comparison-nano.yaml compares besides the compact family."""
+
 OPTIONS = [
     {"head": "plain"},
     {"context": "encoders"},
@@ -41,5 +50,14 @@ def test_weights_with_options_are_exported_as_they_are(options, lively, tmp_path
     assert load(str(weights)).options == options
     bundle, _ = export(str(weights), tmp_path / "b", (64, 48))
     assert bundle.manifest.model.config == {"options": options}
+    (result,) = verify(bundle)
+    assert result.passed
+
+
+@pytest.mark.parametrize(("name", "options"), NANO_COMPARISON, ids=str)
+def test_the_comparisons_compact_networks_are_exported_as_they_are(name, options, lively, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, lively(build(name, **options)), name, options, torch.float32)
+    bundle, _ = export(str(weights), tmp_path / "b", (64, 48))
     (result,) = verify(bundle)
     assert result.passed

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from derain.training.models import build, parameter_count
-from derain.training.models.compact import whitening
+from derain.training.models.blocks import whitening
 
 
 def frames(batch: int = 1, height: int = 16, width: int = 24) -> torch.Tensor:
@@ -91,3 +91,41 @@ def test_the_compact_networks_see_whitened_blocks_unless_told_otherwise(lively, 
     seen = whitened.branches["streak"].encoder(blocks).attention
     assert torch.equal(whitened(frames())[0].branches["streak"].attention, F.pixel_shuffle(seen, 4))
     assert not torch.allclose(raw(frames())[0].image, whitened(frames())[0].image, atol=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attention", ["zero", "odd", "dual"])
+def test_a_compact_dam_gates_the_features_that_its_attention_says(attention, lively):
+    network = lively(build("dam-nano", attention=attention))
+    branch = network.branches["rain"]
+    blocks = network.to_blocks(frames())
+    encoder = branch.encoder(blocks)
+    assert (encoder.attention is None) == (attention == "zero")
+    seen = {}
+    for side in ("heavy", "light"):
+        decoder = getattr(branch, side)
+        decoder.register_forward_pre_hook(lambda _, given, side=side: seen.update({side: given[0][:, :16]}))
+    map_shown = network(frames())[0].branches["rain"].attention
+    features = encoder.lstm.hidden
+    if attention == "zero":
+        assert map_shown is None and torch.equal(seen["heavy"], features)
+    else:
+        assert torch.equal(map_shown, F.pixel_shuffle(encoder.attention, 4))
+        torch.testing.assert_close(seen["heavy"], features * branch.gate_heavy(encoder.attention))
+    if attention == "dual":
+        torch.testing.assert_close(seen["light"], features * branch.gate_light(1 - encoder.attention))
+    else:
+        assert torch.equal(seen["light"], features)
+    with pytest.raises(ValueError, match="attention is 'both', expected one of zero, odd, dual"):
+        build("dam-nano", attention="both")
+
+
+@torch.no_grad()
+def test_compact_stages_are_as_many_as_asked_for_and_joined_as_asked(lively):
+    three, chain = lively(build("d-daiam-nano", stages=3)), lively(build("d-daiam-nano", differential=False))
+    assert (len(three.stages), len(three.differential)) == (3, 2)
+    first, second = chain.stages
+    middle = first(frames())[0].image
+    assert chain.differential is None and torch.equal(chain(frames())[0].image, second(middle)[0].image)
+    with pytest.raises(ValueError, match="stages is 0, expected a whole number of at least 1"):
+        build("d-daiam-nano", stages=0)

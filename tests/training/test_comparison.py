@@ -17,7 +17,7 @@ import yaml
 from derain.training.comparison import budget
 from derain.training.comparison.budget import Pace, fitted, pace
 from derain.training.comparison.page import Scene, page, scenes_to_show
-from derain.training.comparison.protocol import Comparison, Protocol, patches_seen, read_protocol
+from derain.training.comparison.protocol import PROTOCOL, Comparison, Protocol, patches_seen, read_protocol
 from derain.training.comparison.tables import COMPACT, INTENSITIES, PAPER, STEPS, TABLE_6, TABLE_7, tables
 from derain.training.comparison.testing import evaluate_system, held_out_pairs, scenes
 from derain.training.data import DataConfig
@@ -66,8 +66,12 @@ def trained(images, tmp_path_factory) -> Comparison:
     return comparison
 
 
-def test_the_shipped_protocol_trains_every_system_alike():
-    comparison = Comparison(read_protocol(), Path("runs/comparison"))
+NANO = PROTOCOL.with_name("comparison-nano.yaml")
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, NANO], ids=lambda file: file.stem)
+def test_a_shipped_protocol_trains_every_system_alike(protocol):
+    comparison = Comparison(read_protocol(protocol), Path("runs/comparison"))
     configs = {system: comparison.config(system) for system in comparison.protocol.systems}
     own = {"network": None, "distill": None, "out": None}
     assert len({repr(config.model_copy(update=own)) for config in configs.values()}) == 1
@@ -75,12 +79,13 @@ def test_the_shipped_protocol_trains_every_system_alike():
     for config in configs.values():
         assert build(config.network.name, **config.network.options)
         assert config.rain.kinds == "both"
-    assert {system for system, config in configs.items() if config.distill} == {f"{name}-distilled" for name in COMPACT}
-    assert set(PEERS) <= set(configs)
+    distilled = {system for system, config in configs.items() if config.distill}
+    assert distilled == {system for system in configs if system.endswith("-distilled")}
 
 
-def test_the_shipped_test_has_four_strengths_of_at_least_two_hundred_pairs():
-    test = read_protocol().test
+@pytest.mark.parametrize("protocol", [PROTOCOL, NANO], ids=lambda file: file.stem)
+def test_a_shipped_test_has_four_strengths_of_at_least_two_hundred_pairs(protocol):
+    test = read_protocol(protocol).test
     assert len(test.strengths) == 4
     assert sum(test.scenes.values()) * len(test.strengths) >= 200
 
@@ -99,7 +104,8 @@ def test_every_row_of_every_table_is_a_system_of_the_protocol():
     systems = set(read_protocol().systems)
     rows = {*TABLE_6, *TABLE_7, *INTENSITIES, *COMPACT, *(f"{name}-distilled" for name in COMPACT)}
     rows |= {f"{name}-{steps}-steps" for name in STEPS for steps in (2, 3)}
-    assert rows <= systems and set(TABLE_6) | set(TABLE_7) == set(PAPER)
+    assert rows <= systems and set(TABLE_6) | set(TABLE_7) == set(PAPER) and set(PEERS) <= systems
+    assert set(read_protocol(NANO).systems) <= {*TABLE_7, "prenet", "daiam-distilled", "daiam-2-steps", "daiam-3-steps"}
 
 
 def test_scenes_that_are_trained_on_or_too_few_are_refused(images):
@@ -228,7 +234,8 @@ def evaluation(psnr: float, patches: int = 100) -> dict:
 
 def test_tables_show_what_is_measured_how_far_it_got_and_a_dash_for_the_rest():
     costs = {"daiam": {"parameters": 3_601_105, "macs": 890_395_200_000, "ms": 11.234}}
-    text = tables({"daiam": evaluation(24.5), "prenet": evaluation(22.25, 50)}, costs)
+    evaluations = {"daiam": evaluation(24.5), "prenet": evaluation(22.25, 50)}
+    text = tables(evaluations, costs, read_protocol().systems)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert "| DAiAM | 24.50 | 0.812 | 3,601,105 | 890 | 11.23 | 100 | 24.67 | 0.819 | 3.60 M | 890 | 130 |" in rows
     assert "| PReNet | 22.25 | 0.812 | — | — | — | 50 of 100 | 23.29 | 0.789 | 0.17 M | 337 | 100 |" in rows
@@ -237,6 +244,17 @@ def test_tables_show_what_is_measured_how_far_it_got_and_a_dash_for_the_rest():
     assert "| `daiam-edge` | 3 | — | — | — | — | — |" in rows
     for table in text.split("### ")[1:]:
         assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
+    assert [row for row in rows if row.startswith("| DAiAM | 3,601,105")] == [
+        "| DAiAM | 3,601,105 | 890 | 11.23 | 24.50 | 0.812 |  |  | 100 |"
+    ]
+
+
+def test_tables_are_of_the_protocols_systems_alone():
+    evaluations = {"daiam": evaluation(24.5), "daiam-distilled": evaluation(25.0)}
+    text = tables(evaluations, {}, ("daiam", "daiam-distilled", "dam-zero"))
+    assert "DAM(zero)" in text and "PReNet" not in text and "daiam-edge" not in text
+    assert "| DAiAM | — | — | — | 24.50 | 0.812 | 25.00 | 0.812 | 100 |" in text
+    assert "Table 6" not in tables({}, {}, ("dam-zero",)) and "Table 7" in tables({}, {}, ("dam-zero",))
 
 
 def test_the_page_needs_nothing_else_and_shows_pictures_and_maps(trained):

@@ -20,15 +20,15 @@ def conv(channels_in: int, channels_out: int, size: int = 3) -> int:
     return channels_in * channels_out * size**2 + channels_out
 
 
-def compact(e: int, d: int) -> int:
-    """Encoders of width e and decoders of width d on blocks of 4 by 4 pixels."""
+def compact(e: int, d: int, rains: int = 2) -> int:
+    """Encoders of width e and decoders of width d on blocks of 4 by 4 pixels, for so many types of rain."""
 
     def decoder(channels_in: int, blocks: int) -> int:
         return conv(channels_in, d) + conv(2 * d, 4 * d) + 2 * blocks * conv(d, d) + conv(d, 48)
 
     encoder = conv(48 + 16, e) + 6 * conv(e, e) + conv(2 * e, 4 * e) + conv(e, 16)
     branch = encoder + 2 * conv(16, e, size=1) + 2 * decoder(e + 48, 5)
-    return 2 * branch + decoder(4 * d + 48, 2)
+    return rains * branch + decoder(2 * rains * d + 48, 2)
 
 
 PARAMETERS = {
@@ -43,9 +43,12 @@ PARAMETERS = {
     "daiam-nano": compact(16, 16),
     "daiam-small": compact(16, 32),
     "daiam-edge": compact(32, 64),
+    "dam-nano": compact(16, 16, rains=1),
+    "d-daiam-nano": 2 * compact(16, 16) + 2 * FILTER_NET,
 }
-FAMILY = [name for name in names() if name not in PEERS]  # tests/training/test_peers.py has the others
-COMPACT = ("daiam-nano", "daiam-small", "daiam-edge")
+FAMILY = [name for name in names() if name not in (*PEERS, "prenet-nano")]  # test_peers.py has the others
+EARLIER = {"d-dam": 1, "daiam-daiam": 1, "d-daiam": 1, "d-daiam-nano": 1, "d-daiam-3": 2}
+COMPACT = ("daiam-nano", "daiam-small", "daiam-edge", "dam-nano", "d-daiam-nano")
 RAIN_TYPES = {name: {"rain"} if "dam" in name.split("-") else {"streak", "drop"} for name in PARAMETERS}
 
 
@@ -88,7 +91,7 @@ def test_every_network_keeps_the_frames_size_and_draws_a_map_for_each_rain(name,
             assert branch.attention.shape == (2, 1, height, width)
             assert branch.attention.min() >= 0 and branch.attention.max() <= 1
             assert branch.attention.std() > 0.002
-    assert len(prediction.earlier) == {"d-dam": 1, "daiam-daiam": 1, "d-daiam": 1, "d-daiam-3": 2}.get(name, 0)
+    assert len(prediction.earlier) == EARLIER.get(name, 0)
     assert size_multiple(network) == (4 if name in COMPACT else 1)
 
 

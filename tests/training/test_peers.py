@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from derain.training.losses import LossConfig, derain_loss
 from derain.training.models import PEERS, build, names, parameter_count, recurrent_steps, size_multiple
-from derain.training.models.blocks import LSTMState, ReluBlock
+from derain.training.models.blocks import LSTMState, ReluBlock, whitening
 from derain.training.models.prenet import PReNetState
 from derain.training.models.qian import ContextualAutoencoder
 from derain.training.models.rescan import ContextGRU, SqueezeExcitation
@@ -98,6 +98,20 @@ def test_a_step_of_prenet_is_its_papers_equations(lively):
     fresh = network(rainy)[0].image
     zeros = torch.zeros_like(hidden)
     torch.testing.assert_close(fresh, network(rainy, PReNetState(rainy, LSTMState(zeros, zeros)))[0].image)
+
+
+@torch.no_grad()
+def test_prenet_nano_recurs_on_whitened_blocks_and_adds_its_rain_to_the_frame(lively):
+    network = lively(build("prenet-nano", steps=2))
+    assert (size_multiple(network), recurrent_steps(build("prenet-nano"))) == (4, (1, 6))
+    assert parameter_count(network) == conv(96, 16) + conv(32, 64) + 10 * conv(16, 16) + conv(16, 48)
+    rainy, lstm = frames(), None
+    image, (weight, bias) = rainy, whitening(4)
+    for _ in range(2):
+        blocks = [F.conv2d(F.pixel_unshuffle(x, 4), weight, bias) for x in (rainy, image)]
+        lstm = network.lstm(network.conv(torch.cat(blocks, 1)).relu(), lstm)
+        image = rainy + F.pixel_shuffle(network.out(network.blocks(lstm.hidden)), 4)
+    torch.testing.assert_close(network(rainy)[0].image, image)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The tables, in Markdown, beside the paper's own figures; a cell that nothing has measured yet is "—"."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 MISSING = "—"
@@ -55,66 +56,68 @@ Results = dict[str, dict[str, Any]]
 """By system: evaluations, as `evaluate_system` writes them, or costs with parameters, macs, macs_naive and ms."""
 
 
-def tables(evaluations: Results, costs: Results) -> str:
-    """All tables with their headings, Markdown."""
+def tables(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+    """All tables with their headings, Markdown, of the protocol's `systems`; no table where it has none of the rows."""
     parts = [
-        ("The paper's systems (its Table 6)", table_6(evaluations, costs)),
-        ("Ablation (its Table 7)", table_7(evaluations)),
-        ("By intensity of rain (its section 4.6), PSNR in dB", by_intensity(evaluations)),
-        ("The compact family, and distilled from DAiAM", compact(evaluations, costs)),
-        ("Recurrent steps", recurrent(evaluations, costs)),
+        ("The paper's systems (its Table 6)", table_6(evaluations, costs, systems)),
+        ("Ablation (its Table 7)", table_7(evaluations, systems)),
+        ("By intensity of rain (its section 4.6), PSNR in dB", by_intensity(evaluations, systems)),
+        ("The compact family, without and with a teacher", compact(evaluations, costs, systems)),
+        ("Recurrent steps", recurrent(evaluations, costs, systems)),
     ]
-    return "\n\n".join(f"### {heading}\n\n{table}" for heading, table in parts) + "\n"
+    return "\n\n".join(f"### {heading}\n\n{table}" for heading, table in parts if table) + "\n"
 
 
-def table_6(evaluations: Results, costs: Results) -> str:
+def table_6(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
     """Quality and cost of the systems that the paper compares."""
     ours = ["system", "PSNR", "SSIM", "parameters", "GMAC", "ms", "patches seen"]
     header = [*ours, *(f"paper's {column}" for column in ours[1:-1])]
     rows = []
-    for name in TABLE_6:
+    for name in _present(TABLE_6, systems):
         measured = [*_quality(evaluations, name), *_cost(costs, name), _trained(evaluations, name)]
         rows.append([_label(name), *measured, *_published(name), *_published_cost(name)])
     return _markdown(header, rows)
 
 
-def table_7(evaluations: Results) -> str:
+def table_7(evaluations: Results, systems: Collection[str]) -> str:
     """What each part of the network adds."""
     header = ["network", "PSNR", "SSIM", "paper's PSNR", "paper's SSIM", "patches seen"]
     rows = [
-        [_label(name), *_quality(evaluations, name), *_published(name), _trained(evaluations, name)] for name in TABLE_7
+        [_label(name), *_quality(evaluations, name), *_published(name), _trained(evaluations, name)]
+        for name in _present(TABLE_7, systems)
     ]
     return _markdown(header, rows)
 
 
-def by_intensity(evaluations: Results) -> str:
+def by_intensity(evaluations: Results, systems: Collection[str]) -> str:
     """PSNR in rain of each strength, and that of the rainy frames."""
     groups = list(next((result["groups"] for result in evaluations.values()), {}))
     rows = []
     if groups:
         first = next(iter(evaluations.values()))
         rows.append(["rainy", *(f"{first['groups'][group]['psnr_rgb']['input']:.2f}" for group in groups), ""])
-    for name in INTENSITIES:
+    for name in _present(INTENSITIES, systems):
         result = evaluations.get(name, {}).get("groups", {})
         cells = [f"{result[group]['psnr_rgb']['output']:.2f}" if group in result else MISSING for group in groups]
         rows.append([_label(name), *(cells or [MISSING]), _trained(evaluations, name)])
     return _markdown(["network", *(groups or ["every strength"]), "patches seen"], rows)
 
 
-def compact(evaluations: Results, costs: Results) -> str:
-    """The compact family without and with a teacher, beside DAiAM."""
+def compact(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+    """The compact networks without and with a teacher, beside DAiAM."""
     header = ["network", "parameters", "GMAC", "ms", "PSNR", "SSIM", "distilled PSNR", "distilled SSIM", "patches seen"]
     rows = []
-    for name in (*COMPACT, "daiam"):
-        distilled = f"{name}-distilled"
-        with_teacher = ["", ""] if name == "daiam" else list(_quality(evaluations, distilled))
-        seen = [_trained(evaluations, each) for each in (name, distilled)]
-        both = seen[0] if name == "daiam" or seen[0] == seen[1] else "; distilled ".join(seen)
+    for name in _present((*COMPACT, "daiam"), systems):
+        taught = f"{name}-distilled"
+        has_teacher = taught in systems
+        with_teacher = _quality(evaluations, taught) if has_teacher else ("", "")
+        seen = [_trained(evaluations, each) for each in ((name, taught) if has_teacher else (name,))]
+        both = seen[0] if len(set(seen)) == 1 else "; distilled ".join(seen)
         rows.append([_label(name), *_cost(costs, name), *_quality(evaluations, name), *with_teacher, both])
     return _markdown(header, rows)
 
 
-def recurrent(evaluations: Results, costs: Results) -> str:
+def recurrent(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
     """One, two and three recurrent steps of encoders and decoders."""
     rows = [
         [
@@ -126,8 +129,13 @@ def recurrent(evaluations: Results, costs: Results) -> str:
         ]
         for name in STEPS
         for steps, system in enumerate((name, f"{name}-2-steps", f"{name}-3-steps"), 1)
+        if system in systems
     ]
     return _markdown(["network", "steps", "GMAC", "ms", "PSNR", "SSIM", "patches seen"], rows)
+
+
+def _present(names: tuple[str, ...], systems: Collection[str]) -> list[str]:
+    return [name for name in names if name in systems]
 
 
 def _label(name: str) -> str:
@@ -169,5 +177,8 @@ def _trained(evaluations: Results, name: str) -> str:
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    """The table; nothing if it has no rows."""
+    if not rows:
+        return ""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

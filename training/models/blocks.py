@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NEGATIVE_SLOPE = 0.2
 """Slope of every LeakyReLU for negative inputs; the paper names the function, not the slope."""
@@ -77,3 +78,34 @@ class ConvLSTM(nn.Module):
         i, f, g, o = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
+
+
+def whitening(scale: int) -> tuple[Tensor, Tensor]:
+    """Weight [3r², 3r², 1, 1] and bias [3r²] of x ↦ 4·(x − m) + (m − 0.45), m the mean of a colour's r² pixels.
+
+    The pixels of a block are nearly alike, and rain is in how they differ. Left as they are, the first convolutions see
+    little but brightness, learn to shift it, and the LSTM gates close before anything else is learnt.
+    """
+    pixels = scale**2
+    same_colour = torch.kron(torch.eye(3), torch.ones(pixels, pixels))
+    weight = 4 * torch.eye(3 * pixels) - 3 * same_colour / pixels
+    return weight[..., None, None], torch.full((3 * pixels,), -0.45)
+
+
+class ToBlocks(nn.Module):
+    """Frames [B, 3, H, W] as blocks of r×r pixels [B, 3r², H/r, W/r], whitened unless `whiten` is False."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, scale: int, whiten: bool = True) -> None:
+        super().__init__()
+        self.scale, self.whiten = scale, whiten
+        if whiten:
+            for name, fixed in zip(("weight", "bias"), whitening(scale), strict=True):
+                self.register_buffer(name, fixed, persistent=False)  # not among the weights
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """Frames in 0…1, H and W multiples of r."""
+        blocks = F.pixel_unshuffle(rainy, self.scale)
+        return F.conv2d(blocks, self.weight, self.bias) if self.whiten else blocks

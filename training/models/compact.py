@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.training.models.blocks import ConvLSTM, ResBlock, activation, conv3x3
-from derain.training.models.dam import DAiAMState, DAMState, Decoder, EncoderState
+from derain.training.models.blocks import ConvLSTM, ResBlock, ToBlocks, activation, conv3x3
+from derain.training.models.dam import Attention, DAiAMState, DAMState, Decoder, EncoderState
 from derain.training.models.prediction import Branch, Prediction
 
 Head = Literal["shuffled", "plain"]
@@ -27,7 +27,7 @@ ENCODER_DILATIONS, GLOBAL_DILATIONS = (1, 2, 4), (2, 4)
 
 
 class CompactEncoder(nn.Module):
-    """E at 1/r of the resolution; its attention map has `maps` channels (r² or 1)."""
+    """E at 1/r of the resolution; its attention map has `maps` channels (r² or 1; 0: there is none)."""
 
     def __init__(self, scale: int, width: int, steps: int, maps: int, dilations: Sequence[int] = (1, 1, 1)) -> None:
         super().__init__()
@@ -36,23 +36,32 @@ class CompactEncoder(nn.Module):
         self.act = activation()
         self.blocks = nn.Sequential(*(ResBlock(width, dilation) for dilation in dilations))
         self.lstm = ConvLSTM(width, width)
-        self.head = conv3x3(width, maps)
+        self.head = conv3x3(width, maps) if maps else None
+
+    def step(self, rainy: Tensor, state: EncoderState | None) -> EncoderState:
+        """One recurrent step."""
+        attention, lstm = (None, None) if state is None else state
+        if self.head is None:
+            return EncoderState(None, self.lstm(self.blocks(self.act(self.conv(rainy))), lstm))
+        if attention is None:
+            attention = torch.zeros_like(rainy[:, : self.head.out_channels])
+        features = self.blocks(self.act(self.conv(torch.cat([rainy, attention], dim=1))))
+        lstm = self.lstm(features, lstm)
+        return EncoderState(torch.sigmoid(self.head(lstm.hidden)), lstm)
 
     def forward(self, rainy: Tensor, state: EncoderState | None = None) -> EncoderState:
         """All recurrent steps on the unshuffled frame [B, 3r², H/r, W/r]; attention is [B, maps, H/r, W/r]."""
         for _ in range(self.steps):
-            attention = None if state is None else state.attention
-            if attention is None:
-                attention = torch.zeros_like(rainy[:, : self.head.out_channels])
-            features = self.blocks(self.act(self.conv(torch.cat([rainy, attention], dim=1))))
-            lstm = self.lstm(features, None if state is None else state.lstm)
-            state = EncoderState(torch.sigmoid(self.head(lstm.hidden)), lstm)
+            state = self.step(rainy, state)
         assert state is not None
         return state
 
 
 class CompactBranch(nn.Module):
-    """One rain type: the encoder, the gates that carry its map onto the features, two decoders."""
+    """One rain type: the encoder, the gates that carry its map onto the features, two decoders.
+
+    `attention` as in `DAMBranch`: "odd" leaves the light decoder's features without a gate, "zero" both.
+    """
 
     def __init__(
         self,
@@ -63,14 +72,15 @@ class CompactBranch(nn.Module):
         decoder_steps: int,
         head: Head,
         context: Context,
+        attention: Attention,
     ) -> None:
         super().__init__()
         pixels = 3 * scale**2
-        maps = scale**2 if head == "shuffled" else 1
+        maps = 0 if attention == "zero" else scale**2 if head == "shuffled" else 1
         dilations = ENCODER_DILATIONS if context == "encoders" else (1, 1, 1)
         self.encoder = CompactEncoder(scale, encoder_width, encoder_steps, maps, dilations)
-        self.gate_heavy = nn.Conv2d(maps, encoder_width, kernel_size=1)
-        self.gate_light = nn.Conv2d(maps, encoder_width, kernel_size=1)
+        self.gate_heavy = nn.Conv2d(maps, encoder_width, kernel_size=1) if attention != "zero" else None
+        self.gate_light = nn.Conv2d(maps, encoder_width, kernel_size=1) if attention == "dual" else None
         self.heavy = Decoder(encoder_width + pixels, decoder_width, 5, decoder_steps, channels_out=pixels)
         self.light = Decoder(encoder_width + pixels, decoder_width, 5, decoder_steps, channels_out=pixels)
 
@@ -78,39 +88,27 @@ class CompactBranch(nn.Module):
         """rainy [B, 3r², H/r, W/r]; the branch's maps and images stay at that resolution."""
         encoder = self.encoder(rainy, None if state is None else state.encoder)
         features, attention = encoder.lstm.hidden, encoder.attention
+        heavy_in = features if self.gate_heavy is None else features * self.gate_heavy(attention)
+        light_in = features if self.gate_light is None else features * self.gate_light(1 - attention)
         heavy, heavy_features, heavy_state = self.heavy(
-            torch.cat([features * self.gate_heavy(attention), rainy], dim=1), None if state is None else state.heavy
+            torch.cat([heavy_in, rainy], dim=1), None if state is None else state.heavy
         )
         light, light_features, light_state = self.light(
-            torch.cat([features * self.gate_light(1 - attention), rainy], dim=1), None if state is None else state.light
+            torch.cat([light_in, rainy], dim=1), None if state is None else state.light
         )
         branch = Branch(attention, heavy, light)
         return branch, [heavy_features, light_features], DAMState(encoder, heavy_state, light_state)
 
 
-def whitening(scale: int) -> tuple[Tensor, Tensor]:
-    """Weight [3r², 3r², 1, 1] and bias [3r²] of x ↦ 4·(x − m) + (m − 0.45), m the mean of a colour's r² pixels.
-
-    The pixels of a block are nearly alike, and rain is in how they differ. Left as they are, the first convolutions see
-    little but brightness, learn to shift it, and the LSTM gates close before anything else is learnt.
-    """
-    pixels = scale**2
-    same_colour = torch.kron(torch.eye(3), torch.ones(pixels, pixels))
-    weight = 4 * torch.eye(3 * pixels) - 3 * same_colour / pixels
-    return weight[..., None, None], torch.full((3 * pixels,), -0.45)
-
-
 class CompactDAiAM(nn.Module):
     """`daiam-nano`, `daiam-small` and `daiam-edge`: widths 16/16, 16/32 and 32/64 at r = 4.
 
-    `whiten`: the blocks go through `whitening` before anything sees them. False is for comparison.
+    With one of `rain_types` it is a compact DAM. `whiten`: the blocks go through `whitening` before anything sees them;
+    False is for comparison, and so is any `attention` but "dual".
 
     Raises:
-        ValueError: a `head` or a `context` that is none of theirs.
+        ValueError: a `head`, a `context` or an `attention` that is none of theirs.
     """
-
-    whitening_weight: Tensor
-    whitening_bias: Tensor
 
     def __init__(
         self,
@@ -122,41 +120,42 @@ class CompactDAiAM(nn.Module):
         head: Head = "shuffled",
         context: Context = "none",
         whiten: bool = True,
+        attention: Attention = "dual",
+        rain_types: tuple[str, ...] = ("streak", "drop"),
     ) -> None:
         super().__init__()
-        for option, value, known in (("head", head, get_args(Head)), ("context", context, get_args(Context))):
-            if value not in known:
-                raise ValueError(f"{option} is {value!r}, expected one of {', '.join(known)}")
-        self.scale, self.whiten = scale, whiten
-        if whiten:
-            for name, fixed in zip(("weight", "bias"), whitening(scale), strict=True):
-                self.register_buffer(f"whitening_{name}", fixed, persistent=False)  # not among the weights
+        choices = (("head", head, Head), ("context", context, Context), ("attention", attention, Attention))
+        for option, value, kind in choices:
+            if value not in get_args(kind):
+                raise ValueError(f"{option} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        self.scale = scale
+        self.to_blocks = ToBlocks(scale, whiten)
+        steps = encoder_steps, decoder_steps
         self.branches = nn.ModuleDict(
             {
-                rain: CompactBranch(scale, encoder_width, decoder_width, encoder_steps, decoder_steps, head, context)
-                for rain in ("streak", "drop")
+                rain: CompactBranch(scale, encoder_width, decoder_width, *steps, head, context, attention)
+                for rain in rain_types
             }
         )
         pixels = 3 * scale**2
         dilations = GLOBAL_DILATIONS if context == "global" else ()
-        self.global_decoder = Decoder(
-            4 * decoder_width + pixels, decoder_width, 2, decoder_steps, channels_out=pixels, dilations=dilations
-        )
+        joined = 2 * decoder_width * len(rain_types) + pixels
+        self.global_decoder = Decoder(joined, decoder_width, 2, decoder_steps, channels_out=pixels, dilations=dilations)
 
     def forward(self, rainy: Tensor, state: DAiAMState | None = None) -> tuple[Prediction, DAiAMState]:
         """Derain RGB frames [B, 3, H, W] in 0…1, H and W multiples of r; `state` continues a video."""
-        blocks = F.pixel_unshuffle(rainy, self.scale)
-        if self.whiten:
-            blocks = F.conv2d(blocks, self.whitening_weight, self.whitening_bias)
+        blocks = self.to_blocks(rainy)
         branches: dict[str, Branch] = {}
         joined: list[Tensor] = []
         states: list[DAMState] = []
         for index, (rain, module) in enumerate(self.branches.items()):
             branch, features, branch_state = module(blocks, None if state is None else state.branches[index])
             branch = branch.with_images(lambda image: rainy + F.pixel_shuffle(image, self.scale))
-            # One channel, repeated, is shuffled to its nearest-neighbour enlargement.
-            maps = branch.attention.expand(-1, self.scale**2, -1, -1)
-            branches[rain] = branch._replace(attention=F.pixel_shuffle(maps, self.scale))
+            if branch.attention is not None:
+                # One channel, repeated, is shuffled to its nearest-neighbour enlargement.
+                maps = branch.attention.expand(-1, self.scale**2, -1, -1)
+                branch = branch._replace(attention=F.pixel_shuffle(maps, self.scale))
+            branches[rain] = branch
             joined += features
             states.append(branch_state)
         residual, _, global_state = self.global_decoder(

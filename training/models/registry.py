@@ -28,6 +28,10 @@ def _stages(count: int, differential: bool, rain_types: tuple[str, ...], **optio
     return MultiStage([DAiAM(rain_types, **options) for _ in range(count)], differential)
 
 
+def _nano_stages(stages: int = 2, differential: bool = True, **options: Any) -> MultiStage:
+    return MultiStage([_BUILDERS["daiam-nano"](**options) for _ in range(stages)], differential)
+
+
 def _qian_prenet(residual: bool = False) -> MultiStage:
     return MultiStage([Qian(residual=residual), PReNet()], differential=False)
 
@@ -51,6 +55,11 @@ _register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
 _register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
 _register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
 
+# The paper's comparison in the compact design, for machines without a GPU (training/configs/comparison-nano.yaml).
+_register("dam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=("rain",))
+_register("d-daiam-nano", _nano_stages)
+_register("prenet-nano", PReNet, width=16, scale=4)
+
 # The networks that the paper compares with (Table 6), and two of them in a row.
 _register("rescan", RESCAN)
 _register("prenet", PReNet)
@@ -69,14 +78,15 @@ def build(name: str, **options: Any) -> nn.Module:
 
     Every network maps (rainy [B, 3, H, W] in 0…1, state or None) to (`Prediction`, state); H and W are multiples of
     `size_multiple(network)`. Options, where the network has them: encoder_steps, decoder_steps, residual, attention; a
-    compact one's: encoder_steps, decoder_steps, head, context, whiten; a peer's: steps, residual.
+    compact one's: encoder_steps, decoder_steps, head, context, whiten, attention; a peer's: steps, residual;
+    `d-daiam-nano`'s also stages and differential.
 
     Raises:
         ValueError: an unknown name, an option the network does not have, or steps that are none.
     """
     if name not in _BUILDERS:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(names())}")
-    for option in ("encoder_steps", "decoder_steps", "steps"):
+    for option in ("encoder_steps", "decoder_steps", "steps", "stages"):
         steps = options.get(option, 1)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"model {name!r}: {option} is {steps!r}, expected a whole number of at least 1")
