@@ -172,7 +172,7 @@ def table(comparison: Comparison) -> None:
     """Everything measured so far."""
     file = _cost_file(comparison)
     costs = json.loads(file.read_text()) if file.is_file() else {}
-    print(tables(read_evaluations(comparison), costs, comparison.protocol.systems), end="")
+    print(tables(read_evaluations(comparison), costs, comparison.protocol.networks), end="")
 
 
 def draw(comparison: Comparison, systems: list[str] | None) -> None:

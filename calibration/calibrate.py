@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def calibrate(
         precision: INT8 or FP8.
         stream: the camera's frames, in the format of the bundle's input.
         name: of the stream, for the manifest and for errors.
-        truth: the clean frames of the same ids, bgr8; None judges the loss as `sensitivity` says.
+        truth: the clean frames of the same ids and number, bgr8; None judges the loss as `sensitivity` says.
         method: how ranges are cut; None tries all and takes the one that costs least.
         count: of frames to choose from the stream.
         max_loss: dB; layers stay in floating point until it is kept.
@@ -80,14 +80,15 @@ def calibrate(
         progress: told the phase and the share of it that is done.
 
     Raises:
-        ValueError: bad frames (see `frames.choose`), or no layer fits the loss.
+        ValueError: bad frames (see `frames.choose`), another number of clean ones, or no layer fits the loss.
     """
     manifest = bundle.manifest
-    chosen = choose(stream, manifest.input, count, name)
+    seen = _Counted(stream)
+    chosen = choose(seen, manifest.input, count, name)
     judging = chosen[JUDGED - 1 :: JUDGED]
     ranging = [frame for index, frame in enumerate(chosen) if index % JUDGED != JUDGED - 1]
     model = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph()), data_prop=True)
-    truths = None if truth is None else _truths(truth, judging)
+    truths = None if truth is None else _truths(truth, judging, seen.count)
     judge = Judge(model, [frame.image for frame in judging], truths, manifest.output)
 
     progress("ranges", 0.0)
@@ -143,18 +144,25 @@ def calibrate(
     return bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry], quality=[quality]), result
 
 
-def _truths(stream: Iterable[Frame], wanted: list[Frame]) -> list[Any]:
-    """The images of the wanted ids, in their order."""
-    ids = [frame.id for frame in wanted]
-    found = {}
-    for frame in stream:
-        if frame.id in ids:
-            found[frame.id] = frame.image.copy()
-        if len(found) == len(ids):
-            break
-    if missing := [id_ for id_ in ids if id_ not in found]:
-        raise ValueError(f"the truth ends before frame {missing[0]}: expected a clean frame for each of --frames")
-    return [found[id_] for id_ in ids]
+class _Counted:
+    """A stream that knows how many frames it gave."""
+
+    def __init__(self, stream: Iterable[Frame]) -> None:
+        self._stream, self.count = stream, 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._stream:
+            self.count += 1
+            yield frame
+
+
+def _truths(stream: Iterable[Frame], wanted: list[Frame], expected: int) -> list[Any]:
+    """The images of the wanted ids, in their order; ValueError where the stream has not `expected` frames."""
+    truth, ids = _Counted(stream), {frame.id for frame in wanted}
+    found = {frame.id: frame.image.copy() for frame in truth if frame.id in ids}
+    if truth.count != expected:
+        raise ValueError(f"--truth has {truth.count} frames, --frames {expected}: expected one clean frame for each")
+    return [found[frame.id] for frame in wanted]
 
 
 def _worst(a: Any, b: Any) -> int:

@@ -7,7 +7,6 @@ takes the place of one of the two most alike whenever it is farther from all the
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -37,20 +36,24 @@ def recorded(stream: Source, name: str) -> Source:
     return stream
 
 
-def choose(stream: Iterable[Frame], spec: FrameSpec, count: int, name: str) -> list[Frame]:
+def choose(
+    stream: Iterable[Frame], spec: FrameSpec, count: int, name: str, fewest: int = FEWEST, varied: bool = True
+) -> list[Frame]:
     """The `count` frames of `stream` (fewer, where it holds fewer) that differ most, in the order they came.
 
     Args:
         stream: frames in `spec`'s format.
         spec: the graph's input.
-        count: of frames to choose, at least FEWEST.
+        count: of frames to choose, at least `fewest`.
         name: of the stream, for errors.
+        fewest: frames that it must hold.
+        varied: whether they must differ and hold light, as ranges want it.
 
     Raises:
-        ValueError: fewer than FEWEST frames, all of them black, or all alike.
+        ValueError: fewer than `fewest` frames; where they should be `varied`, all of them black or all alike.
     """
-    if count < FEWEST:
-        raise ValueError(f"{count} frames to choose: expected at least {FEWEST}; give --count 16")
+    if count < fewest:
+        raise ValueError(f"{count} frames to choose: expected at least {fewest}; give --count 16")
     chosen: list[Frame] = []
     features = np.empty((0, 3 * THUMBNAIL[0] * THUMBNAIL[1]), np.float32)
     brightest = 0.0
@@ -70,11 +73,14 @@ def choose(stream: Iterable[Frame], spec: FrameSpec, count: int, name: str) -> l
             features = np.delete(features, out, axis=0)
         chosen.append(replace(frame, image=frame.image.copy()))
         features = np.vstack([features, feature])
-    if len(chosen) < FEWEST:
-        raise ValueError(f"{name}: {len(chosen)} frames, expected at least {FEWEST}: give --frames a longer clip")
+    if len(chosen) < fewest:
+        raise ValueError(f"{name}: {len(chosen)} frames, expected at least {fewest}: give --frames a longer clip")
+    if not varied:
+        return chosen
     if brightest <= DARKEST:
         raise ValueError(f"{name}: all black (no grey level over {brightest:.0f}): give --frames a clip with light")
-    span = max(float(np.sqrt(np.mean((a - b) ** 2))) for a, b in pairwise(features))
+    apart = _distances(features)
+    span = float(apart[np.isfinite(apart)].max() / np.sqrt(features.shape[1]))
     if span < ALIKE:
         raise ValueError(
             f"{name}: {len(chosen)} frames that are all alike ({span:.2f} grey levels apart, expected {ALIKE:.0f}): "

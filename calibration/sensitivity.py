@@ -32,25 +32,27 @@ class LayerCost:
 
     name: str
     mse: float
-    """Of the output against FP32's, in squared grey levels over all bytes."""
+    """Of the output against FP32's, in squared grey levels over RGB."""
     loss_db: float
 
 
 class Judge:
-    """Frames that no range was taken from, FP32's output on them, and the clean frames where they are known."""
+    """Frames that no range was taken from, FP32's output on them, and the clean frames where they are known.
+
+    Outputs are compared as pictures, bgr8, whatever the camera's format: a byte of shared chroma shows in four pixels.
+    """
 
     def __init__(
         self, reference: onnx.ModelProto, frames: list[Frame], truths: list[Frame] | None, output: FrameSpec
     ) -> None:
-        runner = Runner(reference)
         self.frames, self.truths, self.output = frames, truths, output
-        self.expected = [runner.image(frame) for frame in frames]
+        self.expected = self.outputs(reference)
         self._errors = [] if truths is None else self._against_truth(self.expected)
 
     def outputs(self, graph: onnx.ModelProto) -> list[Frame]:
-        """What a graph makes of the frames."""
+        """What a graph makes of the frames, bgr8."""
         runner = Runner(graph)
-        return [runner.image(frame) for frame in self.frames]
+        return [to_bgr(runner.image(frame), self.output) for frame in self.frames]
 
     def loss(self, outputs: list[Frame]) -> float:
         """The mean over frames in dB; negative where the quantised output happens to be the better one."""
@@ -68,8 +70,7 @@ class Judge:
 
     def _against_truth(self, outputs: list[Frame]) -> list[float]:
         assert self.truths is not None
-        images = [to_bgr(output, self.output) for output in outputs]
-        return [max(mse([image], [truth]), 1e-6) for image, truth in zip(images, self.truths, strict=True)]
+        return [max(mse([image], [truth]), 1e-6) for image, truth in zip(outputs, self.truths, strict=True)]
 
 
 def costs(

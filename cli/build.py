@@ -15,7 +15,9 @@ def build(
     arch: Annotated[
         str | None, typer.Option(help="GPUs, as sm86,sm89 (TensorRT-RTX only); any it serves by default.")
     ] = None,
-    workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory a kernel may use for itself.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(help="MiB of GPU memory a kernel may use for itself.", min=1, max=1 << 20)
+    ] = None,
     tf32: Annotated[bool, typer.Option("--tf32", help="Let FP32 convolutions round to TF32.")] = False,
 ) -> None:
     """Build a TensorRT engine and add it to the bundle; the FP16 graph is made first where the bundle has none."""
@@ -23,7 +25,7 @@ def build(
 
     from rich.console import Console
 
-    from derain.export.build import BuildOptions
+    from derain.export.build import BuildOptions, target
     from derain.export.build import build as build_engine
     from derain.runtime.bundle import Bundle
 
@@ -31,6 +33,7 @@ def build(
     start = monotonic()
     with console.status(f"building {precision}") as status:
         whole = Bundle.load(bundle)
+        _, architectures = target(api, tuple(name.strip() for name in (arch or "").split(",") if name.strip()))
         if precision is Precision.FP16 and all(graph.precision is not precision for graph in whole.manifest.graphs):
             from derain.export.precision import ensure_graph  # a finished graph is built without torch and onnx
 
@@ -39,7 +42,7 @@ def build(
             whole,
             precision,
             api,
-            tuple(name.strip() for name in (arch or "").split(",") if name.strip()),
+            architectures,
             BuildOptions(workspace_mib=workspace, tf32=tf32),
             lambda phase, share: status.update(f"building {precision}: {phase} {share:.0%}"),
         )

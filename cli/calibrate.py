@@ -48,6 +48,7 @@ def calibrate(
 
     from rich.console import Console
 
+    from derain.calibration.calibrate import MAX_LOSS
     from derain.calibration.calibrate import calibrate as run
     from derain.calibration.fp16 import calibrate_fp16
     from derain.calibration.frames import recorded
@@ -58,6 +59,10 @@ def calibrate(
     from derain.runtime.engines.tensorrt_api import build_command
     from derain.runtime.sources import open_source
 
+    given = {"--truth": truth, "--method": method is not How.BEST, "--rest": rest is not Rest.FP16}
+    given["--max-loss"] = max_loss != MAX_LOSS
+    if precision is Reduced.FP16 and (vain := [option for option, value in given.items() if value]):
+        raise ValueError(f"{', '.join(vain)}: for int8 and fp8 alone; leave it out with --precision fp16")
     console = Console(markup=False, highlight=False, soft_wrap=True)
     whole = Bundle.load(bundle)
     before = whole.manifest.engines
@@ -82,14 +87,14 @@ def calibrate(
                 with open_source(truth, clean_spec) as clean:
                     whole, result = run(whole, Precision(precision), stream, frames, clean, *arguments)
             answer = result.to_json()
-    if json is not None:
-        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
     _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
     for engine in before:
         if engine not in whole.manifest.engines:
             console.print(f"dropped {engine.file}, the old graph's engine: run `{build_command(bundle, engine)}`")
     if is_untrained(whole):
         console.print("the weights are random: its dB say nothing of a trained network, nor do the layers kept for it")
+    if json is not None:
+        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
 
 
 def _tell(console: Any, graph: str, answer: dict[str, Any]) -> None:

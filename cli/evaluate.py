@@ -45,6 +45,7 @@ def evaluate(
     from rich.console import Console
     from rich.progress import track
 
+    from derain.cli.stream import quiet_decoders
     from derain.runtime.atomic import write_bytes
     from derain.runtime.memory import keep_freed_memory
     from derain.training import evaluate as scoring
@@ -55,6 +56,7 @@ def evaluate(
         raise typer.BadParameter(
             "--frames has no truth to score against: give it --panel FILE.png, and no other option"
         )
+    quiet_decoders()
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:
@@ -68,13 +70,13 @@ def evaluate(
         found = _kept((scoring.read_groups if group else scoring.read_pairs)(*pairs), total, shown)
         todo = track(found, "evaluating", total or None, console=console, transient=True)
         scores = scoring.evaluate(lambda image: look(image)[0], todo)
+        console.print(_table(f"mean of {len(scores['images'])}", scores))
+        for name, means in scores.get("groups", {}).items():
+            console.print(_table(f"{name}: mean of {means['count']}", means))
+        if json is not None:
+            write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
         if panel is not None:
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
-    if json is not None:
-        write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
-    console.print(_table(f"mean of {len(scores['images'])}", scores))
-    for name, means in scores.get("groups", {}).items():
-        console.print(_table(f"{name}: mean of {means['count']}", means))
 
 
 def _count(rainy: Path, group: bool) -> int:

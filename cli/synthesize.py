@@ -47,10 +47,13 @@ def synthesize(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from derain.cli.stream import quiet_decoders
+    from derain.runtime.sources.container import is_cut_short
     from derain.training.rain import RainConfig
     from derain.training.rain.pairs import JRSRD_STRENGTHS, holds_drop_pairs
     from derain.training.rain.pairs import synthesize as render_pairs
 
+    quiet_decoders()
     jrsrd = holds_drop_pairs(clean)
     if jrsrd and (rain, strength, style, wiper, sequence) != (Rain.BOTH, 0.5, Style.MIXED, 0.0, False):
         raise ValueError(
@@ -67,11 +70,13 @@ def synthesize(
 
         def report(done: int, total: int) -> None:
             nonlocal told
-            progress.update(task, completed=done, total=total)
+            progress.update(task, completed=done, total=total or None)
             if not console.is_terminal and time.monotonic() - told > 10:
                 told = time.monotonic()
-                typer.echo(f"rain: {done} of {total}", err=True)
+                typer.echo(f"rain: {done} of {total or 'an unknown number'}", err=True)
 
-        count = render_pairs(clean, out, seed, config, sequence=sequence, report=report)
+        count = render_pairs(clean, out, seed, config, sequence=sequence, report=report, cut_short=is_cut_short)
     which = f"JRSRD, {len(JRSRD_STRENGTHS)} strengths" if jrsrd else f"rain {rain.value}, strength {strength:g}"
     typer.echo(f"{count} pairs in {out} ({which}, seed {seed})")
+    if clean.is_file() and not (out / "rainy.mkv").exists():
+        typer.echo(f"no rainy.mkv: videos have an even size, these frames have not; use frames://{out / 'rainy'}")

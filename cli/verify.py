@@ -18,11 +18,14 @@ def verify(
     json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     drift: Annotated[
         Path | None,
-        typer.Option(help="Where a failure leaves the node that drifts; drift.PRECISION.onnx beside the bundle."),
+        typer.Option(
+            help="Where a failure leaves the node; BUNDLE.drift.PRECISION.onnx beside the bundle if not given."
+        ),
     ] = None,
 ) -> None:
     """Prove every graph of a bundle equal to its network in PyTorch; exit status 1 where one is not."""
     from json import dumps
+    from shlex import quote
 
     from rich.console import Console
 
@@ -35,6 +38,8 @@ def verify(
     from derain.runtime.memory import keep_freed_memory
     from derain.runtime.sources import open_source
 
+    if drift is not None and drift.suffix != ".onnx":
+        raise ValueError(f"--drift {drift}: expected a name that ends in .onnx; its values go beside it, into an .npz")
     keep_freed_memory()
     console = Console(markup=False, highlight=False, soft_wrap=True)
     with console.status("comparing with PyTorch"):
@@ -43,7 +48,7 @@ def verify(
         names, pictures = [f"seed {seed}"], [seeded_frame(spec, seed)]
         if frames is not None:
             with open_source(frames, spec) as stream:
-                chosen = choose(recorded(stream, frames), spec, count, frames)
+                chosen = choose(recorded(stream, frames), spec, count, frames, fewest=1, varied=False)
             names += [f"frame {frame.id} of {frames}" for frame in chosen]
             pictures += [frame.image for frame in chosen]
         results = compare(loaded, engine, seed, pictures[1:])
@@ -59,14 +64,17 @@ def verify(
     compared = {result.precision for result in results}
     for graph in loaded.manifest.graphs:
         if graph.precision not in compared:
-            mend = f"derain build {bundle} --precision {graph.precision} --api {engine}"
+            mend = f"derain build {quote(str(bundle))} --precision {graph.precision} --api {engine}"
             console.print(f"{graph.precision}: left out, there is no {engine} engine of it: run `{mend}`")
     for result in results:
         if not result.passed:
             if tensor := result.first_drift or result.overflow:
-                path = drift or bundle.resolve().with_name(f"drift.{result.precision}.onnx")
-                values = write_minimal(loaded, result.precision, tensor, pictures[result.frame], path)
-                console.print(f"{path}: its node alone; {values.name}: the values")
+                path = drift or bundle.resolve().with_name(f"{bundle.resolve().name}.drift.{result.precision}.onnx")
+                try:
+                    values = write_minimal(loaded, result.precision, tensor, pictures[result.frame], path)
+                    console.print(f"{path}: its node alone; {values.name}: the values")
+                except OSError as error:
+                    console.print(f"its node cannot be left in {path.parent}: {error.strerror}; give --drift a place")
             raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result)}")
 
 

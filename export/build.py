@@ -57,15 +57,9 @@ def build(
         ValueError: no such graph or architecture, or TensorRT refuses the graph (by the node's name) or the build.
         OSError: no GPU, for an API that needs one to build.
     """
-    chosen = choose(api)
+    chosen, architectures = target(api, architectures)
     graph = bundle.graph(precision)
     trt = chosen.load()
-    architectures = tuple(dict.fromkeys(name.lower() for name in architectures))
-    if architectures and not chosen.ahead_of_time:
-        raise ValueError(
-            f"{chosen.name} builds for the GPU it runs on, not for {', '.join(architectures)}: leave --arch out there, "
-            f"or use --api tensorrt-rtx"
-        )
     arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())
     with errors(chosen) as heard:
         builder = trt.Builder(logger(chosen))
@@ -89,6 +83,30 @@ def build(
     return bundle.add({entry.file: bytes(plan)}, engines=[entry]), entry
 
 
+def target(api: str | None, architectures: tuple[str, ...]) -> tuple[Api, tuple[str, ...]]:
+    """What is built with and for: all that can be refused before there is a graph. Arguments, errors: as `build`'s."""
+    chosen = choose(api)
+    trt = chosen.load()
+    architectures = tuple(dict.fromkeys(name.lower() for name in architectures))
+    if architectures and not chosen.ahead_of_time:
+        raise ValueError(
+            f"{chosen.name} builds for the GPU it runs on, not for {', '.join(architectures)}: leave --arch out there, "
+            f"or use --api tensorrt-rtx"
+        )
+    known = _capabilities(trt) if architectures else {}
+    if unknown := [name for name in architectures if name not in known]:
+        raise ValueError(
+            f"architecture {unknown[0]!r}: TensorRT-RTX {trt.__version__} builds for {', '.join(sorted(known))}; "
+            f"without --arch the engine is for any GPU it serves"
+        )
+    return chosen, architectures
+
+
+def _capabilities(trt: Any) -> dict[str, Any]:
+    """The architectures that TensorRT-RTX can name."""
+    return {name.lower(): value for name, value in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
+
+
 def _parse(api: Api, builder: Any, graph: Path) -> Any:
     """The network of an ONNX file; ValueError with the name of the first node that is refused."""
     trt = api.load()
@@ -109,12 +127,7 @@ def _configure(
 ) -> Any:
     config = builder.create_builder_config()
     if architectures:
-        known = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
-        if unknown := [name for name in architectures if name not in known]:
-            raise ValueError(
-                f"architecture {unknown[0]!r}: TensorRT-RTX {trt.__version__} builds for {', '.join(sorted(known))}; "
-                f"without --arch the engine is for any GPU it serves"
-            )
+        known = _capabilities(trt)
         config.num_compute_capabilities = len(architectures)
         for index, name in enumerate(architectures):
             config.set_compute_capability(known[name], index)

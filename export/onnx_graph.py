@@ -169,8 +169,17 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type in HEAVY:
         raise ValueError(f"node {node.name!r} is a {node.op_type}, whose arithmetic is not counted: expected Conv")
     if node.op_type == "Conv":
-        return math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        return math.prod(_static(node.output[0], shapes)) * math.prod(_static(node.input[1], shapes)[1:])
     if node.op_type in ("MatMul", "Gemm"):
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-        return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else -1]
+        return math.prod(_static(node.output[0], shapes)) * _static(node.input[0], shapes)[0 if transposed else -1]
     return 0
+
+
+def _static(tensor: str, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """A tensor's shape; ValueError where an axis has no size."""
+    shape = shapes.get(tensor)
+    if shape is None or 0 in shape:
+        seen = "unknown" if shape is None else f"{shape}, 0 for an axis without a size"
+        raise ValueError(f"tensor {tensor!r}: its shape is {seen}: expected fixed sizes; export it with them")
+    return shape

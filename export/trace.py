@@ -24,6 +24,8 @@ PRODUCTS = {
 UNCOUNTED = {
     torch.ops.aten.conv1d.default,
     torch.ops.aten.conv3d.default,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.convolution.default,
     torch.ops.aten.conv_transpose2d.input,
     torch.ops.aten.scaled_dot_product_attention.default,
     torch.ops.aten.einsum.default,
@@ -69,7 +71,8 @@ def macs(graph: fx.GraphModule) -> int:
     total = 0
     for node in graph.graph.nodes:
         if node.target in UNCOUNTED:
-            raise ValueError(f"the arithmetic of {node.target} is not counted: expected conv2d, linear or matmul")
+            wanted = "conv2d (its padding in numbers), linear or matmul"
+            raise ValueError(f"the arithmetic of {node.target} is not counted: expected {wanted}")
         if node.target is CONV:
             total += math.prod(node.meta["val"].shape) * parameter(graph, node.args[1])[0].numel()
         elif node.target in PRODUCTS:

@@ -2,6 +2,7 @@
 
 Exact rewriting of the naive unroll (see `trace`), in the order of `unroll`:
 
+0. *cut*: equal parts taken by split are the chunks that the passes below look for;
 1. *share*: what every step computes anew from the same values is computed once (common subexpressions);
 2. *hoist*: conv([x, h], W) = conv(x, W_x) + conv(h, W_h); where several steps share x, its half is computed once;
 3. *fold*: the zero states of the first step vanish: the hidden half of its gate convolution, the product with the
@@ -38,6 +39,9 @@ POINTWISE = {
 """Operators that map every pixel alike: applied to planes that are constant per channel they give such planes."""
 
 
+CUTS = {aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default}
+
+
 @dataclass(frozen=True)
 class UnrollReport:
     """What the unroller removed: multiply-accumulates and convolutions of one frame, before and after."""
@@ -52,6 +56,7 @@ def unroll(naive: fx.GraphModule) -> tuple[fx.GraphModule, UnrollReport]:
     """Rewrite a traced network; the result gives the same output up to the rounding of FP32 sums."""
     before = macs(naive), len(convolutions(naive))
     graph = _copy(naive)
+    chunks_for_splits(graph)
     share_common(graph)
     hoist_invariants(graph)
     fold_constants(graph)
@@ -71,6 +76,25 @@ def _copy(graph: fx.GraphModule) -> fx.GraphModule:
     nodes.output(output)
     nodes.set_codegen(graph.graph._codegen)
     return fx.GraphModule(graph, nodes)
+
+
+def chunks_for_splits(graph: fx.GraphModule) -> None:
+    """A plane stack split into equal parts along its channels, however that was written, is `chunk(x, count, 1)`."""
+    for node in graph.graph.nodes:
+        if node.target not in CUTS:
+            continue
+        x, by, *dim = node.args
+        shape = x.meta["val"].shape
+        axis = (dim or [0])[0] % len(shape)
+        if node.target is aten.chunk.default:
+            count = by
+        else:
+            sizes = by if isinstance(by, (list, tuple)) else [by] * -(-shape[axis] // by)
+            count = len(sizes)
+            if len(set(sizes)) > 1 or sum(sizes) != shape[axis]:
+                continue
+        if axis == 1:
+            node.target, node.args = aten.chunk.default, (x, count, 1)
 
 
 def share_common(graph: fx.GraphModule) -> None:

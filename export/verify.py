@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any, Self
 
 import numpy as np
@@ -115,7 +116,7 @@ def verify(
     """
     precisions = engines.precisions(engine, bundle)
     if not precisions:
-        mend = f"derain build {bundle.path} --precision fp16 --api {engine}"
+        mend = f"derain build {quote(str(bundle.path))} --precision fp16 --api {engine}"
         raise ValueError(f"{bundle.path}: {engine} has no engine in it: run `{mend}`")
     pictures = [seeded_frame(bundle.manifest.input, seed), *frames]
     expected = pytorch_outputs(bundle, pictures)

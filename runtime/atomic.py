@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
 import errno
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ def temporary_beside(path: Path) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole."""
+    path = _behind_links(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -34,6 +38,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     A folder that was at `path` is moved aside for the exchange and removed after it.
     """
+    path = _behind_links(path)
     temporary, aside = temporary_beside(path), temporary_beside(path)
     temporary.mkdir(parents=True)
     try:
@@ -50,6 +55,11 @@ def new_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _behind_links(path: Path) -> Path:
+    """Where a link points, and "." by its name: what is renamed onto is the file or folder itself."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager

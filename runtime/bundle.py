@@ -3,11 +3,15 @@
 The manifest is read and checked once, here; every file it names is checked against its SHA-256 before use.
 """
 
+import fcntl
 import hashlib
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
@@ -124,7 +128,7 @@ class Quality(_Checked):
     """Mean quality of one precision's output on named frames; None: not measured, or infinite (identical frames).
 
     PSNR is in dB over 8-bit RGB: `psnr_rgb` and `ssim_rgb` against the clean frames, `psnr_vs_fp32` and
-    `max_abs_diff` (grey levels) against the FP32 graph.
+    `max_abs_diff` (grey levels) against the FP32 graph; FP16's `psnr_vs_fp32` is over the camera's own bytes.
     """
 
     frames: str
@@ -231,7 +235,11 @@ class Bundle:
             if entry.precision == precision:
                 return self.file(entry.file)
         calibrated = precision in (Precision.INT8, Precision.FP8)
-        mend = f"`derain calibrate {self.path} --precision {precision} …`" if calibrated else "`derain export …`"
+        mend = (
+            f"`derain calibrate {quote(str(self.path))} --precision {precision} …`"
+            if calibrated
+            else "`derain export …`"
+        )
         present = ", ".join(entry.precision for entry in self.manifest.graphs) or "none"
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 
@@ -282,8 +290,29 @@ class Bundle:
         frames and precision; files nothing names any more are left behind, and what the bundle never named stays. What
         an old graph was the source of goes with it: its engines and quality, and with FP32's bytes those of every
         precision and the graphs themselves.
+
+        Another process may have added to the bundle since this one was loaded: what it added stays.
+
+        Raises:
+            ValueError: what the new things were made from, the FP32 graph or an engine's, has changed since.
         """
-        old, graphs = self.manifest, tuple(graphs)
+        engines = tuple(engines)
+        with _one_at_a_time(self.path):
+            now = Bundle.load(self.path)
+            sources = {Precision.FP32, *(entry.precision for entry in engines)}
+            for entry in self.manifest.graphs:
+                if entry.precision in sources and now.manifest.files.get(entry.file) != self.manifest.files[entry.file]:
+                    raise ValueError(f"{self.path / entry.file}: another graph than this began with: run it again")
+            return now._with(files, tuple(graphs), engines, tuple(quality))
+
+    def _with(
+        self,
+        files: Mapping[str, bytes | Path],
+        graphs: tuple[GraphEntry, ...],
+        engines: tuple[EngineEntry, ...],
+        quality: tuple[Quality, ...],
+    ) -> "Bundle":
+        old = self.manifest
         current = {entry.precision: entry for entry in (*old.graphs, *graphs)}
         digests = {name: entry.sha256 for name, entry in old.files.items()}
         digests |= {name: _sha256(content) for name, content in files.items()}
@@ -311,6 +340,17 @@ class Bundle:
         return Bundle.write(self.path, description, {**kept, **files}, strangers)
 
 
+@contextmanager
+def _one_at_a_time(bundle: Path) -> Iterator[None]:
+    """Wait until no other process adds to a bundle of this folder: a lock on the folder, which leaves no file."""
+    folder = os.open(bundle.resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _sha256(content: Path | bytes) -> str:
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
@@ -319,4 +359,4 @@ def _sha256(content: Path | bytes) -> str:
 
 
 def _again(path: Path) -> str:
-    return f"export it again with `derain export … --out {path}`"
+    return f"export it again with `derain export … --out {quote(str(path))}`"

@@ -29,6 +29,9 @@ __all__ = [
     "summarise",
 ]
 
+SSIM_WINDOW = 11
+"""Rows and columns of the Gaussian window, cut at 3.5 σ."""
+
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 
 
@@ -51,6 +54,14 @@ def score(image: Image, truth: Image) -> dict[str, float]:
         }
 
 
+def _scorable(pair: Pair) -> Pair:
+    height, width = pair.clean.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        least = f"{SSIM_WINDOW}x{SSIM_WINDOW}"
+        raise ValueError(f"{pair.name} is {width}x{height}: SSIM wants {least} at least, take it out")
+    return pair
+
+
 def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[str, Any]:
     """Score the rainy and the derained image of every pair.
 
@@ -65,7 +76,7 @@ def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[st
                 "input": score(pair.rainy, pair.clean),
                 "output": score(derain(pair.rainy), pair.clean),
             }
-            for pair in pairs
+            for pair in map(_scorable, pairs)
         ]
     )
 

@@ -48,7 +48,7 @@ class Material:
         optimiser = config.optimiser
         arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
         if not self.data.pairs:
-            return CleanPatches([read_rgb(file) for file in self.train], *arguments)
+            return CleanPatches([read_rgb(file) for file in self.train], *arguments, names=list(map(str, self.train)))
         pairs = [pair for pairs in self.data.pairs for pair in list_set(self.data.root, pairs)]
         return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
 

@@ -29,7 +29,8 @@ class Patches(IterableDataset[Any]):
 
     Batch i depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen. A patch is a
     random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
-    Process `rank` of `world` cuts its own share of the batch, the rank-th of `world` equal slices.
+    Process `rank` of `world` cuts its own share of the batch, the rank-th of `world` equal slices. `names` are the
+    images', for errors.
 
     Raises:
         ValueError: an image is smaller than the patch, or the batch cannot be shared evenly.
@@ -45,11 +46,16 @@ class Patches(IterableDataset[Any]):
         stop: int,
         rank: int = 0,
         world: int = 1,
+        names: Sequence[str] = (),
     ) -> None:
-        too_small = [shape[:2] for shape in shapes if min(shape[:2]) < patch]
+        too_small = [index for index, shape in enumerate(shapes) if min(shape[:2]) < patch]
         if too_small:
+            first = too_small[0]
+            height, width = shapes[first][:2]
+            name = names[first] if names else f"image {first}"
             raise ValueError(
-                f"an image of {too_small[0]} pixels is smaller than the patch of {patch}: lower data.patch"
+                f"{name} is {width}x{height}, smaller than the patch of {patch}, and so are {len(too_small)} of "
+                f"{len(shapes)} images: lower data.patch, or take them out"
             )
         self.shapes, self.batch, self.patch, self.seed, self.start, self.stop = shapes, batch, patch, seed, start, stop
         self.own = own_share(batch, rank, world)
@@ -71,7 +77,7 @@ class Patches(IterableDataset[Any]):
 class CleanPatches(Patches):
     """Batches [batch, 3, patch, patch] in 0…1 of images in memory, RGB uint8 [H, W, 3]."""
 
-    def __init__(self, images: list[Image], *arguments: int, **named: int) -> None:
+    def __init__(self, images: list[Image], *arguments: Any, **named: Any) -> None:
         super().__init__([image.shape for image in images], *arguments, **named)
         self.images = images
 
@@ -86,8 +92,8 @@ class PairPatches(Patches):
     A pair that lies in files is decoded when a crop of it is due: a set may be larger than the memory.
     """
 
-    def __init__(self, pairs: Sequence[Pair | PairFiles], *arguments: int, **named: int) -> None:
-        super().__init__([pair.shape for pair in pairs], *arguments, **named)
+    def __init__(self, pairs: Sequence[Pair | PairFiles], *arguments: Any, **named: Any) -> None:
+        super().__init__([pair.shape for pair in pairs], *arguments, names=[pair.name for pair in pairs], **named)
         self.pairs = pairs
 
     def cut_batch(self, crops: list[Crop]) -> tuple[Tensor, ...]:

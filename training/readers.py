@@ -340,7 +340,10 @@ def _header_size(file: Path) -> tuple[int, int]:
     try:
         with Header.open(file) as header:
             width, height = header.size
-            turned = header.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            exif = Header.Exif()  # `getexif` decodes the whole of a PNG that has none
+            if "exif" in header.info:
+                exif.load(header.info["exif"])
+            turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
     except UnidentifiedImageError as error:
         raise ValueError(f"{file} is no image that can be decoded: replace it or take its pair out") from error
     return (width, height) if turned else (height, width)

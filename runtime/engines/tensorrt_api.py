@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from derain.runtime.bundle import EngineEntry
@@ -72,7 +73,7 @@ def choose(name: str | None) -> Api:
 
 def build_command(bundle: Path, entry: EngineEntry) -> str:
     """The command that builds an engine of a bundle again, from the graph its precision has by then."""
-    command = f"derain build {bundle} --precision {entry.precision} --api {entry.api}"
+    command = f"derain build {quote(str(bundle))} --precision {entry.precision} --api {entry.api}"
     if entry.api in APIS and APIS[entry.api].ahead_of_time and entry.arch != PORTABLE:
         command += f" --arch {entry.arch.replace('+', ',')}"
     if entry.options.get("workspace_mib") is not None:

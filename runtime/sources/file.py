@@ -21,7 +21,7 @@ class VideoFile(Source):
     def __init__(self, location: str, spec: FrameSpec) -> None:
         super().__init__(location, spec)
         if not Path(location).is_file():
-            raise FileNotFoundError(f"{location}: no such file: give --source the path of a video")
+            raise FileNotFoundError(f"{location}: no such file: give the path of a video")
         self._video = cv2.VideoCapture(location, cv2.CAP_FFMPEG)
         if not self._video.isOpened():
             size = Path(location).stat().st_size

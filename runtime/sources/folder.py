@@ -1,5 +1,6 @@
-"""`frames:///folder`: the images of a folder, sorted by name."""
+"""`frames:///folder`: the images of a folder, sorted by name, the numbers in it by value: 2.png before 10.png."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,8 @@ class ImageFolder(Source):
         super().__init__(location, spec)
         folder = Path(location)
         if not folder.is_dir():
-            raise FileNotFoundError(f"{location}: no such folder: give --source a folder of images")
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+            raise FileNotFoundError(f"{location}: no such folder: give a folder of images")
+        self._paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=_in_time)
         if not self._paths:
             raise ValueError(f"{location}: holds no images, expected at least one of {', '.join(SUFFIXES)}")
         self.frames = len(self._paths)
@@ -32,3 +33,8 @@ class ImageFolder(Source):
             if image is None:
                 raise ValueError(f"{path}: {len(content)} bytes that are no whole image: replace or remove it")
             yield self._from_bgr(image, str(path))
+
+
+def _in_time(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split("([0-9]+)", path.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name

@@ -15,8 +15,8 @@ from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
 from derain.export.lint import findings
 from derain.export.precision import to_fp16
-from derain.runtime.bundle import Bundle, EngineEntry, Precision
-from derain.runtime.frames import Frame
+from derain.runtime.bundle import Bundle, EngineEntry, PixelFormat, Precision
+from derain.runtime.frames import Frame, from_bgr
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 
@@ -97,8 +97,23 @@ def test_with_the_clean_frames_the_loss_is_the_fall_against_them(bundle, clip):
     truth = [Frame(frame.id, 0, cv2.GaussianBlur(frame.image, (3, 3), 0), 0) for frame in clip]
     _, result = run(bundle, clip, truth=truth)
     assert result.loss_db == pytest.approx(result.psnr_rgb_fp32 - result.psnr_rgb, abs=1e-6)
-    with pytest.raises(ValueError, match=r"the truth ends before frame \d+: expected a clean frame for each"):
-        run(bundle, clip, truth=truth[:2])
+    for other in (truth[1:], truth[:-1], [*truth, truth[0]]):
+        with pytest.raises(
+            ValueError, match=rf"--truth has {len(other)} frames, --frames 12: expected one clean frame"
+        ):
+            run(bundle, clip, truth=other)
+
+
+def test_the_loss_is_of_the_picture_whatever_the_cameras_bytes(original, clip, tmp_path):
+    weights = str(original.file("weights.safetensors"))
+    losses = {}
+    for pixels in (PixelFormat.BGR8, PixelFormat.NV12):
+        made, _ = export(weights, tmp_path / pixels, (WIDTH, HEIGHT), pixels)
+        frames = [Frame(frame.id, 0, from_bgr(frame.image, made.manifest.input), 0) for frame in clip]
+        losses[pixels] = run(made, frames)[1]
+    bgr8, nv12 = losses.values()
+    assert nv12.loss_db == pytest.approx(bgr8.loss_db, rel=0.35)
+    assert nv12.psnr_vs_fp32 == pytest.approx(bgr8.psnr_vs_fp32, abs=1.3)
 
 
 def test_bad_frames_leave_the_bundle_as_it_was(bundle, clip):
@@ -147,11 +162,13 @@ def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size
         cv2.imwrite(str(folder / f"{frame.id:02}.png"), frame.image)
     report = tmp_path / "int8.json"
     common = ["calibrate", str(bundle.path), "--frames", str(folder), "--count", "8", "--method", "minmax"]
-    app([*common, "--precision", "fp16"], standalone_mode=False)
+    app([*common[:-2], "--precision", "fp16"], standalone_mode=False)
     arguments = ["--precision", "int8", "--max-loss", "9", "--json", str(report)]
     app([*common, *arguments], standalone_mode=False)
     told = capsys.readouterr().out
     assert "random" not in told
+    with pytest.raises(ValueError, match=r"^--truth, --method: for int8 and fp8 alone; leave it out with --precision"):
+        app([*common, "--precision", "fp16", "--truth", str(folder)], standalone_mode=False)
     assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told and "graph.int8.onnx: loses" in told
     assert json.loads(report.read_text())["method"] == "minmax"
     assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}

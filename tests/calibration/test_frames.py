@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from derain.calibration.frames import choose, recorded
+from derain.calibration.frames import ALIKE, _thumbnail, choose, recorded
 from derain.runtime.bundle import FrameSpec, PixelFormat
 from derain.runtime.frames import Frame, from_bgr
 from derain.runtime.sources import open_source
@@ -70,6 +70,22 @@ def test_a_clip_that_says_nothing_is_refused_in_one_line(images, told, pixels):
 def test_a_night_drive_with_a_few_lights_is_not_all_black(picture):
     images = [picture(seed, 48, 32) // 6 for seed in range(6)]
     assert len(choose(clip(images), SPEC, 8, "clip")) == 6
+
+
+def test_a_slow_pan_is_not_all_alike(picture):
+    wide = picture(1, 96, 32)
+    pan = [np.ascontiguousarray(wide[:, step : step + 48]) for step in range(0, 48, 4)]
+    gentle = [np.clip(110 + (image.astype(np.float32) - 110) / 30, 0, 255).astype(np.uint8) for image in pan]
+    small = np.array([_thumbnail(image) for image in gentle])
+    assert np.sqrt(np.mean((small[1:] - small[:-1]) ** 2, axis=1)).max() < ALIKE, "each is like the one before it"
+    assert len(choose(clip(gentle), SPEC, 16, "pan")) == len(gentle)
+
+
+def test_one_black_frame_is_enough_where_nothing_is_calibrated():
+    (frame,) = choose(clip([plain(0)]), SPEC, 1, "night", fewest=1, varied=False)
+    assert frame.id == 0
+    with pytest.raises(ValueError, match=r"^night: 0 frames, expected at least 1"):
+        choose([], SPEC, 4, "night", fewest=1, varied=False)
 
 
 def test_too_few_frames_asked_for_is_told():

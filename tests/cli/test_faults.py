@@ -22,7 +22,7 @@ def frames(path) -> list[np.ndarray]:
 
 def test_a_missing_video(derain, bundle, tmp_path):
     fault = derain("run", bundle.path, "--source", tmp_path / "no.mp4", "--sink", "null://").fault
-    assert fault == f"{tmp_path}/no.mp4: no such file: give --source the path of a video"
+    assert fault == f"{tmp_path}/no.mp4: no such file: give the path of a video"
 
 
 def test_a_truncated_video_and_the_frames_before_its_end_stay_readable(fresh_derain, bundle, clip, tmp_path):

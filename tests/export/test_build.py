@@ -236,3 +236,12 @@ def test_the_verb_builds_and_says_what_it_built(bundle, capsys):
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert [graph["precision"] for graph in manifest["graphs"]] == ["fp32", "fp16"]
     assert [engine["precision"] for engine in manifest["engines"]] == ["fp16"]
+
+
+def test_the_verb_makes_no_graph_for_what_cannot_be_built(bundle):
+    from derain.cli.main import app
+
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    with pytest.raises(ValueError, match="architecture 'sm42'"):
+        app(["build", str(bundle.path), "--precision", "fp16", "--arch", "sm42"], standalone_mode=False)
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before

@@ -72,7 +72,19 @@ def test_the_verb_leaves_the_node_beside_the_bundle_and_names_it(spoilt, capsys)
 
     with pytest.raises(ValueError, match=f"drifts from PyTorch, first in tensor '{FIRST}'"):
         app(["--debug", "verify", str(spoilt.path)], standalone_mode=False)
-    left = spoilt.path.with_name("drift.fp32.onnx")
-    assert f"{left}: its node alone; drift.fp32.npz" in capsys.readouterr().out
+    left = spoilt.path.with_name(f"{spoilt.path.name}.drift.fp32.onnx")
+    assert f"{left}: its node alone; {left.with_suffix('.npz').name}" in capsys.readouterr().out
     assert onnx.load(left).graph.output[0].name == FIRST
     assert left.with_suffix(".npz").is_file()
+
+
+def test_where_the_node_cannot_be_left_the_verdict_is_told_all_the_same(spoilt, tmp_path, capsys):
+    from derain.cli.main import app
+
+    (tmp_path / "file").touch()
+    command = ["--debug", "verify", str(spoilt.path), "--drift"]
+    with pytest.raises(ValueError, match=f"drifts from PyTorch, first in tensor '{FIRST}'"):
+        app([*command, str(tmp_path / "file" / "d.onnx")], standalone_mode=False)
+    assert "its node cannot be left in" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"^--drift .*d\.npz: expected a name that ends in \.onnx"):
+        app([*command, str(tmp_path / "d.npz")], standalone_mode=False)

@@ -140,7 +140,7 @@ def test_tensors_carry_the_names_of_the_modules_that_made_them(nano_model):
     assert made_by["drop_heavy_blocks_4_act_leaky_relu_5"] == "LeakyRelu"
     convolutions = [name for name, kind in made_by.items() if kind == "Conv"]
     parts = ("streak_", "drop_", "global_decoder_")
-    assert [name for name in convolutions if not name.startswith(parts)] == ["network_conv2d"]  # whitens the pixels
+    assert [name for name in convolutions if not name.startswith(parts)] == ["to_blocks_conv2d"]  # whitens the pixels
     assert [node.name for node in nano_model.graph.node if node.name != node.output[0]] == []
 
 
@@ -228,6 +228,13 @@ def test_matrix_products_count_and_what_nobody_counts_is_refused_by_its_node(tmp
     model.graph.node.append(helper.make_node("Gemm", ["ga", "gb"], ["q"], name="q", transA=1))  # [5, 6] × [6, 4]
     onnx.save(model, path)
     assert summarise(path).macs == before + 8 * 10 * 7 * 15 + 5 * 4 * 6
+    dynamic = onnx.ModelProto()
+    dynamic.CopyFrom(model)
+    dynamic.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    del dynamic.graph.value_info[:], dynamic.graph.output[0].type.tensor_type.shape.dim[:]
+    onnx.save(dynamic, path)
+    with pytest.raises(ValueError, match=r"^tensor .*: its shape is .*: expected fixed sizes; export it with them"):
+        summarise(path)
     model.graph.node.append(helper.make_node("ConvTranspose", ["a", "w2"], ["t"], name="grower"))
     onnx.save(model, path)
     with pytest.raises(ValueError, match=r"^node .grower. is a ConvTranspose, whose arithmetic is not counted"):

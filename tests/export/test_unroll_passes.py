@@ -57,6 +57,52 @@ def test_a_convlstm_over_a_constant_input_convolves_it_once(lively):
     assert report == UnrollReport(4 * 20 * 8 * 9 * 48, (20 * 3 + 3 * 20 * 5) * 9 * 48, 4, 4)
 
 
+class Cut(nn.Module):
+    """One step of a ConvLSTM from zeros whose gates are cut by `cut`."""
+
+    def __init__(self, cut) -> None:
+        super().__init__()
+        self.gates, self.cut = nn.Conv2d(3, 20, 3, padding=1), cut
+
+    def forward(self, x: Tensor) -> Tensor:
+        i, _, g, o = self.cut(self.gates(x))
+        return torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * torch.tanh(g))
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda gates: gates.chunk(4, dim=1),
+        lambda gates: gates.chunk(4, dim=-3),
+        lambda gates: torch.split(gates, 5, dim=1),
+        lambda gates: gates.split([5, 5, 5, 5], dim=1),
+    ],
+)
+def test_a_dead_gate_goes_however_the_gates_are_cut(cut, lively):
+    graph, _ = unrolled(Cut(cut), lively)
+    assert shapes(graph) == [(15, 3, 3, 3)]
+
+
+def test_uneven_parts_and_parts_of_the_plane_stay_as_they_are(lively):
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 20, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b, c = self.conv(x).split(8, dim=1)
+            top, bottom = torch.split(a + b, 3, dim=2)
+            return top * bottom + c.mean()
+
+    graph, _ = unrolled(Uneven(), lively)
+    assert shapes(graph) == [(20, 3, 3, 3)] and "chunk.default" not in operators(graph)
+
+
+def test_a_convolution_that_is_not_counted_is_refused(lively):
+    with pytest.raises(ValueError, match=r"conv2d\.padding is not counted: expected conv2d \(its padding in numbers\)"):
+        unrolled(nn.Conv2d(3, 4, 3, padding="same"), lively)
+
+
 def test_one_step_of_a_convlstm_has_no_hidden_half_and_no_forget_gate(lively):
     graph, report = unrolled(Recurrence(1), lively)
     assert shapes(graph) == [(15, 3, 3, 3)]

@@ -140,6 +140,37 @@ def test_adding_leaves_the_users_own_files_in_the_folder_alone(bundle):
     assert (bundle.path / "layers.json").read_bytes() == b"new", "a file of the bundle's takes the name"
 
 
+def test_two_that_add_to_one_bundle_both_find_their_work_in_it(bundle):
+    other = Bundle.load(bundle.path)
+    bundle.add({"a.onnx": b"a"}, graphs=[GraphEntry(precision="int8", file="a.onnx")])
+    other.add({"b.onnx": b"b"}, graphs=[GraphEntry(precision="fp8", file="b.onnx")])
+    loaded = Bundle.load(bundle.path)
+    assert loaded.graph(Precision.INT8).read_bytes() + loaded.graph(Precision.FP8).read_bytes() == b"ab"
+
+
+def test_what_was_made_from_a_graph_that_has_changed_since_is_not_added(described):
+    stale = Bundle.load(described.path)
+    described.add({"graph.fp8.onnx": b"x"}, graphs=[GraphEntry(precision="fp8", file="graph.fp8.onnx")])
+    engine = EngineEntry(file="n.plan", precision="fp8", api="a", api_version="1", arch="sm87")
+    with pytest.raises(ValueError, match=r"graph\.fp8\.onnx: another graph than this began with: run it again$"):
+        stale.add({"n.plan": b"n"}, engines=[engine])
+    stale.add({"n.onnx": b"n"}, graphs=[GraphEntry(precision="int8", file="n.onnx")])
+    described.add({"graph.fp32.onnx": b"y"})
+    with pytest.raises(ValueError, match=r"graph\.fp32\.onnx: another graph"):
+        stale.add({"m.onnx": b"m"}, graphs=[GraphEntry(precision="int8", file="m.onnx")])
+
+
+def test_a_bundle_behind_a_link_or_called_by_a_dot_is_written_where_it_lies(bundle, monkeypatch):
+    link = bundle.path.with_name("current")
+    link.symlink_to(bundle.path.name)
+    Bundle.load(link).add({"a.onnx": b"a"}, graphs=[GraphEntry(precision="int8", file="a.onnx")])
+    assert link.is_symlink() and (bundle.path / "a.onnx").read_bytes() == b"a"
+    monkeypatch.chdir(bundle.path)
+    Bundle.load(".").add({"b.onnx": b"b"}, graphs=[GraphEntry(precision="fp8", file="b.onnx")])
+    assert (bundle.path / "b.onnx").read_bytes() == b"b"
+    assert {path.name for path in bundle.path.parent.iterdir()} == {"bundle", "current"}
+
+
 @pytest.fixture
 def described(bundle):
     """FP32, INT8 and FP8 with an engine and a quality each."""

@@ -112,6 +112,13 @@ def test_a_clip_whose_writer_did_not_know_its_size_gives_what_there_is(share, to
     assert (told in caplog.text) if told else not caplog.text
 
 
+def test_numbers_in_names_count_as_numbers(tmp_path, make_spec, noise):
+    names = ["a1.png", "a2.png", "a10.png", "a10b.png", "ab.png", "b01.png", "b1.png"]
+    for index, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), np.full_like(noise[0], index))
+    assert [int(image[0, 0, 0]) for image in images(f"frames://{tmp_path}", make_spec())] == list(range(len(names)))
+
+
 def test_a_folder_without_images_is_refused(tmp_path, make_spec):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match=r"holds no images, expected at least one of \.png"):

@@ -164,8 +164,9 @@ def test_patches_are_crops_flips_and_shrinks_of_the_images():
 
 
 def test_an_image_smaller_than_the_patch_is_refused(picture):
-    with pytest.raises(ValueError, match=r"an image of \(48, 64\) pixels is smaller than the patch of 64: lower data"):
-        CleanPatches([picture()], 1, 64, 0, 0, 1)
+    told = r"^b\.png is 64x48, smaller than the patch of 64, and so are 2 of 3 images: lower data\.patch, or take"
+    with pytest.raises(ValueError, match=told):
+        CleanPatches([picture(1, 64, 64), picture(), picture()], 1, 64, 0, 0, 1, names=["a.png", "b.png", "c.png"])
 
 
 def test_an_image_just_as_large_as_the_patch_is_used_whole(picture):

@@ -112,6 +112,12 @@ class Halve(torch.nn.Module):
         return Prediction(x / 2, {"rain": Branch(None, x, x)}), None
 
 
+def test_a_pair_too_small_for_ssim_is_named():
+    tiny = np.zeros((10, 40, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"^a is 40x10: SSIM wants 11x11 at least, take it out$"):
+        evaluate(lambda image: image, [Pair("a", tiny, tiny)])
+
+
 def test_images_of_any_size_are_padded_for_the_network_and_cropped_back(picture):
     for width, height in ((64, 48), (61, 47), (17, 18)):
         image = picture(width=width, height=height)

@@ -13,13 +13,15 @@ from derain.training.trainer import rain_seeds
 IMAGES, HEIGHT, WIDTH = 16, 240, 320
 
 
-def streaks(style: str = "physical", strength: float = 0.5, forward: float = 0.0, exposure: float = 1.0) -> Tensor:
+def streaks(
+    style: str = "physical", strength: float = 0.5, forward: float = 0.0, exposure: float = 1.0, scale: float = 1.0
+) -> Tensor:
     """Streaks falling straight down, [16, 240, 320], the vanishing point in the middle at two fifths of the height."""
-    strengths, angle, forwards, exposures, scale = (
-        torch.full((IMAGES,), value) for value in (strength, 0.0, forward, exposure, 1.0)
+    strengths, angle, forwards, exposures, scales = (
+        torch.full((IMAGES,), value) for value in (strength, 0.0, forward, exposure, scale)
     )
     vanishing = torch.tensor([0.5, 0.4]).repeat(IMAGES, 1)
-    wind = Wind(angle, vanishing, forwards, exposures, scale, torch.full((IMAGES,), STYLES[style]))
+    wind = Wind(angle, vanishing, forwards, exposures, scales, torch.full((IMAGES,), STYLES[style]))
     return opacity(torch.arange(IMAGES) * 977 + 5, strengths, wind, HEIGHT, WIDTH)[:, 0]
 
 
@@ -49,6 +51,12 @@ def test_streaks_diverge_from_the_vanishing_point_when_driving_forward():
 def test_a_longer_exposure_draws_longer_streaks(style):
     short, middle, long = (length(streaks(style, 0.1, exposure=exposure)) for exposure in (0.6, 1.0, 1.5))
     assert 1.2 * short < middle < long / 1.2
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_streaks_grow_with_the_scale_and_not_with_its_square(style):
+    half, whole = (length(streaks(style, 0.1, exposure=0.8, scale=scale)) for scale in (0.5, 1.0))
+    assert whole / half == pytest.approx(2, rel=0.3)
 
 
 def test_the_noise_that_streaks_are_blurred_from_covers_20_to_60_percent_of_an_image():

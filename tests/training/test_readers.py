@@ -9,12 +9,12 @@ import torch
 from PIL import ExifTags, Image
 
 from derain.training.config import TrainConfig
-from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, to_tensor
+from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, read_rgb, to_tensor
 from derain.training.material import HeldOutPairs, Material, find_material
 from derain.training.patches import PairPatches
 from derain.training.rain import MASK_FULL, RainConfig
 from derain.training.rain.pairs import synthesize
-from derain.training.readers import SPLITS, Pair, PairFiles, list_set, read_clips, read_pairs, read_set
+from derain.training.readers import SPLITS, Pair, PairFiles, _header_size, list_set, read_clips, read_pairs, read_set
 from derain.training.trainer import paired, train
 
 
@@ -279,6 +279,24 @@ def test_headers_say_the_size_that_decoding_gives_or_that_there_is_none(tmp_path
     (tmp_path / "clean/x.jpg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"clean/x\.jpg is no image that can be decoded: replace it or take its pair"):
         _ = files.shape
+
+
+def test_a_header_is_read_without_decoding_the_picture(tmp_path):
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(flat(9)).save(tmp_path / "plain.png")
+    Image.fromarray(flat(9)).save(tmp_path / "turned.png", exif=turned)
+    Image.fromarray(flat(9)).save(tmp_path / "turned.webp", exif=turned)
+    assert [_header_size(tmp_path / name) for name in ("plain.png", "turned.png", "turned.webp")] == [
+        (30, 40),
+        (40, 30),
+        (40, 30),
+    ]
+    whole = (tmp_path / "plain.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 40])
+    assert _header_size(tmp_path / "cut.png") == (30, 40)
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        read_rgb(tmp_path / "cut.png")
 
 
 def test_masks_of_real_pairs_are_those_of_rendered_rain():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.training.comparison.protocol import Comparison, patches_seen
-from derain.training.comparison.tables import LABELS
+from derain.training.comparison.tables import label
 from derain.training.comparison.testing import held_out_pairs
 from derain.training.data import list_images, read_rgb
 from derain.training.evaluate import Image, look_with, score
@@ -70,8 +70,9 @@ def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", syste
     looks, notes = {}, []
     for system in systems:
         own = comparison.weights(system)
-        looks[system] = look_with(load(str(own) if own.is_file() else system).network, device)
-        notes.append(f"{_label(system)} {_history(comparison, system)}")
+        shown = label(system, comparison.protocol.networks).replace("`", "")
+        looks[shown] = look_with(load(str(own) if own.is_file() else system).network, device)
+        notes.append(f"{shown} {_history(comparison, system)}")
     body = "\n".join(f"<h2>{escape(scene.title)}</h2>\n{_section(scene, looks)}" for scene in scenes)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Deraining compared</title>'
@@ -91,10 +92,10 @@ def _history(comparison: Comparison, system: str) -> str:
 def _section(scene: Scene, looks: dict[str, Callable[[Image], tuple[Image, list[Tile]]]]) -> str:
     figures = [_figure(scene.rainy, "rainy" + _decibels(scene.rainy, scene.clean))]
     maps = []
-    for system, look in looks.items():
+    for shown, look in looks.items():
         derained, tiles = look(scene.rainy)
-        figures.append(_figure(derained, _label(system) + _decibels(derained, scene.clean)))
-        maps += [_figure(_plane(tile), f"{_label(system)}: {tile.caption}") for tile in tiles]
+        figures.append(_figure(derained, shown + _decibels(derained, scene.clean)))
+        maps += [_figure(_plane(tile), f"{shown}: {tile.caption}") for tile in tiles]
     truth = [] if scene.clean is None else [_figure(scene.clean, "truth")]
     return "\n".join(["<section>", *figures, *truth, "</section>", "<section>", *maps, "</section>"])
 
@@ -120,7 +121,3 @@ def _shrunk(image: Image) -> Image:
     if width <= WIDEST:
         return image
     return np.asarray(cv2.resize(image, (WIDEST, round(height * WIDEST / width)), interpolation=cv2.INTER_AREA))
-
-
-def _label(system: str) -> str:
-    return LABELS.get(system, system)

@@ -55,6 +55,11 @@ class Protocol(BaseModel):
     test: HeldOutConfig
     systems: dict[str, SystemConfig]
 
+    @property
+    def networks(self) -> dict[str, str]:
+        """The network of each system, by its name in the registry."""
+        return {name: system.network.name for name, system in self.systems.items()}
+
     @model_validator(mode="after")
     def _teachers_are_systems(self) -> Self:
         unknown = {system.teacher for system in self.systems.values()} - {None, *self.systems}

@@ -1,6 +1,6 @@
 """The tables, in Markdown, beside the paper's own figures; a cell that nothing has measured yet is "—"."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MISSING = "—"
@@ -55,8 +55,11 @@ STEPS = ("daiam", "daiam-edge")
 Results = dict[str, dict[str, Any]]
 """By system: evaluations, as `evaluate_system` writes them, or costs with parameters, macs, macs_naive and ms."""
 
+Systems = Mapping[str, str]
+"""The network of each of the protocol's systems, by its name in the registry."""
 
-def tables(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+
+def tables(evaluations: Results, costs: Results, systems: Systems) -> str:
     """All tables with their headings, Markdown, of the protocol's `systems`; no table where it has none of the rows."""
     parts = [
         ("The paper's systems (its Table 6)", table_6(evaluations, costs, systems)),
@@ -68,28 +71,28 @@ def tables(evaluations: Results, costs: Results, systems: Collection[str]) -> st
     return "\n\n".join(f"### {heading}\n\n{table}" for heading, table in parts if table) + "\n"
 
 
-def table_6(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+def table_6(evaluations: Results, costs: Results, systems: Systems) -> str:
     """Quality and cost of the systems that the paper compares."""
     ours = ["system", "PSNR", "SSIM", "parameters", "GMAC", "ms", "patches seen"]
     header = [*ours, *(f"paper's {column}" for column in ours[1:-1])]
     rows = []
     for name in _present(TABLE_6, systems):
         measured = [*_quality(evaluations, name), *_cost(costs, name), _trained(evaluations, name)]
-        rows.append([_label(name), *measured, *_published(name), *_published_cost(name)])
+        rows.append([label(name, systems), *measured, *_published(name), *_published_cost(name)])
     return _markdown(header, rows)
 
 
-def table_7(evaluations: Results, systems: Collection[str]) -> str:
+def table_7(evaluations: Results, systems: Systems) -> str:
     """What each part of the network adds."""
     header = ["network", "PSNR", "SSIM", "paper's PSNR", "paper's SSIM", "patches seen"]
     rows = [
-        [_label(name), *_quality(evaluations, name), *_published(name), _trained(evaluations, name)]
+        [label(name, systems), *_quality(evaluations, name), *_published(name), _trained(evaluations, name)]
         for name in _present(TABLE_7, systems)
     ]
     return _markdown(header, rows)
 
 
-def by_intensity(evaluations: Results, systems: Collection[str]) -> str:
+def by_intensity(evaluations: Results, systems: Systems) -> str:
     """PSNR in rain of each strength, and that of the rainy frames."""
     groups = list(next((result["groups"] for result in evaluations.values()), {}))
     rows = []
@@ -99,11 +102,11 @@ def by_intensity(evaluations: Results, systems: Collection[str]) -> str:
     for name in _present(INTENSITIES, systems):
         result = evaluations.get(name, {}).get("groups", {})
         cells = [f"{result[group]['psnr_rgb']['output']:.2f}" if group in result else MISSING for group in groups]
-        rows.append([_label(name), *(cells or [MISSING]), _trained(evaluations, name)])
+        rows.append([label(name, systems), *(cells or [MISSING]), _trained(evaluations, name)])
     return _markdown(["network", *(groups or ["every strength"]), "patches seen"], rows)
 
 
-def compact(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+def compact(evaluations: Results, costs: Results, systems: Systems) -> str:
     """The compact networks without and with a teacher, beside DAiAM."""
     header = ["network", "parameters", "GMAC", "ms", "PSNR", "SSIM", "distilled PSNR", "distilled SSIM", "patches seen"]
     rows = []
@@ -113,15 +116,15 @@ def compact(evaluations: Results, costs: Results, systems: Collection[str]) -> s
         with_teacher = _quality(evaluations, taught) if has_teacher else ("", "")
         seen = [_trained(evaluations, each) for each in ((name, taught) if has_teacher else (name,))]
         both = seen[0] if len(set(seen)) == 1 else "; distilled ".join(seen)
-        rows.append([_label(name), *_cost(costs, name), *_quality(evaluations, name), *with_teacher, both])
+        rows.append([label(name, systems), *_cost(costs, name), *_quality(evaluations, name), *with_teacher, both])
     return _markdown(header, rows)
 
 
-def recurrent(evaluations: Results, costs: Results, systems: Collection[str]) -> str:
+def recurrent(evaluations: Results, costs: Results, systems: Systems) -> str:
     """One, two and three recurrent steps of encoders and decoders."""
     rows = [
         [
-            _label(name),
+            label(name, systems),
             str(steps),
             *_cost(costs, system)[1:],
             *_quality(evaluations, system),
@@ -134,12 +137,14 @@ def recurrent(evaluations: Results, costs: Results, systems: Collection[str]) ->
     return _markdown(["network", "steps", "GMAC", "ms", "PSNR", "SSIM", "patches seen"], rows)
 
 
-def _present(names: tuple[str, ...], systems: Collection[str]) -> list[str]:
+def _present(names: tuple[str, ...], systems: Systems) -> list[str]:
     return [name for name in names if name in systems]
 
 
-def _label(name: str) -> str:
-    return LABELS.get(name, f"`{name}`")
+def label(name: str, systems: Systems) -> str:
+    """What a system is called: as in the paper; with the network that stands for it, where that is another."""
+    network = systems.get(name, name)
+    return f"`{name}`" if name not in LABELS else LABELS[name] + (f" (`{network}`)" if network != name else "")
 
 
 def _quality(evaluations: Results, name: str) -> tuple[str, str]:

@@ -93,7 +93,8 @@ def build(name: str, **options: Any) -> nn.Module:
     try:
         return _BUILDERS[name](**options)
     except TypeError as error:
-        raise ValueError(f"model {name!r} does not take these options: {error}") from error
+        fault = str(error).partition("() ")[2]
+        raise ValueError(f"model {name!r} does not take these options: it {fault}: leave that out") from error
 
 
 def size_multiple(model: nn.Module) -> int:

@@ -1,6 +1,8 @@
 """Rainy and clean pairs on disk, from a folder of stills, a sequence, a clip, or real raindrop pairs."""
 
 import json
+import re
+import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,21 +36,31 @@ Pair = tuple[str, RainyBatch]
 
 
 def synthesize(
-    source: Path, out: Path, seed: int, config: RainConfig, *, sequence: bool = False, report: Report | None = None
+    source: Path,
+    out: Path,
+    seed: int,
+    config: RainConfig,
+    *,
+    sequence: bool = False,
+    report: Report | None = None,
+    cut_short: Callable[[Path], bool] = lambda clip: True,
 ) -> int:
     """Render rain over ``source`` into the new folder ``out``; nothing is left there unless all of it is.
 
     A folder of images gets a new scene an image, one moving scene with ``sequence``; a clip is a sequence, and also
-    becomes ``rainy.mkv`` and ``clean.mkv`` (FFV1, lossless). A folder with ``data`` and ``gt`` inside holds real
-    raindrop pairs in Qian et al.'s layout and becomes JRSRD: four images with rising streaks for each pair.
+    becomes ``rainy.mkv`` and ``clean.mkv`` (FFV1, lossless) where its size is even, as video wants it. A folder with
+    ``data`` and ``gt`` inside holds real raindrop pairs in Qian et al.'s layout and becomes JRSRD: four images with
+    rising streaks for each pair.
 
     Args:
         source: the folder or clip.
         out: a folder that is absent or empty.
         seed: the same seed renders the same rain.
         config: the rain; its ``frame_height`` is replaced by the images' own. JRSRD's is as `JRSRD` says.
-        sequence: the images of the folder are consecutive frames, 25 a second.
-        report: called with (images done, images in all) after each image.
+        sequence: the images of the folder are consecutive frames, 25 a second, in the order of the numbers in their
+            names.
+        report: called with (images done, images in all) after each image; 0 in all is not known.
+        cut_short: whether a clip that gave fewer frames than its header promises is truncated.
 
     Returns:
         How many pairs were written.
@@ -75,21 +87,30 @@ def synthesize(
         note["strengths"] = JRSRD_STRENGTHS
     else:
         files = _image_files(source)
+        if sequence:
+            files.sort(key=_in_time)
         total, fps = len(files), 25.0
         images = ((file.stem, _read(file)) for file in files)
         pairs = _sequence(images, seed, config, fps) if sequence else _stills(images, seed, config)
-    staging = out.with_name(out.name + ".part")
-    shutil.rmtree(staging, ignore_errors=True)
+    out = out.resolve()
+    # Inside a folder that is there, which may be a disk of its own; beside one that is not.
+    staging = (out if out.exists() else out.parent) / f".{out.name}.{secrets.token_hex(4)}.partial"
     try:
         written = _write(staging, pairs, total, report, fps if clip else None)
-        if clip and written < 0.99 * total - 1:
+        if not written:
+            raise ValueError(f"{source} has no frame that can be decoded: copy it again, or re-encode it")
+        if clip and written < 0.99 * total - 1 and cut_short(source):
             raise ValueError(
                 f"{source} ends after {written} frames where its header promises {total}; "
                 "it is truncated: copy it again, or re-encode what is there with ffmpeg"
             )
         note |= {"config": config.model_dump(exclude={"frame_height"}), "sequence": clip or sequence, "pairs": written}
         (staging / "rain.json").write_text(json.dumps(note, indent=2) + "\n")
-        staging.replace(out)
+        if staging.parent == out:
+            for made in staging.iterdir():
+                made.rename(out / made.name)
+        else:
+            staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return written
@@ -133,11 +154,10 @@ def _jrsrd(source: Path, seed: int, config: RainConfig) -> tuple[int, Iterator[P
             rainy, clean = _read(drop), _read(partner)
             if rainy.shape != clean.shape:
                 raise ValueError(f"{drop} is {_size(rainy.shape)}, {partner} {_size(clean.shape)}; pairs match in size")
+            own = item_seeds(_own_seed(seed, drop.stem), 1)  # one weather for the four, so that its rain only rises
             for number, strength in enumerate(JRSRD_STRENGTHS):
-                stem = f"{drop.stem}_{number}"
-                own = item_seeds(_own_seed(seed, stem), 1)
                 weather = draw_weather(own, _sized(config, clean), strength)
-                yield stem, compose(clean, weather, rainy, dice.derive(own, 22))
+                yield f"{drop.stem}_{number}", compose(clean, weather, rainy, dice.derive(own, 22))
 
     return len(JRSRD_STRENGTHS) * len(drops), pairs()
 
@@ -163,14 +183,21 @@ def _image_files(folder: Path) -> list[Path]:
     return files
 
 
+def _in_time(file: Path) -> tuple[list[str | int], str]:
+    """Sorts 2.png before 10.png."""
+    parts = re.split("([0-9]+)", file.name)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], file.name
+
+
 def _read(file: Path) -> Tensor:
     return to_tensor(read_rgb(file)).unsqueeze(0)
 
 
 def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
     capture = cv2.VideoCapture(str(source))
-    total, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
-    if not capture.isOpened() or total < 1:
+    # A Matroska file that was streamed counts none, or less.
+    total, fps = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), float(capture.get(cv2.CAP_PROP_FPS))
+    if not capture.isOpened():
         raise ValueError(f"{source} cannot be opened as a video clip; it may be truncated: copy or re-encode it")
 
     def frames() -> Iterator[tuple[str, Tensor]]:
@@ -199,7 +226,8 @@ def _write(folder: Path, pairs: Iterator[Pair], total: int, report: Report | Non
                 file = folder / name / f"{stem}.png"
                 if not cv2.imwrite(str(file), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
                     raise OSError(f"{file} could not be written; is the disk full?")
-                if fps is not None and name in ("rainy", "clean"):
+                even = image.shape[0] % 2 == image.shape[1] % 2 == 0
+                if fps is not None and even and name in ("rainy", "clean"):
                     if name not in videos:
                         videos[name] = _open_video(folder / f"{name}.mkv", fps, image)
                     videos[name].write(image)

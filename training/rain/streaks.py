@@ -101,7 +101,7 @@ def opacity(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int)
 
     Args:
         seed: int64 [B]; a new one for every frame of a clip.
-        strength: [B] in 0..1; a stronger rain keeps the weaker one's streaks and adds to them.
+        strength: [B] in 0..1; a stronger rain keeps the weaker one's streaks and adds to them (noise: most of them).
         wind: the weather, which outlives the frame.
         height: rows.
         width: columns.
@@ -231,8 +231,8 @@ def _noise(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) 
     images = []
     for own, power, angle, exposure, scale in zip(*each, strict=True):
         level = noise_level(power)
-        length = min(max(round(float(dice.uniform(own, 50, low=10.0, high=32.0)) * exposure * scale), 4), 96)
-        grain = min(max(float(dice.uniform(own, 51, low=0.75, high=1.4)) * scale, 0.7), 4.0)
+        length = min(max(round(float(dice.uniform(own, 50, low=10.0, high=32.0)) * exposure), 4), 96)  # in grains
+        grain = max(float(dice.uniform(own, 51, low=0.75, high=1.4)) * scale, 0.7)
         side = int((height**2 + width**2) ** 0.5 / grain) + 4
         # Integer sums, again for the same picture on every device.
         spark = sparks(own, power, side + length, side)

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
@@ -51,6 +52,17 @@ TEST(Streams, WhatALosslessSinkWritesItsSourceReadsBack) {
         ++left;
     }
     EXPECT_EQ(left, 2U);  // nothing partial
+}
+
+TEST(Streams, NumbersInNamesCountAsNumbers) {
+    const testing::Folder folder;
+    const auto pictures = folder.path() / "pictures";
+    const auto written = write_noise(pictures.string(), 7);
+    const std::array names{"a1.png", "a2.png", "a10.png", "a10b.png", "ab.png", "b01.png", "b1.png"};
+    for (std::size_t index = 0; index < names.size(); ++index) {
+        std::filesystem::rename(pictures / ("00000" + std::to_string(index) + ".png"), pictures / names.at(index));
+    }
+    EXPECT_EQ(read_all(pictures.string()), written);
 }
 
 TEST(Streams, AClipWithoutAFrameIsNotThere) {
@@ -176,7 +188,7 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
     std::ofstream(folder.path() / "notes.txt") << "no video";
     std::ofstream(folder.path() / "broken.png") << "no image";
     const std::vector<std::pair<std::string, std::string>> sources{
-        {path + "/nothing.mp4", "nothing.mp4: no such file: give --source the path of a video"},
+        {path + "/nothing.mp4", "nothing.mp4: no such file: give the path of a video"},
         {path + "/notes.txt", "notes.txt: 8 bytes that are no video"},
         {path, "broken.png: 8 bytes that are no whole image: replace or remove it"},
         {"frames://" + path + "/away", "away: no such folder"},

@@ -1,9 +1,14 @@
-/// `frames:///folder`: the images of a folder, sorted by name.
+/// `frames:///folder`: the images of a folder, sorted by name, the numbers in it by value: 2.png before 10.png.
 #include <algorithm>
 #include <array>
+#include <cctype>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "decoded.hpp"
@@ -22,12 +27,48 @@ bool is_image(const std::filesystem::path& path) {
     return std::ranges::find(suffixes, suffix) != suffixes.end();
 }
 
+/// Takes what is, or is not, a run of digits off the front of a name.
+std::string_view taken(std::string_view& name, bool digits) {
+    const auto* const end = std::ranges::find_if(
+        name.begin(), name.end(), [digits](unsigned char letter) { return (std::isdigit(letter) != 0) != digits; });
+    const auto length = static_cast<std::size_t>(end - name.begin());
+    const std::string_view part = name.substr(0, length);
+    name.remove_prefix(length);
+    return part;
+}
+
+/// Text by text and number by number; 2 comes before 10, and 01 before 1.
+bool in_time(const std::filesystem::path& left, const std::filesystem::path& right) {
+    const std::string left_name = left.filename().string();
+    const std::string right_name = right.filename().string();
+    std::string_view a = left_name;
+    std::string_view b = right_name;
+    while (!a.empty() && !b.empty()) {
+        if (const int order = taken(a, false).compare(taken(b, false)); order != 0) {
+            return order < 0;
+        }
+        const auto value = [](std::string_view number) {
+            number.remove_prefix(std::min(number.find_first_not_of('0'), number.size()));
+            return std::pair(number.size(), number);
+        };
+        if (a.empty() || b.empty()) {
+            break;
+        }
+        const auto first = value(taken(a, true));
+        const auto second = value(taken(b, true));
+        if (first != second) {
+            return first < second;
+        }
+    }
+    return a.empty() && b.empty() ? left_name < right_name : a.empty();
+}
+
 /// One frame an image; a broken image throws Error with its name.
 class ImageFolder final : public DecodedSource {
    public:
     ImageFolder(const std::string& folder, const FrameSpec& spec) : DecodedSource(folder, spec) {
         if (!std::filesystem::is_directory(folder)) {
-            throw Error(folder + ": no such folder: give --source a folder of images");
+            throw Error(folder + ": no such folder: give a folder of images");
         }
         for (const auto& entry : std::filesystem::directory_iterator(folder)) {
             if (is_image(entry.path())) {
@@ -38,7 +79,7 @@ class ImageFolder final : public DecodedSource {
             throw Error(folder +
                         ": holds no images, expected at least one of .png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp");
         }
-        std::ranges::sort(paths_);
+        std::ranges::sort(paths_, in_time);
         set_frames(static_cast<std::int64_t>(paths_.size()));
     }
 

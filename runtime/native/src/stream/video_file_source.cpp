@@ -16,7 +16,7 @@ class VideoFile final : public DecodedSource {
    public:
     VideoFile(const std::string& path, const FrameSpec& spec) : DecodedSource(path, spec) {
         if (!std::filesystem::is_regular_file(path)) {
-            throw Error(path + ": no such file: give --source the path of a video");
+            throw Error(path + ": no such file: give the path of a video");
         }
         if (!video_.open(path, cv::CAP_FFMPEG)) {
             throw Error(path + ": " + std::to_string(std::filesystem::file_size(path)) +
