@@ -46,6 +46,7 @@ class Patches(IterableDataset[Any]):
         stop: int,
         rank: int = 0,
         world: int = 1,
+        *,
         names: Sequence[str] = (),
     ) -> None:
         too_small = [index for index, shape in enumerate(shapes) if min(shape[:2]) < patch]
