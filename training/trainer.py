@@ -26,6 +26,7 @@ from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ReluBlock, R
 from derain.training.models.checkpoint import load
 from derain.training.models.compact import CompactEncoder
 from derain.training.models.dam import Decoder, Encoder
+from derain.training.models.differential import DifferentialModule
 from derain.training.models.prenet import PReNet
 from derain.training.models.qian import AttentiveRecurrentNet
 from derain.training.models.rescan import RESCAN, ContextGRU
@@ -33,6 +34,9 @@ from derain.training.patches import ResumableLoader, own_share
 from derain.training.rain import RainyBatch, render
 from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.records import begin_or_resume
+
+OPEN = 3.0
+"""The bias before σ of a differential module's A, which is 0.95 then, and less than nothing of its B: 0.05."""
 
 RAIN_COVER = 0.1
 """The share of a frame that rain covers, about; where attention starts."""
@@ -51,6 +55,8 @@ def initialise(model: nn.Module, init: str) -> None:
     near its skip and a residual network near the rainy image. Attention heads start at the share of a frame that rain
     covers: starting at a half, the way down saturates the LSTM before them, and the map stays dead. LSTM gates start
     open, their biases at 1, and the candidate's weights doubled, so that one step from zeros lets the signal through.
+    A differential module starts as a plain chain, its maps A near 1 and B near 0: halves of both would dim the image
+    that the next stage begins with, and adds its residual to.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -75,6 +81,9 @@ def initialise(model: nn.Module, init: str) -> None:
                 nn.init.xavier_normal_(convolution.weight)
         elif isinstance(module, (ResBlock, ReluBlock)) and init == "he":
             module.conv2.weight.data.mul_(0.1)
+        elif isinstance(module, DifferentialModule) and init == "he":
+            nn.init.constant_(module.filter_a.conv3.bias, OPEN)  # type: ignore[arg-type]
+            nn.init.constant_(module.filter_b.conv3.bias, -OPEN)  # type: ignore[arg-type]
         elif isinstance(module, (Decoder, PReNet, RESCAN)) and init == "he":
             module.out.weight.data.mul_(0.1)
         elif (

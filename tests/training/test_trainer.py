@@ -156,6 +156,19 @@ def test_weights_start_as_their_scheme_says_with_gates_open(init):
         assert abs(conv.weight.mean().item()) < 0.1 * std
 
 
+@torch.no_grad()
+def test_a_differential_module_starts_near_the_image_of_the_stage_before_it():
+    network = build("d-daiam-nano")
+    torch.manual_seed(0)
+    initialise(network, "he")
+    (module,) = network.differential
+    rainy, output = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    fused = module(rainy, output, rainy)
+    assert (fused - output).abs().mean() < 0.05 < (module(rainy, output, rainy) - rainy).abs().mean()
+    initialise(network, "gaussian")
+    assert (module(rainy, output, rainy) - output / 2 - rainy / 4).abs().max() < 0.01
+
+
 def test_a_lone_dam_learns_the_heavier_of_the_two_masks():
     masks = branch_masks(torch.tensor([0.2, 0.9]), torch.tensor([0.5, 0.1]))
     assert masks["rain"].tolist() == pytest.approx([0.5, 0.9])
