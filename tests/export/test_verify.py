@@ -229,9 +229,9 @@ def test_the_worst_frame_counts_and_the_hop_that_spoils_it_is_told(bundle, bleac
 def test_the_shipped_network_in_fp16_holds_50_db_on_every_driving_frame(shipped, data_root):
     files = sorted((data_root / "sequences" / "camvid_val").iterdir())[::25]
     frames = [cv2.resize(cv2.imread(str(file)), (96, 72), interpolation=cv2.INTER_AREA) for file in files]
-    results = verify(ensure_graph(shipped, Precision.FP16), frames=frames)
-    assert [result.precision for result in results] == [Precision.FP32, Precision.FP16]
-    for result in results:
+    results = {result.precision: result for result in verify(ensure_graph(shipped, Precision.FP16), frames=frames)}
+    for precision in (Precision.FP32, Precision.FP16):  # other tests may have added others
+        result = results[precision]
         assert result.passed and result.total.psnr >= 50 and result.pytorch_to_graph.psnr >= 50
 
 

@@ -38,4 +38,4 @@ def test_a_second_stage_has_the_options_of_the_first_which_its_tensors_do_not_te
     with pytest.raises(ValueError, match=r"has the options \{.*\}, this run \{.*\}: expected the same"):
         Deraining(config(file, **second))
     again = Deraining(config(file, **first, encoder_steps=2)).network
-    assert (again.whiten, again.branches["drop"].encoder.steps) == (first.get("whiten", True), 2)
+    assert (again.to_blocks.whiten, again.branches["drop"].encoder.steps) == (first.get("whiten", True), 2)
