@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.files import to_write
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,8 +30,10 @@ def bench(
         bool, typer.Option("--all", help="Every precision on every engine at hand, side by side, instead of a stream.")
     ] = False,
     truth: Annotated[str | None, typer.Option(help="With --all: the clean frames, one for each of --source.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the report with every frame's times to this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=to_write, help="Write the report with every frame's times to this file.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(callback=to_write, help="Write a page with plots to this file.")] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A.json B.json", help="Compare two reports instead of measuring."),

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli.files import to_write
+
 
 class Reduced(StrEnum):
     """Precisions that are made on frames."""
@@ -41,7 +43,9 @@ def calibrate(
     count: Annotated[int, typer.Option(help="Frames to choose from the clip, the most different ones.")] = 16,
     max_loss: Annotated[float, typer.Option(help="dB that 8 bits may cost; layers stay out until it is kept.")] = 0.15,
     rest: Annotated[Rest, typer.Option(help="The other layers' arithmetic; fp32 suits CPUs.")] = Rest.FP16,
-    json: Annotated[Path | None, typer.Option(help="Write what each layer costs to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=to_write, help="Write what each layer costs to this file.")
+    ] = None,
 ) -> None:
     """Make a bundle's FP16, INT8 or FP8 graph on frames like those the camera sees."""
     from json import dumps

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain.cli.files import to_write
+
 if TYPE_CHECKING:
     from derain.training.evaluate import Image, Pair
     from derain.training.panels import Tile
@@ -31,10 +33,15 @@ def evaluate(
         Path | None, typer.Option(help="A folder of rainy images without truth: nothing is scored, see --panel.")
     ] = None,
     panel: Annotated[
-        Path | None, typer.Option(help="Draw rainy, output, truth and attention maps of a few images into this PNG.")
+        Path | None,
+        typer.Option(
+            callback=to_write, help="Draw rainy, output, truth and attention maps of a few images into this PNG."
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="What runs a bundle.")] = "onnxruntime",
-    json: Annotated[Path | None, typer.Option(help="Write the scores of every image to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=to_write, help="Write the scores of every image to this file.")
+    ] = None,
 ) -> None:
     """Score the rainy input and the derained output against the truth, in RGB and on the Y channel.
 

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli.files import to_write
+
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.")],
-    json: Annotated[Path | None, typer.Option(help="Write the answer to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=to_write, help="Write the answer to this file.")] = None,
 ) -> None:
     """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
     from dataclasses import asdict
@@ -65,4 +67,21 @@ def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
             taken = f"{entry['operators']} operators, {entry['convolutions']} convolutions, {entry['macs']:,} MACs"
             table.add_row(f"{name}, removed by {entry['name']}", taken)
         table.add_row(f"{name}, operators", ", ".join(f"{count} {kind}" for kind, count in graph["operators"].items()))
+    if manifest:
+        for built in manifest["engines"]:
+            table.add_row(f"{built['precision']}, engine", f"{built['api']} {built['api_version']} for {built['arch']}")
+        for quality in manifest["quality"]:
+            table.add_row(f"{quality['precision']}, on {quality['frames']}", _quality(quality))
     console.print(table)
+
+
+def _quality(measured: dict[str, Any]) -> str:
+    figures = {
+        "dB to truth": measured["psnr_rgb"],
+        "SSIM to truth": measured["ssim_rgb"],
+        "dB to FP32": measured["psnr_vs_fp32"],
+    }
+    told = [f"{value:.4g} {what}" for what, value in figures.items() if value is not None]
+    if (levels := measured["max_abs_diff"]) is not None:
+        told.append(f"at most {levels} grey level{'s' * (levels != 1)} from FP32")
+    return ", ".join(told) or "equal to FP32"

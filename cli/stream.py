@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.files import to_write
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,7 +63,7 @@ RecordOption = Annotated[
     typer.Option(metavar="SECONDS", help="Keep so much around each fault, half before and half after.", min=0.1),
 ]
 RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record keeps it.")]
-JsonOption = Annotated[Path | None, typer.Option(help="Write the report to this file.")]
+JsonOption = Annotated[Path | None, typer.Option(callback=to_write, help="Write the report to this file.")]
 
 
 @dataclass(frozen=True)

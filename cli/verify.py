@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.files import to_write
+
 if TYPE_CHECKING:
     from derain.export.verify import Distance, Verification
 
@@ -15,7 +17,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the made-up frame that is always compared.")] = 0,
     frames: Annotated[str | None, typer.Option(help="The camera's frames as well: a folder, a clip or a URI.")] = None,
     count: Annotated[int, typer.Option(help="Frames to choose from --frames, the most different ones.")] = 4,
-    json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=to_write, help="Write the result to this file.")] = None,
     drift: Annotated[
         Path | None,
         typer.Option(

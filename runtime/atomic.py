@@ -17,11 +17,22 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole."""
+def check_place(path: Path) -> None:
+    """Raise OSError where `write_bytes` could not make a file at `path`: a folder, or behind a file, or not allowed."""
     path = _behind_links(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file")
+    nearest = next(folder for folder in path.parents if folder.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, so {path} cannot be made: name another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"{nearest} cannot be written to: name another place for {path.name}")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole."""
+    path = _behind_links(path)
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:

@@ -201,10 +201,27 @@ def test_paths_that_lead_nowhere(derain, arguments, part, tmp_path, monkeypatch)
     assert part in derain(*arguments).fault
 
 
-def test_a_report_that_cannot_be_written(derain, bundle, tmp_path):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "b", "--json"),
+        ("verify", "b", "--json"),
+        ("calibrate", "b", "--frames", "f", "--precision", "fp16", "--json"),
+        ("bench", "b", "--json"),
+        ("bench", "b", "--html"),
+        ("run", "b", "--source", "test://rain", "--sink", "null://", "--json"),
+        ("serve", "b", "--source", "test://rain", "--json"),
+        ("evaluate", "w", "--pairs", "a", "b", "--json"),
+        ("evaluate", "w", "--pairs", "a", "b", "--panel"),
+    ],
+    ids=lambda arguments: f"{arguments[0]} {arguments[-1]}",
+)
+def test_a_place_where_no_file_can_appear_is_told_before_the_work(derain, arguments, tmp_path):
     (tmp_path / "file").write_text("")
-    fault = derain("inspect", bundle.path, "--json", tmp_path / "file" / "report.json").fault
-    assert str(tmp_path / "file") in fault
+    place = tmp_path / "file" / "report.json"
+    fault = derain(*arguments, place).fault
+    assert fault == f"{tmp_path / 'file'} is a file, so {place} cannot be made: name another place"
+    assert derain(*arguments, tmp_path).fault == f"{tmp_path} is a folder: name a file"
 
 
 @pytest.fixture
@@ -275,3 +292,7 @@ def test_a_path_that_looks_like_markup_is_told_as_it_is(derain, tmp_path):
     assert answer.status == 0, answer.err
     assert f"{out}: dam-zero" in answer.out
     assert f"{out}-: no such bundle" in derain("verify", f"{out}-").fault
+
+
+def test_help_has_its_short_name(derain):
+    assert derain("inspect", "-h").out == derain("inspect", "--help").out != ""

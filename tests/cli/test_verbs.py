@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import yaml
 
 from derain.export.onnx_graph import summarise
 from derain.export.precision import ensure_graph
-from derain.runtime.bundle import Bundle, GraphEntry, Precision
+from derain.runtime.bundle import Bundle, EngineEntry, GraphEntry, Precision, Quality
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.training.evaluate import METRICS
@@ -57,6 +58,25 @@ def test_inspect_reports_a_bundle_by_the_keys_that_stay(derain, bundle, tmp_path
     assert told["file_bytes"] == (bundle.path / "graph.fp32.onnx").stat().st_size
     assert told["manifest"]["model"]["name"] == "daiam-nano"
     assert f"{told['macs']:,}" in answer.out and "removed" in answer.out
+
+
+def test_inspect_shows_engines_and_measured_quality(derain, bundle, tmp_path):
+    copied = Bundle.load(shutil.copytree(bundle.path, tmp_path / "b"))
+    engine = EngineEntry(file="e.plan", precision="fp32", api="tensorrt", api_version="10.3", arch="sm87")
+    quality = [
+        Quality(frames="desk", precision="fp32", psnr_rgb=24.256, ssim_rgb=0.75),
+        Quality(frames="desk", precision="fp16", psnr_vs_fp32=61.5, max_abs_diff=1),
+        Quality(frames="night", precision="fp32"),
+    ]
+    copied.add({"e.plan": b"a plan"}, engines=[engine], quality=quality)
+    out = derain("inspect", copied.path).out
+    for told in (
+        r"fp32, engine +tensorrt 10.3 for sm87",
+        r"fp32, on desk +24.26 dB to truth, 0.75 SSIM to truth *\n",
+        r"fp16, on desk +61.5 dB to FP32, at most 1 grey level from FP32 *\n",
+        r"fp32, on night +equal to FP32",
+    ):
+        assert re.search(told, out)
 
 
 def test_inspect_reports_a_bare_onnx_file_by_the_same_keys(derain, bundle, tmp_path):

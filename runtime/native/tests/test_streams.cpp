@@ -93,7 +93,7 @@ TEST(Streams, ATruncatedClipThrowsAfterItsLastFrame) {
 
 /// A lossless clip of 10 frames whose bytes after `element`, a Matroska name, are others.
 std::string patched_clip(const testing::Folder& folder, std::string_view element, std::string_view value) {
-    const auto path = (folder.path() / "clip.mkv").string();
+    auto path = (folder.path() / "clip.mkv").string();
     write_noise(path, 10);
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
