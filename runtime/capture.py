@@ -24,7 +24,7 @@ STALL_S = 2.0
 """Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure."""
 
 PATIENCE_S = 1.0
-"""How long the end of a run waits for a read to return, before its thread is left behind."""
+"""How long the end of a run waits for a read to return, before its source is closed and its thread left behind."""
 
 
 class Capture:
@@ -67,6 +67,8 @@ class Capture:
     ) -> None:
         self.stop()
         self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            self._current.close()
 
     def stop(self) -> None:
         """Deliver nothing more; the queue is closed."""
@@ -152,7 +154,11 @@ class Capture:
             log.info("source not back yet: %s", error)
             return None
         with self._lock:
-            if generation == self._generation:
+            wanted = generation == self._generation and not self._stopped.is_set()
+            if wanted:
                 self._current, self.state, self._heard_ns = source, "open", self._clock()
+        if not wanted:
+            source.close()
+            return None
         log.warning("the source is open again")
         return source

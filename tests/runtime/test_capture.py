@@ -2,6 +2,7 @@ import threading
 
 import numpy as np
 
+from derain.runtime import capture as capture_module
 from derain.runtime.capture import Capture
 from derain.runtime.queues import DEPTH, FrameQueue, Policy
 from derain.runtime.sources import Source
@@ -91,6 +92,43 @@ def test_a_stalled_source_is_closed_so_that_its_reader_and_its_device_are_free(m
         assert taken(queue, 1) == [(2, 2)]
         assert (capture.faults, capture.error) == (2, None)
         back.go_on.set()
+
+
+def test_a_run_that_ends_while_a_reopened_source_is_silent_closes_it(make_spec, monkeypatch):
+    monkeypatch.setattr(capture_module, "PATIENCE_S", 0.01)
+    spec = make_spec()
+    back = Ring(spec, [])
+    camera = Ring(spec, [grey(1, spec)], back)
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue) as capture:
+        assert taken(queue, 1) == [(0, 1)]
+        assert camera.hangs.wait(20)
+        capture.watch(capture._heard_ns + 10**12)
+        assert back.hangs.wait(20)
+    assert back.released.wait(20)
+
+
+def test_a_source_that_comes_back_after_the_end_is_closed_unread(make_spec, monkeypatch):
+    monkeypatch.setattr(capture_module, "PATIENCE_S", 0.01)
+    spec = make_spec()
+    back, opening, go_on = Ring(spec, []), threading.Event(), threading.Event()
+    camera = Ring(spec, [grey(1, spec)])
+
+    def reopened():
+        opening.set()
+        assert go_on.wait(20)
+        return back
+
+    camera.reopened = reopened
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue) as capture:
+        assert taken(queue, 1) == [(0, 1)]
+        assert camera.hangs.wait(20)
+        capture.watch(capture._heard_ns + 10**12)
+        assert opening.wait(20)
+    go_on.set()
+    assert back.released.wait(20)
+    assert not back.hangs.is_set()
 
 
 def test_a_frame_that_waits_for_room_is_not_the_cameras_silence(make_spec):

@@ -156,7 +156,7 @@ TEST(SharedMemory, ARingIsReopenedOnceANewFrameIsInIt) {
     const auto pictures = testing::noise(2);
     sink->write(pictures[0].bytes());
     const auto source = open_source("shm://" + name, testing::make_spec());
-    EXPECT_EQ(testing::fault([&] { source->reopened(); }),
+    EXPECT_EQ(testing::fault([&] { return source->reopened(); }),
               "shm://" + name + ": no frame for 1 s: is its writer still running?");
     const auto writer = written_later(*sink, pictures[1]);
     EXPECT_TRUE(std::ranges::equal(source->reopened()->next()->picture.bytes(), pictures[1].bytes()));

@@ -20,7 +20,7 @@ constexpr std::string_view segment("\x18\x53\x80\x67");
 constexpr std::size_t head_bytes = 4096;
 
 struct Content {
-    std::size_t at;
+    std::size_t at = 0;
     std::optional<std::uint64_t> bytes;
 };
 
