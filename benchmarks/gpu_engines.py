@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from derain.export.camera import CameraModel
 from derain.runtime import engines
 from derain.runtime.bundle import Precision
+from derain.runtime.engines.onnxruntime import load_cuda_libraries
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
 from derain.training.models import Prediction
 from derain.training.models.checkpoint import load
@@ -44,7 +45,7 @@ def tensorrt_rtx(case: Case, precision: Precision, frame: Tensor, clean: Tensor,
     for spec, tensor in ((bundle.manifest.input, frame), (bundle.manifest.output, clean)):
         context.set_tensor_address(spec.tensor, tensor.data_ptr())
 
-    def work(held: Any = (context, engine, runtime)) -> None:
+    def work(held: Any = (context, engine, runtime, frame, clean)) -> None:
         if not held[0].execute_async_v3(torch.cuda.current_stream().cuda_stream):
             raise RuntimeError(f"{entry.file}: {API} failed: {' '.join(logger(api).errors[-1:])}")
 
@@ -59,7 +60,11 @@ def captured(work: Work) -> Work:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
-    return graph.replay
+
+    def replay(held: Work = work) -> None:  # a graph knows addresses, and nobody else holds what lies there
+        graph.replay()
+
+    return replay
 
 
 def onnx_runtime(case: Case, precision: Precision, frame: Tensor, clean: Tensor) -> Work:
@@ -69,6 +74,7 @@ def onnx_runtime(case: Case, precision: Precision, frame: Tensor, clean: Tensor)
     wanted: dict[str, dict[str, str]] = {"CPUExecutionProvider": {}}
     options = onnxruntime.RunOptions()
     if frame.is_cuda:
+        load_cuda_libraries()
         stream = str(torch.cuda.current_stream().cuda_stream)
         tuned = {"user_compute_stream": stream, "cudnn_conv_algo_search": "EXHAUSTIVE", "prefer_nhwc": "1"}
         wanted = {"CUDAExecutionProvider": tuned}

@@ -16,7 +16,7 @@ from typing import Any
 from derain.runtime import cuda
 from derain.runtime.atomic import write_bytes
 from derain.runtime.bundle import Bundle, EngineEntry, Precision
-from derain.runtime.engines.tensorrt_api import PORTABLE, Api, choose, errors, logger
+from derain.runtime.engines.tensorrt_api import PORTABLE, Api, choose, errors, logger, start
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,7 @@ def build(
     trt = chosen.load()
     arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())
     with errors(chosen) as heard:
-        builder = trt.Builder(logger(chosen))
-        if not builder:
-            raise OSError(f"{chosen.name} {trt.__version__} does not start: {_first(heard)}: see `derain doctor`")
+        builder = start(chosen, "Builder", heard)
         network = _parse(chosen, builder, graph)
         config = _configure(trt, builder, architectures, options, progress)
         entry = EngineEntry(
@@ -135,6 +133,8 @@ def _configure(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if (own_memory := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
+        config.set_flag(own_memory)  # TensorRT-RTX's: nothing is allocated in a run, so that a CUDA graph can hold it
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     return config

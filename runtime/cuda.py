@@ -8,6 +8,7 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +23,7 @@ class GpuError(OSError):
     """CUDA, its driver or the GPU refuses; the message is one line with CUDA's own words."""
 
 
-NO_GPU = "no GPU that CUDA can use ({}): install NVIDIA's driver, or take another --engine"
+NO_GPU = "no GPU that CUDA can use ({}): install or update NVIDIA's driver, or take another --engine"
 
 
 class Cuda(ABC):
@@ -187,9 +188,8 @@ class PyCuda(Cuda):
         device = self._driver.Device(0)
         self.architecture = "sm{}{}".format(*device.compute_capability())
         self.name = device.name()
-        self._context = device.retain_primary_context()
+        self._context = _primary_context()
         self._frees = ExitStack()
-        self._frees.callback(self._context.detach)
         self._stream = self._here(self._driver.Stream)
         self.stream = int(self._stream.handle)
 
@@ -242,13 +242,26 @@ class PyCuda(Cuda):
             self.synchronize()
 
 
-PROVIDERS: dict[str, type[Cuda]] = {"cuda": CudaPython, "pycuda": PyCuda}
+@cache
+def _primary_context() -> Any:
+    """The one that TensorRT uses, kept for the process: at its last release CUDA resets it, and pycuda leaves it so."""
+    return import_module("pycuda.driver").Device(0).retain_primary_context()
+
+
+PROVIDERS: dict[str, type[Cuda]] = {"cuda.bindings": CudaPython, "pycuda": PyCuda}
 """By Python package, the better one first."""
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package it would be in
+        return False
 
 
 def missing() -> str | None:
     """None where a provider is installed, else the command that adds one."""
-    if any(find_spec(package) for package in PROVIDERS):
+    if any(map(_installed, PROVIDERS)):
         return None
     return "neither cuda-python nor pycuda is installed: pip install cuda-python"
 
@@ -260,7 +273,7 @@ def open_cuda() -> Cuda:
     """
     if reason := missing():
         raise ModuleNotFoundError(reason)
-    return next(provider for package, provider in PROVIDERS.items() if find_spec(package))()
+    return next(provider for package, provider in PROVIDERS.items() if _installed(package))()
 
 
 def architecture() -> str:

@@ -1,5 +1,6 @@
 """The engine's own thread: it infers and reopens, one thing at a time, and never lets a fault out but as a result."""
 
+import logging
 import queue
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Self
 from derain.runtime.engines import Engine
 from derain.runtime.frames import Frame, Image
 from derain.runtime.plausibility import Plausibility
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
 """How long the end of a run waits for an engine that is still at work, before its thread is left behind."""
@@ -66,6 +69,9 @@ class Worker:
     ) -> None:
         self._jobs.put(None)
         self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            log.warning("engine %s is still at work after %g s: left behind", self._engine.name, PATIENCE_S)
+            self._engine.abandon()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -98,6 +98,10 @@ class Engine(ABC):
             self.is_open = False
             self._close()
 
+    def abandon(self) -> None:
+        """Leave what open took to a thread that is still inside `infer`: close does nothing any more."""
+        self.is_open = False
+
     def __enter__(self) -> Self:
         self.open()
         return self

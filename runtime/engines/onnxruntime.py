@@ -1,13 +1,20 @@
 """ONNX Runtime: the CPU's engine, and CUDA's where onnxruntime-gpu is installed."""
 
+import io
+import logging
 import os
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, ClassVar
 
 from derain.runtime import cuda
 from derain.runtime.bundle import Bundle, FrameSpec, Precision
 from derain.runtime.engines.base import Engine, register
 from derain.runtime.frames import Image
+
+log = logging.getLogger(__name__)
 
 
 @register("onnxruntime")
@@ -21,6 +28,7 @@ class OnnxRuntimeEngine(Engine):
     package = "onnxruntime"
     extra = "cpu"
     provider: ClassVar[str] = "CPUExecutionProvider"
+    provider_options: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, bundle: Bundle, precision: Precision = Precision.FP32, threads: int | None = None) -> None:
         super().__init__(bundle, precision)
@@ -34,7 +42,8 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 3  # errors, which are raised as well; warnings are for a graph's author
         graph = self.bundle.graph(self.precision)
         try:
-            session = onnxruntime.InferenceSession(graph, options, providers=[self.provider])
+            providers = [(self.provider, dict(self.provider_options))]
+            session = onnxruntime.InferenceSession(graph, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise ValueError(f"{graph}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
         if self.provider not in session.get_providers():  # it falls back to the CPU with no more than a warning
@@ -65,6 +74,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
 
     extra = "gpu"
     provider = "CUDAExecutionProvider"
+    provider_options: ClassVar[Mapping[str, str]] = {"use_tf32": "0"}  # FP32 is FP32, as in an engine of TensorRT
     device: ClassVar[str] = "cuda"
 
     @classmethod
@@ -72,7 +82,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         """The package, or a build of it with the provider."""
         reason = super().missing()
         if reason is None and cls.provider not in import_module(cls.package).get_available_providers():
-            reason = f"{cls.package} has no {cls.provider} here: pip install 'derain[{cls.extra}]'"
+            reason = f"{cls.package} has no {cls.provider} here: {_mend(cls.extra)}"
         return reason
 
     @classmethod
@@ -82,6 +92,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         return ("no GPU", reason) if reason else None
 
     def _open(self) -> None:
+        load_cuda_libraries()
         super()._open()
         onnxruntime: Any = import_module(self.package)
         self._frame = onnxruntime.OrtValue.ortvalue_from_shape_and_type(self.input.shape, "uint8", self.device, 0)
@@ -98,6 +109,28 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     def _close(self) -> None:
         self._frame = self._binding = None
         super()._close()
+
+
+def load_cuda_libraries() -> None:
+    """Load CUDA's libraries from NVIDIA's Python packages, where ONNX Runtime does not look by itself.
+
+    It prints what it does not find; where that was needed, the provider does not start, which is told then.
+    """
+    onnxruntime: Any = import_module("onnxruntime")
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        with redirect_stdout(io.StringIO()) as told:
+            onnxruntime.preload_dlls()
+        if told.getvalue():
+            log.debug("%s", " ".join(told.getvalue().split()))
+
+
+def _mend(extra: str) -> str:
+    """The command that adds the CUDA provider: both builds are one Python package, and the last one installed is it."""
+    try:
+        distribution("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return f"pip install 'derain[{extra}]'"
+    return "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
 
 
 def _signature(spec: FrameSpec) -> str:

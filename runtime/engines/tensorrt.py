@@ -7,8 +7,12 @@ import numpy as np
 from derain.runtime import cuda
 from derain.runtime.bundle import Bundle, EngineEntry, Precision
 from derain.runtime.engines.base import Engine, register
-from derain.runtime.engines.tensorrt_api import APIS, PORTABLE, Api, errors, logger
+from derain.runtime.engines.tensorrt_api import APIS, PORTABLE, Api, errors, logger, start
 from derain.runtime.frames import Image
+
+TURING = "sm75"
+FIRST_WITH_FP8 = 89
+"""The first compute capability whose tensor cores take FP8: Ada."""
 
 
 class _TensorRTEngine(Engine):
@@ -63,18 +67,18 @@ class _TensorRTEngine(Engine):
         assert gpu is not None
         path = self.bundle.file(entry.file)
         with errors(self.api) as heard:
-            runtime = trt.Runtime(logger(self.api))
+            runtime = start(self.api, "Runtime", heard)
             engine = runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is None:
                 raise ValueError(f"{path}: {self.name} cannot load it: {' '.join(heard[:1])}: {self._again()}")
-            needed, free = int(engine.device_memory_size_v2), gpu.free_bytes()
-            if needed > free:
-                raise cuda.GpuError(
-                    f"{path}: needs {needed >> 20} MiB of GPU memory, {free >> 20} MiB are free on {gpu.name}: "
-                    f"close other programs, or export a smaller frame or model"
-                )
             context = engine.create_execution_context()
-            if context is None:
+            if context is None:  # only now: what a board with shared memory calls free leaves out what it could free
+                needed, free = int(engine.device_memory_size_v2), gpu.free_bytes()
+                if needed > free:
+                    raise cuda.GpuError(
+                        f"{path}: needs {needed >> 20} MiB of GPU memory, {free >> 20} MiB are free on {gpu.name}: "
+                        f"close other programs, or export a smaller frame or model"
+                    )
                 raise cuda.GpuError(f"{path}: {self.name} cannot run it on {gpu.name}: {' '.join(heard[:1])}")
         self._held = [context, engine, runtime]  # the order in which they must go
         source, result = gpu.pinned(self.input.shape), gpu.pinned(self.output.shape)
@@ -138,7 +142,9 @@ class _TensorRTEngine(Engine):
         assert self._gpu is not None
         here = self._gpu.architecture
         named = [entry for entry in built if here in entry.arch.split("+")]
-        portable = [entry for entry in built if entry.arch == PORTABLE]
+        portable = [entry for entry in built if entry.arch == PORTABLE and here != TURING]
+        if self.precision is Precision.FP8 and int(here.removeprefix("sm")) < FIRST_WITH_FP8:
+            raise ValueError(f"{self._gpu.name} is {here}, FP8 needs sm{FIRST_WITH_FP8} or newer: take fp16 or int8")
         if not (named or portable):
             raise ValueError(self._unfit(built[0], f"{self.name} {version} on {here} ({self._gpu.name})"))
         return (named or portable)[0]
@@ -148,7 +154,10 @@ class _TensorRTEngine(Engine):
         return f"{path}: built with {entry.api} {entry.api_version} for {entry.arch}, this is {here}: {self._again()}"
 
     def _again(self) -> str:
-        return f"run `derain build {self.bundle.path} --precision {self.precision} --api {self.name}`"
+        command = f"derain build {self.bundle.path} --precision {self.precision} --api {self.name}"
+        if self.api.ahead_of_time and self._gpu is not None and self._gpu.architecture == TURING:
+            command += f" --arch {TURING}"
+        return f"run `{command}`"
 
 
 @register("tensorrt")

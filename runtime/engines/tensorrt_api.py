@@ -19,7 +19,10 @@ from derain.runtime.bundle import EngineEntry
 log = logging.getLogger(__name__)
 
 PORTABLE = "portable"
-"""The architecture of a TensorRT-RTX engine for every GPU that release serves: its kernels are made on the GPU."""
+"""The architecture of a TensorRT-RTX engine for every GPU since Ampere that release serves: its kernels are made there.
+
+Turing, sm75, wants engines of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,19 @@ def logger(api: Api) -> Any:
             log.debug("%s: %s", api.name, message)
 
     return Listener()
+
+
+def start(api: Api, kind: str, heard: list[str]) -> Any:
+    """The API's `Builder` or `Runtime`; OSError where it does not start, as with a driver that is too old.
+
+    The bindings raise TypeError then, and the reason is among the errors `heard`.
+    """
+    trt = api.load()
+    try:
+        return getattr(trt, kind)(logger(api))
+    except TypeError as error:
+        reason = heard[0] if heard else str(error)
+        raise OSError(f"{api.name} {trt.__version__} does not start: {reason}: see `derain doctor`") from error
 
 
 @contextmanager

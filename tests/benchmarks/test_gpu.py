@@ -1,10 +1,14 @@
 """The GPU's benchmark as far as a CPU can go: cases, rows, and that no failure of one engine costs the others."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +33,29 @@ def case(gpu, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("cases") / "nano"
     return folder, prepare("random:daiam-nano", (192, 48), folder, count=1, fp8=True)
+
+
+def test_a_captured_frame_keeps_what_its_graph_addresses(gpu, monkeypatch):
+    """A CUDA graph holds no reference to what is in it: replayed without the engine it reads freed memory."""
+    from gpu_engines import captured
+
+    class Buffer:
+        pass
+
+    def make():
+        held = Buffer()
+        return captured(lambda: held), weakref.ref(held)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, capture_error_mode: nullcontext())
+    replay, buffer = make()
+    gc.collect()
+    assert buffer() is not None
+    replay()
+    del replay
+    gc.collect()
+    assert buffer() is None
 
 
 def test_a_case_holds_graphs_engines_and_an_output_that_only_a_right_engine_gives(case, gpu):

@@ -45,7 +45,7 @@ def test_without_a_gpu_it_says_so_in_one_line(built, open_built, gpu):
     if gpu:
         pytest.skip(f"there is a GPU here, {gpu}")
     with pytest.raises(
-        RuntimeError, match=r"^no GPU that CUDA can use \(CUDA error \d+, .*\): install NVIDIA's driver"
+        RuntimeError, match=r"^no GPU that CUDA can use \(CUDA error \d+, .*\): install or update NVIDIA's driver"
     ):
         open_built(built.path)
 

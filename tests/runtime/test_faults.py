@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from derain.runtime import engines, pipeline
+from derain.runtime import engines, pipeline, worker
+from derain.runtime.frames import Frame
 from derain.runtime.guard import State
 from derain.runtime.queues import Policy
 from derain.runtime.records import Outcome, Why
@@ -241,6 +242,29 @@ def test_a_full_disk_loses_frames_under_latest_and_the_stream_goes_on_when_there
 def test_a_full_disk_ends_a_run_that_may_lose_nothing(bundle):
     with pytest.raises(OSError, match="No space left on device"):
         Run(bundle, "test://rain?frames=20", fails=[5])
+
+
+def test_an_engine_that_does_not_come_back_is_left_to_its_thread(bundle, monkeypatch):
+    """Closed under the thread that is inside, it would free what the GPU writes to."""
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.01)
+    begun, go_on, closed = threading.Event(), threading.Event(), []
+
+    class Stuck(ScriptedEngine):
+        def _infer(self, tensor):
+            begun.set()
+            assert go_on.wait(20)
+            return super()._infer(tensor)
+
+        def _close(self):
+            closed.append(True)
+
+    frame = Frame(0, 0, np.zeros(bundle.manifest.input.image_shape, np.uint8), 0)
+    with Stuck(bundle) as engine, worker.Worker(engine, lambda: None) as stuck:
+        stuck.infer(frame)
+        assert begun.wait(20)
+    assert not closed
+    go_on.set()
+    stuck._thread.join(20)
 
 
 def test_a_step_of_the_wall_clock_changes_nothing(bundle, monkeypatch):

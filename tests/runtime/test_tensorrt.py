@@ -68,7 +68,9 @@ class FakeTensorRT:
 
     __version__ = VERSION
 
-    def __init__(self, gpu: FakeGpu, shape: tuple[int, ...], needs: int = 0, works: bool = True) -> None:
+    def __init__(
+        self, gpu: FakeGpu, shape: tuple[int, ...], needs: int = 0, works: bool = True, fits: bool = True
+    ) -> None:
         self.addresses: dict[str, int] = {}
         self.DataType = SimpleNamespace(UINT8="uint8")
 
@@ -80,7 +82,7 @@ class FakeTensorRT:
         context = SimpleNamespace(set_tensor_address=self.addresses.__setitem__, execute_async_v3=execute)
         engine = SimpleNamespace(
             device_memory_size_v2=needs,
-            create_execution_context=lambda: context,
+            create_execution_context=lambda: context if fits else None,
             get_tensor_shape=lambda name: shape,
             get_tensor_dtype=lambda name: "uint8",
         )
@@ -116,8 +118,13 @@ def fake(monkeypatch):
     return use
 
 
-def create(bundle: Bundle, **options):
-    return engines.create("tensorrt-rtx", bundle, Precision.FP16, **options)
+def create(bundle: Bundle, precision: Precision = Precision.FP16, **options):
+    return engines.create("tensorrt-rtx", bundle, precision, **options)
+
+
+def create_and_close(gpu: FakeGpu, bundle: Bundle) -> None:
+    with create(bundle):
+        assert gpu.did[-1] == "capture"
 
 
 def test_a_frame_goes_up_through_the_network_and_down_and_the_result_is_the_callers(with_engine, fake, noise):
@@ -175,10 +182,15 @@ def test_the_engine_built_for_this_gpu_goes_before_the_portable_one(with_engine,
 
 def test_too_little_memory_and_a_failing_network_are_told_and_the_gpu_is_given_back(with_engine, fake):
     bundle = with_engine()
-    gpu = fake(bundle.manifest.input.shape, needs=3 << 30)
+    create_and_close(fake(bundle.manifest.input.shape, needs=3 << 30), bundle)  # what is free may be an understatement
+    gpu = fake(bundle.manifest.input.shape, needs=3 << 30, fits=False)
+    gpu.did.clear()
     with pytest.raises(OSError, match=r"needs 3072 MiB of GPU memory, 1024 MiB are free on a fake RTX 4090: close"):
         create(bundle).open()
     assert gpu.did == ["close"]
+    fake(bundle.manifest.input.shape, fits=False)
+    with pytest.raises(OSError, match=r"tensorrt-rtx cannot run it on a fake RTX 4090: "):
+        create(bundle).open()
     fake(bundle.manifest.input.shape, works=False)
     with pytest.raises(OSError, match="tensorrt-rtx failed: the reason"):
         create(bundle).open()
@@ -215,6 +227,42 @@ def test_an_engine_from_elsewhere_is_refused_with_what_it_is_and_what_this_is(ch
     assert "\n" not in str(caught.value)
 
 
+def test_turing_is_not_served_by_a_portable_engine_and_the_command_names_it(with_engine, fake, monkeypatch):
+    bundle = with_engine()
+    fake(bundle.manifest.input.shape)
+    monkeypatch.setattr(FakeGpu, "architecture", "sm75")
+    with pytest.raises(ValueError, match=r"for portable, this is .* on sm75 .*: run `derain build .* --arch sm75`$"):
+        create(bundle).open()
+    create(with_engine(arch="sm75+sm89")).open()
+
+
+def test_fp8_is_refused_where_the_gpu_has_none(with_engine, fake, monkeypatch):
+    bundle = with_engine(precision=Precision.FP8)
+    fake(bundle.manifest.input.shape)
+    create(bundle, Precision.FP8).open()
+    monkeypatch.setattr(FakeGpu, "architecture", "sm86")
+    with pytest.raises(ValueError, match="a fake RTX 4090 is sm86, FP8 needs sm89 or newer: take fp16 or int8"):
+        create(bundle, Precision.FP8).open()
+
+
+def test_an_api_that_does_not_start_gives_its_reason(with_engine, fake):
+    """As the bindings do with a driver that is too old."""
+
+    def refuse(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    bundle = with_engine()
+    fake(bundle.manifest.input.shape)
+    trt = tensorrt_api.APIS["tensorrt-rtx"].load()
+    trt.Runtime = trt.Builder = refuse
+    for act, told in (
+        (create(bundle).open, "factory function returned nullptr"),
+        (lambda: tensorrt_api.start(tensorrt_api.APIS["tensorrt-rtx"], "Builder", ["CUDA error 35"]), "CUDA error 35"),
+    ):
+        with pytest.raises(OSError, match=rf"^tensorrt-rtx 1\.6\.1\.120 does not start: .*{told}: see `derain doctor`"):
+            act()
+
+
 def test_an_engine_has_the_precisions_that_were_built_for_its_api(with_engine):
     bundle = with_engine()
     assert engines.precisions("tensorrt-rtx", bundle) == [Precision.FP16]
@@ -224,7 +272,7 @@ def test_an_engine_has_the_precisions_that_were_built_for_its_api(with_engine):
 
 def test_where_no_gpu_is_an_installed_engine_says_what_it_can_still_do(monkeypatch):
     def refuse():
-        raise cuda.GpuError("no GPU that CUDA can use (error 35): install NVIDIA's driver")
+        raise cuda.GpuError("no GPU that CUDA can use (error 35): install or update NVIDIA's driver")
 
     monkeypatch.setattr(tensorrt_api.Api, "installed", True)
     for backend in (engines.tensorrt.TensorRTEngine, engines.tensorrt.TensorRTRTXEngine):
@@ -232,7 +280,9 @@ def test_where_no_gpu_is_an_installed_engine_says_what_it_can_still_do(monkeypat
     monkeypatch.setattr(cuda, "open_cuda", refuse)
     told = engines.idle()
     assert told["tensorrt"][0] == "no GPU" and told["tensorrt-rtx"][0] == "builds engines; no GPU to run them"
-    assert {reason for _, reason in told.values()} == {"no GPU that CUDA can use (error 35): install NVIDIA's driver"}
+    assert {reason for _, reason in told.values()} == {
+        "no GPU that CUDA can use (error 35): install or update NVIDIA's driver"
+    }
     assert "onnxruntime" not in told
     monkeypatch.setattr(cuda, "open_cuda", FakeGpu)
     assert engines.idle() == {}
@@ -247,7 +297,7 @@ def test_without_an_nvidia_driver_the_reason_is_one_line(with_engine, monkeypatc
         cuda.architecture()
     except OSError as error:
         assert "\n" not in str(error)
-        with pytest.raises(cuda.GpuError, match=r"^no GPU that CUDA can use \(CUDA error \d+, .*\): install NVIDIA's"):
+        with pytest.raises(cuda.GpuError, match=r"^no GPU that CUDA can use \(CUDA error \d+, .*\): install or update"):
             create(bundle).open()
     monkeypatch.setattr(cuda, "open_cuda", FakeGpu)
     with pytest.raises(
@@ -283,6 +333,17 @@ def test_without_a_provider_of_cuda_the_engine_says_which_package_adds_one(monke
     assert cuda.missing() == "neither cuda-python nor pycuda is installed: pip install cuda-python"
     with pytest.raises(ModuleNotFoundError, match="neither cuda-python nor pycuda"):
         cuda.open_cuda()
+
+
+def test_a_namespace_that_other_packages_share_is_no_provider(monkeypatch):
+    """`cuda` is there with cupy as well, which brings no bindings."""
+
+    def find(name):
+        if name == "cuda.bindings":
+            raise ModuleNotFoundError("No module named 'cuda'")
+
+    monkeypatch.setattr(cuda, "find_spec", find)
+    assert cuda.missing() is not None
 
 
 def test_pycuda_is_taken_where_it_is_the_only_provider(monkeypatch):

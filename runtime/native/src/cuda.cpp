@@ -22,7 +22,7 @@ Gpu Gpu::open() {
     int count = 0;
     if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess || count == 0) {
         throw Error("no GPU that CUDA can use (" + words(status == cudaSuccess ? cudaErrorNoDevice : status) +
-                    "): install NVIDIA's driver, or take another engine");
+                    "): install or update NVIDIA's driver, or take another engine");
     }
     check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties{};
