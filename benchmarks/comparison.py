@@ -104,7 +104,7 @@ def budget(comparison: Comparison, minutes: float, systems: list[str] | None) ->
 def evaluate(comparison: Comparison, systems: list[str] | None) -> None:
     """The systems named, or all that have weights."""
     for name in systems or [s for s in comparison.protocol.systems if comparison.weights(s).is_file()]:
-        result = evaluate_system(comparison, name, _device(), workers=os.cpu_count() or 1)
+        result = evaluate_system(comparison, name, _device(), workers=min(8, os.cpu_count() or 1))
         psnr, ssim = result["psnr_rgb"], result["ssim_rgb"]
         print(
             f"{name}: {psnr['input']:.2f} to {psnr['output']:.2f} dB, SSIM {ssim['input']:.3f} to {ssim['output']:.3f} "

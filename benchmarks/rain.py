@@ -1,9 +1,9 @@
 """Rendered rain, to look at and to time: `python benchmarks/rain.py sheet FRAMES --out sheet.png`, `… rate`.
 
 `sheet` draws clean frames (rows) under rain of four strengths (columns): streaks, then drops, then both. `rate` counts
-the patches of 112×112 with both rains rendered in a second, on the GPU where there is one; a training run on it must
-not wait for rain (an H100 trains a DAiAM on about 450 patches/s). Its last line is what a run gets of its loader:
-patches cut from frames in memory by `--workers` processes beside this one (0: by this one), then rendered.
+the patches of 112×112 with both rains rendered in a second, on the GPU where there is one. Its last line is what a
+training run gets of its loader, which must not keep it waiting (an H100 trains a DAiAM on about 450 patches/s): patches
+cut from frames in memory and rendered by `--workers` processes beside this one (0: by this one).
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.panels import Tile, panel
-from derain.training.patches import CleanPatches, ResumableLoader
+from derain.training.patches import RenderedPatches, ResumableLoader
 from derain.training.rain import RainConfig, render
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -54,11 +54,9 @@ def rate(batch: int, rounds: int, workers: int) -> None:
         told = f"{name}: {style} streaks and drops"
         report(told, batch, rounds, device, lambda seed, config=config: render(clean, seed, config))
     images = [np.random.default_rng(seed).integers(0, 256, FRAME, np.uint8) for seed in range(FRAMES)]
-    patches = CleanPatches(images, batch, PATCH, 1, 0, rounds + WARM_UP)
+    patches = RenderedPatches(images, RainConfig(kinds="both"), batch, PATCH, 1, 0, rounds + WARM_UP)
     batches = iter(ResumableLoader(patches, workers, lambda: 0))
-    config = RainConfig(kinds="both")
-    told = f"{name}, loader with {workers} workers: patches cut, mixed streaks and drops"
-    report(told, batch, rounds, device, lambda seed: render(next(batches).to(device), seed, config))
+    report(f"loader with {workers} workers: mixed streaks and drops", batch, rounds, device, lambda _: next(batches))
 
 
 def report(told: str, batch: int, rounds: int, device: torch.device, work: Callable[[int], object]) -> None:
@@ -86,7 +84,7 @@ def main() -> None:
     timed = verbs.add_parser("rate", help="patches a second")
     timed.add_argument("--batch", type=int, default=32)
     timed.add_argument("--rounds", type=int, default=15)
-    timed.add_argument("--workers", type=int, default=0, help="processes that cut patches")
+    timed.add_argument("--workers", type=int, default=0, help="processes that cut patches and render")
     options = parser.parse_args()
     if options.verb == "sheet":
         sheet(options.folder, options.out, options.frames, options.seed)

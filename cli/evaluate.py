@@ -114,9 +114,11 @@ def _opened(model: str, engine: str, stack: ExitStack) -> Look:
     from derain.training import evaluate as scoring
 
     if not Path(model).is_dir():
+        import torch
+
         from derain.training.models.checkpoint import load
 
-        return scoring.look_with(load(model).network)
+        return scoring.look_with(load(model).network, "cuda" if torch.cuda.is_available() else "cpu")
     from derain.runtime import engines
     from derain.runtime.bundle import Bundle
     from derain.runtime.frames import from_bgr, to_bgr

@@ -28,10 +28,10 @@ class MovingAverage(WeightAveraging):
     """The exponential moving average of the weights, which is what is validated and saved; see `average_decay`."""
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: Tensor, current: Tensor, count: Tensor) -> Tensor:
-            return averaged.lerp(current, 1 - average_decay(count, decay))
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            torch._foreach_lerp_(averaged, current, float(1 - average_decay(count, decay)))
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     @property
     def network(self) -> nn.Module:
@@ -41,18 +41,27 @@ class MovingAverage(WeightAveraging):
 
 
 class SaveWeights(lightning.Callback):
-    """Writes OUT/weights.safetensors (the moving average, fp16) after every validation."""
+    """Writes OUT/weights.safetensors (the moving average, fp16) after every validation and at a time slice's end."""
 
     def __init__(self, path: Path, config: TrainConfig, average: MovingAverage) -> None:
         self.path, self.config, self.average = path, config, average
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Save what was validated; by now the module has the last iteration's weights again."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if not trainer.sanity_checking:
+            measured = trainer.callback_metrics.items()
+            self._write(trainer, {name: f"{float(value):.3f}" for name, value in measured if name[:4] == "val/"})
+
+    def on_exception(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Save what a time slice ends with: the machine may be gone before the next."""
+        if isinstance(exception, Stopped):
+            self._write(trainer, {})
+
+    def _write(self, trainer: lightning.Trainer, measured: dict[str, str]) -> None:
+        if not trainer.is_global_zero:
             return
-        measured = {
-            name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items() if name[:4] == "val/"
-        }
         network = self.config.network
         save_weights(
             self.path,

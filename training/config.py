@@ -52,7 +52,7 @@ class MachineConfig(_Strict):
     threads: int = Field(0, ge=0)
     """CPU threads PyTorch may use; 0 leaves it to PyTorch."""
     workers: int = Field(0, ge=0)
-    """Processes that cut patches beside the one that trains."""
+    """Processes that cut patches and render their rain beside the one that trains: for an H100 some twelve."""
     devices: int | Literal["auto"] = 1
     """Devices on each machine. With torchrun: its --nproc-per-node."""
     nodes: int = Field(1, gt=0)

@@ -18,7 +18,7 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import CleanPatches, PairPatches, Patches
+from derain.training.patches import PairPatches, Patches, RenderedPatches
 from derain.training.readers import Image, Pair, PairFiles, find_pairs, list_set
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class Material:
         optimiser = config.optimiser
         arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
         if not self.data.pairs:
-            return CleanPatches([read_rgb(file) for file in self.train], *arguments, names=list(map(str, self.train)))
+            images = [read_rgb(file) for file in self.train]
+            return RenderedPatches(images, config.rain, *arguments, names=list(map(str, self.train)))
         pairs = [pair for pairs in self.data.pairs for pair in list_set(self.data.root, pairs)]
         return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
 

@@ -1,4 +1,8 @@
-"""Batches of random patches that depend on (seed, iteration) alone, shared between processes and loader workers."""
+"""Batches of random patches in rain that depend on (seed, iteration) alone, shared between processes and workers.
+
+Rain is rendered where patches are cut, by the loader's workers beside a GPU: hundreds of small operations a batch would
+keep the GPU itself waiting for each of them.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from derain.training.data import to_tensor
+from derain.training.rain import RainConfig, RainyBatch, render
+from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.readers import Image, Pair, PairFiles
 
 
@@ -24,8 +30,8 @@ class Crop(NamedTuple):
     flipped: bool
 
 
-class Patches(IterableDataset[Any]):
-    """Batches of `batch` patches for iterations start … stop − 1, of images of the given shapes.
+class Patches(IterableDataset[RainyBatch]):
+    """Batches of `batch` patches in rain, for iterations start … stop − 1, of images of the given shapes.
 
     Batch i depends on (seed, i) alone, so a resumed run sees what an uninterrupted one would have seen. A patch is a
     random crop of a random image at a random scale of 0.6 to 1 (never below the patch), flipped half of the time.
@@ -64,31 +70,32 @@ class Patches(IterableDataset[Any]):
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[RainyBatch]:
         for iteration in worker_share(self.start, self.stop):
             random = np.random.default_rng((self.seed, iteration))
             crops = [draw_crop(random, self.shapes, self.patch) for _ in range(self.batch)]
-            yield self.cut_batch(crops[self.own])
+            yield self.cut_batch(crops[self.own], iteration)
 
-    def cut_batch(self, crops: list[Crop]) -> Any:
-        """The batch that crops make."""
+    def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
+        """The batch that crops make, this process's share of an iteration's."""
         raise NotImplementedError
 
 
-class CleanPatches(Patches):
-    """Batches [batch, 3, patch, patch] in 0…1 of images in memory, RGB uint8 [H, W, 3]."""
+class RenderedPatches(Patches):
+    """Patches of clean images in memory, RGB uint8 [H, W, 3], under rendered rain."""
 
-    def __init__(self, images: list[Image], *arguments: Any, **named: Any) -> None:
+    def __init__(self, images: list[Image], rain: RainConfig, *arguments: Any, **named: Any) -> None:
         super().__init__([image.shape for image in images], *arguments, **named)
-        self.images = images
+        self.images, self.rain = images, rain
 
-    def cut_batch(self, crops: list[Crop]) -> Tensor:
-        """[batch, 3, patch, patch] in 0…1."""
-        return torch.stack([to_tensor(cut(self.images[crop.image], crop, self.patch)) for crop in crops])
+    def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
+        """As `render` makes it of the clean patches."""
+        clean = torch.stack([to_tensor(cut(self.images[crop.image], crop, self.patch)) for crop in crops])
+        return render(clean, rain_seeds(self.seed, iteration, self.batch)[self.own], self.rain)
 
 
 class PairPatches(Patches):
-    """Batches (rainy, drops only, clean), each as of `CleanPatches`, one crop through all three.
+    """Patches of real pairs, one crop through rainy, drops only and clean.
 
     A pair that lies in files is decoded when a crop of it is due: a set may be larger than the memory.
     """
@@ -97,14 +104,25 @@ class PairPatches(Patches):
         super().__init__([pair.shape for pair in pairs], *arguments, names=[pair.name for pair in pairs], **named)
         self.pairs = pairs
 
-    def cut_batch(self, crops: list[Crop]) -> tuple[Tensor, ...]:
-        """Three times [batch, 3, patch, patch] in 0…1."""
+    def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
+        """As `paired` makes it of the three."""
         cuts = [self._cut(self.pairs[crop.image].read(), crop) for crop in crops]
-        return tuple(torch.stack(images) for images in zip(*cuts, strict=True))
+        return paired([torch.stack(images) for images in zip(*cuts, strict=True)])
 
     def _cut(self, pair: Pair, crop: Crop) -> list[Tensor]:
         drops = pair.clean if pair.drops is None else pair.drops
         return [to_tensor(cut(image, crop, self.patch)) for image in (pair.rainy, drops, pair.clean)]
+
+
+def rain_seeds(seed: int, iteration: int, batch: int) -> Tensor:
+    """The seeds of a batch's rain, int64 [batch]."""
+    return item_seeds(torch.Generator().manual_seed(seed * 1_000_003 + iteration), batch)
+
+
+def paired(images: Sequence[Tensor]) -> RainyBatch:
+    """Real pairs as rendered rain comes: rainy, drops only, clean [B, 3, H, W], and the masks of their differences."""
+    rainy, drops_only, clean = images
+    return RainyBatch(rainy, drops_only, clean, soft_mask(rainy, drops_only), soft_mask(drops_only, clean))
 
 
 def draw_crop(random: np.random.Generator, shapes: list[tuple[int, ...]], patch: int) -> Crop:

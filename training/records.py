@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,20 @@ def environment() -> dict[str, str]:
     digest = hashlib.sha256()
     for file in sorted(sources.rglob("*.py")):
         digest.update(file.relative_to(sources).as_posix().encode() + b"\0" + file.read_bytes())
-    versions = {name: version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     return {
         "python": platform.python_version(),
         **versions,
         "code": digest.hexdigest(),
         "platform": platform.platform(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # as derain, run from a path
+        return "not installed"
 
 
 def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint: Path, resume: bool) -> int:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ from derain.training.models.differential import DifferentialModule
 from derain.training.models.prenet import PReNet
 from derain.training.models.qian import AttentiveRecurrentNet
 from derain.training.models.rescan import RESCAN, ContextGRU
-from derain.training.patches import ResumableLoader, own_share
+from derain.training.patches import ResumableLoader, paired
 from derain.training.rain import RainyBatch, render
-from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.records import begin_or_resume
 
 OPEN = 3.0
@@ -117,25 +115,13 @@ def learning_rate(step: int, config: OptimiserConfig) -> float:
     return config.final_learning_rate + share * (config.learning_rate - config.final_learning_rate)
 
 
-def rain_seeds(config: TrainConfig, step: int) -> Tensor:
-    """The seeds of a batch's rain, int64 [batch] on the CPU: a GPU's generator would draw others."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    return item_seeds(generator, config.optimiser.batch)
-
-
 def branch_masks(streak: Tensor, drop: Tensor) -> dict[str, Tensor]:
     """The soft masks by branch name; a lone DAM's "rain" is whichever of the two is heavier."""
     return {"streak": streak, "drop": drop, "rain": torch.maximum(streak, drop)}
 
 
-def paired(images: Sequence[Tensor]) -> RainyBatch:
-    """Real pairs as rendered rain comes: rainy, drops only, clean [B, 3, H, W], and the masks of their differences."""
-    rainy, drops_only, clean = images
-    return RainyBatch(rainy, drops_only, clean, soft_mask(rainy, drops_only), soft_mask(drops_only, clean))
-
-
 class Deraining(lightning.LightningModule):
-    """Renders rain over each batch of clean patches on its own device and learns to take it off."""
+    """A network that learns to take rain off patches."""
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
@@ -154,14 +140,15 @@ class Deraining(lightning.LightningModule):
             self.network.compile()
         self.teacher = None if config.distill is None else Teacher(config.distill, self.network, config.data.patch)
 
-    def training_step(self, batch: Tensor | Sequence[Tensor], iteration: int) -> Tensor:
-        """One iteration on clean patches, or on pairs (rainy, drops only, clean)."""
-        rain = self._rendered(batch) if isinstance(batch, Tensor) else paired(batch)
-        clean = rain.clean
-        prediction, _ = self.network(rain.rainy)
+    def training_step(self, rain: RainyBatch, iteration: int) -> Tensor:
+        """One iteration on patches in rain."""
+        clean, rainy = rain.clean, rain.rainy
+        if self.config.machine.channels_last:
+            rainy = rainy.contiguous(memory_format=torch.channels_last)
+        prediction, _ = self.network(rainy)
         terms = derain_loss(prediction, clean, branch_masks(rain.mask_streak, rain.mask_drop), self.config.loss)
         if self.teacher is not None:
-            terms |= self.teacher.terms(prediction, rain.rainy)
+            terms |= self.teacher.terms(prediction, rainy)
             terms["loss"] = terms["loss"] + terms["distill"]
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=True)
         self.log("train/psnr", psnr(prediction.image.detach().float(), clean).mean(), on_step=True, prog_bar=True)
@@ -170,12 +157,6 @@ class Deraining(lightning.LightningModule):
                 f"the loss is {terms['loss'].item()} at iteration {self.global_step}: lower optimiser.learning_rate"
             )
         return terms["loss"]
-
-    def _rendered(self, clean: Tensor) -> RainyBatch:
-        """The rain of a batch depends on (seed, global step) alone; each process draws its share."""
-        seeds = rain_seeds(self.config, self.global_step)
-        own = own_share(self.config.optimiser.batch, self.trainer.global_rank, self.trainer.world_size)
-        return render(clean, seeds[own], self.config.rain)
 
     def validation_step(self, batch: tuple[int, Any], _: int) -> dict[str, Any]:
         """PSNR before and after on one held-out frame; frame i has the i-th strength in turn, and rain seeded by i.
@@ -224,7 +205,7 @@ class Deraining(lightning.LightningModule):
 
 
 def train(config: TrainConfig, resume: bool = False, minutes: float | None = None, progress: bool = False) -> Path:
-    """Train and return the weights file, which is there from the first validation on.
+    """Train and return the weights file, which is there from the first validation or the end of a time slice on.
 
     OUT gets config.yaml (resolved), environment.json, split.json (every training and held-out file), metrics.csv,
     weights.safetensors and checkpoint.safetensors.
@@ -237,7 +218,7 @@ def train(config: TrainConfig, resume: bool = False, minutes: float | None = Non
 
     Raises:
         FileNotFoundError, ValueError: data that is missing or broken, another configuration than the run to resume
-            has, or a loss that is no longer finite.
+            has, an accelerator that is not there, or a loss that is no longer finite.
         OSError: a file that cannot be written; the last checkpoint is kept.
     """
     with naming_the_run(config.out):
@@ -248,6 +229,11 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     torch.set_num_threads(config.machine.threads or torch.get_num_threads())
     lightning.seed_everything(config.seed, verbose=False)
+    if config.machine.accelerator in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise ValueError(
+            f"machine.accelerator is {config.machine.accelerator!r}, but PyTorch sees none here: take the CPU (--set "
+            "machine.accelerator=cpu), or install the driver and a build of PyTorch for it"
+        )
     material = find_material(config.data)
     checkpoint, weights = config.out / "checkpoint.safetensors", config.out / "weights.safetensors"
     optimiser = config.optimiser

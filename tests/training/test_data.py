@@ -17,7 +17,8 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import CleanPatches
+from derain.training.patches import RenderedPatches
+from derain.training.rain import RainConfig
 
 
 def write(folder: Path, count: int, image: np.ndarray) -> None:
@@ -136,13 +137,13 @@ def test_images_are_read_as_rgb_and_become_planes_from_0_to_1(tmp_path):
 
 
 def patches(images, seed: int = 1, start: int = 0, stop: int = 4, patch: int = 24) -> list[torch.Tensor]:
-    return list(CleanPatches(images, 3, patch, seed, start, stop))
+    return [batch.clean for batch in RenderedPatches(images, RainConfig(), 3, patch, seed, start, stop)]
 
 
 def test_batch_i_depends_on_the_seed_and_i_alone(picture):
     images = [picture(seed) for seed in range(4)]
     whole, resumed = patches(images), patches(images, start=2)
-    assert len(whole) == 4 and len(CleanPatches(images, 3, 24, 1, 1, 4)) == 3
+    assert len(whole) == 4 and len(RenderedPatches(images, RainConfig(), 3, 24, 1, 1, 4)) == 3
     assert whole[0].shape == (3, 3, 24, 24)
     for a, b in zip(whole[2:], resumed, strict=True):
         assert torch.equal(a, b)
@@ -166,7 +167,8 @@ def test_patches_are_crops_flips_and_shrinks_of_the_images():
 def test_an_image_smaller_than_the_patch_is_refused(picture):
     told = r"^b\.png is 64x48, smaller than the patch of 64, and so are 2 of 3 images: lower data\.patch, or take"
     with pytest.raises(ValueError, match=told):
-        CleanPatches([picture(1, 64, 64), picture(), picture()], 1, 64, 0, 0, 1, names=["a.png", "b.png", "c.png"])
+        names = ["a.png", "b.png", "c.png"]
+        RenderedPatches([picture(1, 64, 64), picture(), picture()], RainConfig(), 1, 64, 0, 0, 1, names=names)
 
 
 def test_an_image_just_as_large_as_the_patch_is_used_whole(picture):

@@ -10,10 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from derain.training import trainer
+from derain.training import patches
 from derain.training.checkpoints import load_checkpoint
 from derain.training.config import TrainConfig
-from derain.training.patches import CleanPatches, ResumableLoader, own_share
+from derain.training.patches import RenderedPatches, ResumableLoader, own_share
+from derain.training.rain import RainConfig
 from derain.training.trainer import train
 
 PROCESS = """
@@ -23,12 +24,12 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from safetensors.torch import save_file
-from derain.training import atomic, trainer
+from derain.training import atomic, patches, trainer
 from derain.training.models import checkpoint
 from derain.training.config import read_config
 
 rank, folder, seen = os.environ["RANK"], Path(sys.argv[1]), {}
-render, write = trainer.render, atomic.write_bytes
+render, write = patches.render, atomic.write_bytes
 
 def recorded(clean, seeds, config):
     if seeds.__class__.__name__ == "Tensor":
@@ -40,7 +41,7 @@ def finished(self):
     end = {key: value.clone(memory_format=torch.contiguous_format) for key, value in self.network.state_dict().items()}
     save_file(end, folder / f"end{rank}.safetensors")
 
-trainer.render, trainer.Deraining.on_train_end = recorded, finished
+patches.render, trainer.Deraining.on_train_end = recorded, finished
 for module in list(sys.modules.values()):
     if getattr(module, "write_bytes", None) is write:
         def noted(path, data):
@@ -83,18 +84,18 @@ def two(tmp_path_factory, picture) -> Path:
 @pytest.fixture(scope="module")
 def alone(two) -> dict[str, torch.Tensor]:
     """What one process sees of the same run: `cleanI` and `seedsI` of its iterations 1, 2 and 3 as 0, 1 and 2."""
-    seen, honest = {}, trainer.render
+    seen, honest = {}, patches.render
 
     def recorded(clean, seeds, config):
         if isinstance(seeds, torch.Tensor):
             seen[f"clean{len(seen) // 2 - 1}"], seen[f"seeds{len(seen) // 2 - 1}"] = clean.clone(), seeds.clone()
         return honest(clean, seeds, config)
 
-    trainer.render = recorded
+    patches.render = recorded
     try:
         train(TrainConfig.model_validate(settings(two, "alone")))
     finally:
-        trainer.render = honest
+        patches.render = honest
     save_file(seen, two / "alone.safetensors")
     return seen
 
@@ -141,16 +142,16 @@ def test_a_batch_that_cannot_be_shared_is_refused(picture):
     with pytest.raises(
         ValueError, match=r"^optimiser\.batch is 3, expected a multiple of the 2 processes that share it$"
     ):
-        CleanPatches([picture()], 3, 16, 1, 0, 1, rank=0, world=2)
+        RenderedPatches([picture()], RainConfig(), 3, 16, 1, 0, 1, rank=0, world=2)
     assert [own_share(6, rank, 3) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
 def test_loader_workers_prepare_the_same_batches_in_the_same_order_wherever_a_run_resumes(picture):
     images = [picture(seed) for seed in range(3)]
-    alone = list(CleanPatches(images, 2, 24, 1, 0, 7))
-    loader = ResumableLoader(CleanPatches(images, 2, 24, 1, 0, 7), workers=2, done=lambda: 3)
+    alone = list(RenderedPatches(images, RainConfig(), 2, 24, 1, 0, 7))
+    loader = ResumableLoader(RenderedPatches(images, RainConfig(), 2, 24, 1, 0, 7), workers=2, done=lambda: 3)
     loader.load_state_dict(loader.state_dict())
     batches = list(loader)
     assert len(batches) == 4 and len(loader) == 7
     for ours, theirs in zip(batches, alone[3:], strict=True):
-        assert torch.equal(ours, theirs)
+        assert all(torch.equal(*both) for both in zip(ours, theirs, strict=True))

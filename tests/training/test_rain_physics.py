@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from derain.training.config import TrainConfig
-from derain.training.rain import RainConfig, render
+from derain.training.patches import rain_seeds
+from derain.training.rain import RainConfig, dice, render
 from derain.training.rain.scene import accumulated
 from derain.training.rain.streaks import STYLES, Wind, opacity, sparks
-from derain.training.trainer import rain_seeds
 
 IMAGES, HEIGHT, WIDTH = 16, 240, 320
 
@@ -103,10 +102,15 @@ def test_rain_is_the_same_under_autocast(style):
 
 
 def test_the_rain_of_an_iteration_is_drawn_on_the_cpu_whatever_the_default_device():
-    tree = {"network": {"name": "daiam-nano"}, "optimiser": {"iterations": 9, "batch": 3}, "seed": 2, "out": "run"}
-    config = TrainConfig.model_validate(tree)
-    seeds = rain_seeds(config, 5)
+    seeds = rain_seeds(2, 5, batch=3)
     with torch.device("meta"):  # a device on which nothing has a value, and no generator
-        assert torch.equal(rain_seeds(config, 5), seeds)
+        assert torch.equal(rain_seeds(2, 5, batch=3), seeds)
     assert seeds.dtype == torch.int64 and len(set(seeds.tolist())) == 3
-    assert not set(rain_seeds(config, 6).tolist()) & set(seeds.tolist())
+    assert not set(rain_seeds(2, 6, batch=3).tolist()) & set(seeds.tolist())
+
+
+def test_a_number_drawn_by_a_plain_index_is_that_of_the_same_index_in_a_tensor():
+    seeds = torch.tensor([0, 1, 2**32 - 1])
+    for index in (0, 1, 7, 2**31, 2**40):
+        for stream in (0, 21, 0x1021):
+            assert torch.equal(dice.derive(seeds, stream, index), dice.derive(seeds, stream, torch.tensor(index)))

@@ -11,11 +11,11 @@ from PIL import ExifTags, Image
 from derain.training.config import TrainConfig
 from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, read_rgb, to_tensor
 from derain.training.material import HeldOutPairs, Material, find_material
-from derain.training.patches import PairPatches
+from derain.training.patches import PairPatches, paired
 from derain.training.rain import MASK_FULL, RainConfig
 from derain.training.rain.pairs import synthesize
 from derain.training.readers import SPLITS, Pair, PairFiles, _header_size, list_set, read_clips, read_pairs, read_set
-from derain.training.trainer import paired, train
+from derain.training.trainer import train
 
 
 def flat(value: int, width: int = 40, height: int = 30) -> np.ndarray:
@@ -226,7 +226,8 @@ def test_one_crop_goes_through_the_three_images_of_a_pair(picture):
     pair = Pair("x", 255 - clean, clean, clean // 2)
     batches = list(PairPatches([pair], 2, 24, 1, 0, 3))
     assert len(batches) == 3
-    for rainy, drops, truth in batches:
+    for rainy, drops, truth, streaks_mask, _ in batches:
+        torch.testing.assert_close(streaks_mask, ((rainy - drops).abs().mean(1, keepdim=True) / 0.5).clamp_max(1))
         assert rainy.shape == (2, 3, 24, 24)
         torch.testing.assert_close(rainy, 1 - truth, atol=1.01 / 255, rtol=0)
         torch.testing.assert_close(drops, truth / 2, atol=1.51 / 255, rtol=0)

@@ -272,6 +272,29 @@ def test_a_run_is_neither_overwritten_nor_invented(images, whole, tmp_path):
         train(config(images, tmp_path / "nowhere"), resume=True)
 
 
+def test_a_time_slice_ends_with_weights_even_before_the_first_validation(images, tmp_path):
+    weights = train(config(images, tmp_path / "run"), minutes=0)
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    with safe_open(weights, "pt") as file:
+        notes = file.metadata()
+        average = {key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()}
+        assert all(torch.equal(file.get_tensor(key), average[key].half()) for key in file.keys())  # noqa: SIM118
+    assert (notes["iterations"], notes["measured"]) == ("1", "{}")
+
+
+def test_loader_workers_change_nothing_of_what_is_learnt(images, whole, tmp_path):
+    machine = {"accelerator": "cpu", "threads": 1, "workers": 2}
+    train(config(images, tmp_path / "run", machine=machine))
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_an_accelerator_that_is_not_there_is_refused_before_anything_is_written(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"machine\.accelerator is 'gpu', but PyTorch sees none here: take the CPU \("):
+        train(config(images, tmp_path / "run", machine={"accelerator": "gpu"}))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_complete_run_without_its_checkpoint_is_not_trained_anew(images, whole, tmp_path, resume):
     out = tmp_path / "run"

@@ -5,14 +5,18 @@ A hash does not: image ``i`` of a batch, streak ``k`` of frame ``t`` or the drop
 drawn alone, in any order, on any device, and come out the same.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+Whole = TypeVar("Whole", Tensor, int)
 
 _MASK = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
 
 
-def mix(x: Tensor) -> Tensor:
+def mix(x: Whole) -> Whole:
     """Scramble int64 values in 0..2³²-1 by Ellis' ``lowbias32``: elementwise integers, so equal on every device."""
     x = x & _MASK
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
@@ -22,8 +26,9 @@ def mix(x: Tensor) -> Tensor:
 
 def derive(seed: Tensor, stream: int, index: Tensor | int = 0) -> Tensor:
     """Return new seeds for the numbered ``index`` of a ``stream``; the arguments broadcast."""
-    counter = torch.as_tensor(index, device=seed.device, dtype=torch.int64) * _GOLDEN + stream * 0x85EBCA6B
-    return mix(seed + mix(counter))
+    if isinstance(index, int):  # by Python's own numbers: on a GPU each would be a copy that waits
+        return mix(seed + mix(index * _GOLDEN + stream * 0x85EBCA6B))
+    return mix(seed + mix(index.to(seed.device, torch.int64) * _GOLDEN + stream * 0x85EBCA6B))
 
 
 def uniform(seed: Tensor, stream: int, index: Tensor | int = 0, low: float = 0.0, high: float = 1.0) -> Tensor:
