@@ -51,12 +51,20 @@ def live_line(console: Console, total: int | None) -> Iterator[Callable[["Status
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT (Ctrl-C) and SIGTERM set, so that a stream ends as if its source had."""
+    """Yield an event that SIGINT (Ctrl-C) and SIGTERM set, so that a stream ends as if its source had.
+
+    A second one ends the process at once: the engine may hang.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield stop
         return
-    before = {name: signal.signal(name, lambda *_: stop.set()) for name in (signal.SIGINT, signal.SIGTERM)}
+
+    def set_stop(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {name: signal.signal(name, set_stop) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

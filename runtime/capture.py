@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 STALL_S = 2.0
 """Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure."""
 
+STALL_FRAMES, LONGEST_STALL_S = 4, 60.0
+"""Of a source whose frames are further apart: the time of so many frames, but no longer than a minute."""
+
 PATIENCE_S = 1.0
 """How long the end of a run waits for a read to return, before its source is closed and its thread left behind."""
 
@@ -47,13 +50,14 @@ class Capture:
         self.state = "open"
         self._source = self._current = source
         self._queue = queue
-        self._stall_ns = round(stall_s * 1e9)
+        slow_s = min(STALL_FRAMES / source.fps, LONGEST_STALL_S) if source.fps else 0.0
+        self._stall_ns = round(max(stall_s, slow_s) * 1e9)
         self._back_off = back_off or BackOff()
         self._clock = clock
         self._count = 0
         self._generation = 0
         self._heard_ns = clock()
-        self._putting = False
+        self._putting = self._ended = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = self._new_thread(source)
@@ -79,7 +83,7 @@ class Capture:
         """Close a stalled live source and leave it behind; to be called now and then."""
         with self._lock:
             waits = self._source.live and self._count > 0 and self.state == "open" and not self._stopped.is_set()
-            if not waits or self._putting or now_ns - self._heard_ns < self._stall_ns:
+            if not waits or self._putting or self._ended or now_ns - self._heard_ns < self._stall_ns:
                 return
             self._generation += 1
             self._lose(f"no frame for {(now_ns - self._heard_ns) / 1e9:.1f} s")
@@ -123,8 +127,11 @@ class Capture:
                     self._heard_ns = self._clock()
             if not taken:
                 return
-        if generation == self._generation:
-            self._queue.close()
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._ended = True
+        self._queue.close()
 
     def _survives(self, error: Exception, generation: int) -> bool:
         with self._lock:

@@ -18,6 +18,7 @@ hand-overs between threads, the bookkeeping, and the guard's look at 3,072 point
 
 import errno
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from derain.runtime.queues import FrameQueue, Policy
 from derain.runtime.records import FrameRecord, Outcome, RunReport, Status, Tally, Why
 from derain.runtime.sinks import Sink
 from derain.runtime.sources import Source
-from derain.runtime.worker import Done, Worker
+from derain.runtime.worker import PATIENCE_S, Done, Worker
 
 __all__ = ["FrameRecord", "Loop", "OnDrop", "OnFrame", "Policy", "RunReport", "Status", "run"]
 
@@ -232,12 +233,12 @@ def run(
     policy = policy or (Policy.LATEST if source.live else Policy.EVERY)
     wake = threading.Event()
     frames = FrameQueue(policy, wake.set)
-    guard = Guard(round(deadline_ms * 1e6) if deadline_ms is not None else None)
+    guard = Guard(round(deadline_ms * 1e6) if deadline_ms is not None and math.isfinite(deadline_ms) else None)
     to_output = between(engine.input, engine.output)
     start_ns = told_ns = time.monotonic_ns()
     with Worker(engine, wake.set) as worker, Capture(source, frames, stall_s) as capture:
         loop = Loop(frames, worker, sink, guard, to_output, on_frame, on_drop, count_from_ns=count_from_ns)
-        moved = False
+        moved, stopped_ns = False, None
         while not loop.finished:
             if not moved:
                 wake.wait(loop.patience_s())
@@ -245,8 +246,11 @@ def run(
             moved = loop.step()
             now = time.monotonic_ns()
             capture.watch(now)
-            if stop is not None and stop.is_set():
+            if stopped_ns is None and stop is not None and stop.is_set():
+                stopped_ns = now
                 capture.stop()
+            if stopped_ns is not None and now - stopped_ns > PATIENCE_S * 1e9:
+                break  # an engine that hangs on the last frame is the worker's to leave behind
             if on_status is not None and now - told_ns >= TICK_S * 1e9:
                 told_ns = now
                 on_status(_status(loop.tally, guard, capture, now))

@@ -1,5 +1,6 @@
 """What live sources read by OpenCV share."""
 
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -20,14 +21,21 @@ class LiveCapture(Source):
         super().__init__(location, spec)
         self.live = True
         self._video = video
+        self._grabbed_ns = 0
         self.fps = video.get(cv2.CAP_PROP_FPS) or None
 
     def _images(self) -> Iterator[Image]:
         while True:
-            captured, image = self._video.read()
+            captured = self._video.grab()
+            self._grabbed_ns = time.monotonic_ns()
+            captured, image = self._video.retrieve() if captured else (False, None)
             if not captured:
                 raise OSError(f"{self.location}: {self.mend}")
             yield self._frame(image)
+
+    def _captured_ns(self) -> int:
+        """Before what is left to decode and convert here."""
+        return self._grabbed_ns
 
     def _frame(self, image: npt.NDArray[Any]) -> Image:
         """A frame from what OpenCV gives: BGR, unless a kind asked for other bytes."""

@@ -16,6 +16,12 @@ from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
 from derain.runtime.sources.v4l2_formats import JPEG, from_raw, negotiate
 
+BUFFERS = 2
+"""One that is filled while the other is read. A decoder slower than the camera gets frames as old as all of them."""
+
+OLDEST_NS = 10_000_000_000
+"""A frame that seems older than this has a time of another clock."""
+
 
 class OpenCVDevice:
     """The calls of OpenCV that `negotiate` needs."""
@@ -50,7 +56,13 @@ class Camera(LiveCapture):
             raise OSError(f"{location}: cannot be opened as a camera: is another program using it?")
         self.format = negotiate(OpenCVDevice(video), spec)
         video.set(cv2.CAP_PROP_CONVERT_RGB, int(self.format is None))
+        video.set(cv2.CAP_PROP_BUFFERSIZE, BUFFERS)
         super().__init__(location, spec, video)
+
+    def _captured_ns(self) -> int:
+        """The driver's time of the frame where it is of our clock: it may have waited in a buffer since."""
+        stamp_ns = round(self._video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        return stamp_ns if 0 <= self._grabbed_ns - stamp_ns < OLDEST_NS else self._grabbed_ns
 
     def _frame(self, image: npt.NDArray[Any]) -> Image:
         if self.format is None:

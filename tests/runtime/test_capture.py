@@ -131,6 +131,24 @@ def test_a_source_that_comes_back_after_the_end_is_closed_unread(make_spec, monk
     assert not back.hangs.is_set()
 
 
+def test_a_camera_that_ended_is_not_lost_while_the_engine_is_at_its_last_frames(make_spec):
+    spec = make_spec()
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(Camera(spec, [grey(1, spec)]), queue) as capture:
+        while not capture._ended:
+            threading.Event().wait(0.001)
+        capture.watch(capture._heard_ns + 10**12)
+        assert (capture.faults, capture.state) == (0, "open")
+
+
+def test_frames_that_come_slowly_are_waited_for(make_spec):
+    camera = Camera(make_spec(), [grey(1, make_spec()), None])
+    for fps, lost_after_s in ((None, 2), (25, 2), (0.5, 8), (0.001, 60)):
+        camera.fps = fps
+        capture = Capture(camera, FrameQueue(Policy.EVERY))
+        assert capture._stall_ns == lost_after_s * 10**9
+
+
 def test_a_frame_that_waits_for_room_is_not_the_cameras_silence(make_spec):
     spec, now_s = make_spec(), 0
     camera = Camera(spec, [grey(level, spec) for level in range(DEPTH[Policy.EVERY] + 1)] + [None])

@@ -267,6 +267,31 @@ def test_an_engine_that_does_not_come_back_is_left_to_its_thread(bundle, monkeyp
     stuck._thread.join(20)
 
 
+def test_a_run_is_stopped_though_the_engine_hangs_and_nothing_has_a_deadline(bundle, monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(pipeline, "PATIENCE_S", 0.05)
+    stop, go_on = threading.Event(), threading.Event()
+
+    class Stuck(ScriptedEngine):
+        def _infer(self, tensor):
+            stop.set()
+            assert go_on.wait(20)
+            return super()._infer(tensor)
+
+    spec = bundle.manifest.input
+    with open_source("test://rain?frames=5", spec) as source, Stuck(bundle) as engine:
+        spent = time.process_time()
+        report = pipeline.run(engine, source, MemorySink(spec), stop=stop)
+        assert time.process_time() - spent < 1
+    assert report.presented == 0
+    go_on.set()
+
+
+def test_an_endless_deadline_is_none(bundle):
+    run = Run(bundle, "test://rain?frames=3", deadline_ms=float("inf")).check()
+    assert (run.report.passed_through, run.report.deadline_ms) == (0, None)
+
+
 def test_a_step_of_the_wall_clock_changes_nothing(bundle, monkeypatch):
     steps = itertools.cycle([10**9, -(10**9)])
     monkeypatch.setattr(time, "time", lambda: next(steps))

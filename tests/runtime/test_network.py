@@ -32,8 +32,11 @@ class FakeCapture:
     def get(self, _):
         return 25.0
 
-    def read(self):
-        return (True, self.images.pop(0)) if self.images else (False, None)
+    def grab(self):
+        return bool(self.images)
+
+    def retrieve(self):
+        return True, self.images.pop(0)
 
     def release(self):
         pass

@@ -1,5 +1,7 @@
 """A camera's formats without a camera: a device that is asked, and a capture in OpenCV's place."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -61,8 +63,8 @@ def test_yuyv_becomes_uyvy_by_swapping_each_pair_of_bytes(make_spec):
 class FakeCapture:
     """OpenCV's capture on a device with `formats` at every size: gives `images`, then nothing more."""
 
-    def __init__(self, images, formats):
-        self.images, self.formats, self.settings = list(images), formats, {}
+    def __init__(self, images, formats, settings):
+        self.images, self.formats, self.settings = list(images), formats, dict(settings)
 
     def isOpened(self):  # noqa: N802
         return True
@@ -74,8 +76,11 @@ class FakeCapture:
         if key != cv2.CAP_PROP_FOURCC or value in [cv2.VideoWriter.fourcc(*name) for name in self.formats]:
             self.settings[key] = float(value)
 
-    def read(self):
-        return (True, self.images.pop(0)) if self.images else (False, None)
+    def grab(self):
+        return bool(self.images)
+
+    def retrieve(self):
+        return True, self.images.pop(0)
 
     def release(self):
         pass
@@ -85,8 +90,8 @@ class FakeCapture:
 def frames(tmp_path, monkeypatch):
     """What a camera that gives `images` delivers until it dies."""
 
-    def read(images, formats, spec):
-        capture = FakeCapture(images, formats)
+    def read(images, formats, spec, settings=()):
+        capture = FakeCapture(images, formats, settings)
         monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
         (tmp_path / "video0").touch()
         seen = []
@@ -130,3 +135,16 @@ def test_from_a_camera_with_neither_opencv_makes_bgr(frames, noise, make_spec):
 def test_a_camera_that_delivers_other_bytes_than_it_agreed_to_is_refused(frames, noise, make_spec):
     with pytest.raises(ValueError, match=r"frames are \(16, 32, 3\) \(NV12\), the bundle expects \(24, 32\) \(nv12\)"):
         frames(noise, ["NV12"], make_spec(pixels="nv12"))
+
+
+def test_a_frame_was_captured_when_the_driver_says_unless_that_is_another_clocks_time(frames, noise, make_spec):
+    def captured(age_s):
+        before = time.monotonic_ns()
+        stamp = {cv2.CAP_PROP_POS_MSEC: (before / 1e9 - age_s) * 1e3}
+        seen, capture = frames(noise[:1], ["YUYV"], make_spec(), stamp)
+        assert capture.settings[cv2.CAP_PROP_BUFFERSIZE] == 2
+        return (seen[0].captured_ns - before) / 1e9
+
+    assert captured(0.25) == pytest.approx(-0.25, abs=0.01)
+    for foreign in (-1e6, 1e6):
+        assert 0 <= captured(foreign) < 5
