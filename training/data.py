@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 HELD_OUT_EVERY = {"backgrounds/camvid": 10}
-"""Folders of which every n-th file in sorted order (indices 0, n, 2n, …) is for testing only."""
+"""Folders of which every n-th file in sorted order (indices 0, n, 2n, …) is for testing only.
+
+The place counts, so a folder must be whole: with files missing, some that others test on would be trained on.
+"""
 
 TEST_ONLY = ("rain100", "sequences/camvid_val", "sequences/solid_white_right.mp4", "real_rain")
 """Paths that are never trained on: test sets, and the clip the README reports on."""
