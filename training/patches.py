@@ -169,7 +169,8 @@ class ResumableLoader(DataLoader[Any]):
     """
 
     def __init__(self, batches: IterableDataset[Any], workers: int, done: Callable[[], int]) -> None:
-        super().__init__(batches, batch_size=None, num_workers=workers, pin_memory=workers > 0)
+        pinned = workers > 0 and torch.accelerator.is_available()
+        super().__init__(batches, batch_size=None, num_workers=workers, pin_memory=pinned)
         self.batches, self.done = batches, done
 
     def __len__(self) -> int:
