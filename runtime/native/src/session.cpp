@@ -178,6 +178,7 @@ void Session::run_until_end() {
         run(engine_, source_, sink,
             {.policy = options_.policy,
              .deadline_ms = options_.deadline_ms,
+             .patience_s = options_.patience_s,
              .on_frame = [this](const FrameRecord& record, const Frame&,
                                 const Picture& picture) { present(record, picture); },
              .on_drop =
@@ -190,7 +191,12 @@ void Session::run_until_end() {
                      const std::scoped_lock lock(mutex_);
                      statistics_.tally.add_unused_inference(captured_ns, ns);
                  },
-             .tell = options_.tell});
+             .tell = options_.tell,
+             .stop =
+                 [this] {
+                     const std::scoped_lock lock(mutex_);
+                     return closed_;
+                 }});
     } catch (const std::exception& error) {
         fault = error.what();
     }

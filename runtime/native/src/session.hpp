@@ -34,6 +34,7 @@ class Session {
     struct Options {
         Policy policy = Policy::latest;
         std::optional<double> deadline_ms = std::nullopt;
+        double patience_s = engine_patience_s;
         Tell tell = nullptr;
     };
 
@@ -47,6 +48,7 @@ class Session {
     Session(std::shared_ptr<Engine> engine, Options options);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
+    /// Waits for what the engine has; for one that hangs no longer than `patience_s`, and leaves it behind.
     ~Session();
 
     /// Copies a frame in and gives its id; nothing where there was no room in time. Error for another size.

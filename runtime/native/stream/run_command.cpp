@@ -22,11 +22,18 @@ constexpr double live_deadline_ms = 500;
 std::atomic<bool> stop = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set nothing else");
 
-/// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had.
-void stop_on_signals() {
+void on_signals(void (*handler)(int)) {
     for (const int signal : {SIGINT, SIGTERM}) {
-        static_cast<void>(std::signal(signal, [](int) { stop = true; }));
+        static_cast<void>(std::signal(signal, handler));
     }
+}
+
+/// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had; the second ends the process.
+void stop_on_signals() {
+    on_signals([](int) {
+        on_signals(SIG_DFL);
+        stop = true;
+    });
 }
 
 struct RunChoice {

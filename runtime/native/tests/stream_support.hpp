@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -131,7 +134,46 @@ class ScriptedEngine final : public Engine {
     std::vector<std::byte> last_;
 };
 
-inline std::shared_ptr<ScriptedEngine> opened(std::shared_ptr<ScriptedEngine> engine) {
+/// Hangs in its first frame until it is let go.
+class HangingEngine final : public Engine {
+   public:
+    HangingEngine() : Engine("hanging", make_bundle(), Precision::fp32) {}
+
+    [[nodiscard]] bool hangs() const { return hangs_; }
+
+    /// Waits until nobody else holds it.
+    static void let_go(std::shared_ptr<HangingEngine> engine) {
+        {
+            const std::scoped_lock lock(engine->mutex_);
+            engine->let_go_ = true;
+            engine->changed_.notify_all();
+        }
+        const std::weak_ptr<HangingEngine> left = std::exchange(engine, nullptr);
+        while (!left.expired()) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+
+   private:
+    void do_open() override {}
+
+    void do_infer(std::span<const std::byte>, std::span<std::byte>) override {
+        std::unique_lock lock(mutex_);
+        hangs_ = true;
+        changed_.wait_for(lock, std::chrono::seconds(20), [this] { return let_go_; });
+        hangs_ = false;
+    }
+
+    void do_close() override {}
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool let_go_ = false;
+    std::atomic<bool> hangs_ = false;
+};
+
+template <typename Kind>
+std::shared_ptr<Kind> opened(std::shared_ptr<Kind> engine) {
     engine->open();
     return engine;
 }

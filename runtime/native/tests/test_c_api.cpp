@@ -5,6 +5,7 @@
 
 #include "bundle_files.hpp"
 #include "derain/derain.h"
+#include "session.hpp"
 
 namespace derain::testing {
 namespace {
@@ -181,6 +182,19 @@ TEST_F(CApi, ClosesWithFramesInside) {
         ASSERT_EQ(submit(level), DERAIN_OK);
     }
     derain_close(std::exchange(stream, nullptr));
+}
+
+TEST(Session, LeavesAnEngineThatHangsBehindWhenItIsClosed) {
+    auto engine = opened(std::make_shared<HangingEngine>());
+    auto session = std::make_unique<Session>(engine, Session::Options{.patience_s = 0.05});
+    const std::vector<std::byte> frame(make_spec().bytes());
+    ASSERT_TRUE(session->submit(frame, 0, std::nullopt));
+    while (!engine->hangs()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    session.reset();
+    EXPECT_TRUE(engine->hangs());
+    HangingEngine::let_go(std::exchange(engine, nullptr));
 }
 
 TEST_F(CApi, LetsOneThreadSubmitWhileAnotherReceives) {

@@ -242,6 +242,27 @@ TEST(Faults, AStopEndsAnEndlessCameraAndKeepsWhatWasPresented) {
     EXPECT_LT(done.report.presented, 1000);
 }
 
+TEST(Faults, AStopLeavesAnEngineThatHangsBehindAndIsAskedForNoMore) {
+    auto engine = testing::opened(std::make_shared<testing::HangingEngine>());
+    const auto source = std::make_shared<testing::MemorySource>(testing::noise(2), 1000);
+    testing::CountingSink sink;
+    std::vector<std::string> told;
+    int stops = 0;  // a stop closes the queue, which wakes the loop: one each time around would never let it sleep
+    const auto report = run(engine, source, sink,
+                            {.patience_s = 0.3,
+                             .tell = [&](std::string_view line) { told.emplace_back(line); },
+                             .stop =
+                                 [&] {
+                                     stops += engine->hangs() ? 1 : 0;
+                                     return stops > 0;
+                                 }});
+    EXPECT_TRUE(engine->hangs());
+    EXPECT_EQ(stops, 1);
+    EXPECT_EQ(told, std::vector<std::string>{"the engine does not come back: it is left behind"});
+    EXPECT_EQ(report.frames, 0);
+    testing::HangingEngine::let_go(std::exchange(engine, nullptr));
+}
+
 TEST(Faults, AStopEndsAFileToo) {
     const Finished done({.source = "test://rain?frames=100000", .stop = [] { return true; }});
     EXPECT_LT(done.report.frames, 100);

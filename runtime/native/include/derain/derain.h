@@ -125,7 +125,8 @@ derain_status derain_finish(derain_stream* stream);
 
 derain_status derain_get_statistics(const derain_stream* stream, derain_statistics* statistics);
 
-/** Stop and release everything; frames inside are lost. NULL is allowed. */
+/** Stop and release everything; frames inside are lost. An engine that hangs is left behind after 10 s. NULL is
+ * allowed. */
 void derain_close(derain_stream* stream);
 
 #ifdef __cplusplus

@@ -201,7 +201,7 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
     Guard guard(deadline_ns, options.tell);
     const auto start_ns = monotonic_ns();
     auto told_ns = start_ns;
-    Worker worker(engine, waken);
+    Worker worker(engine, waken, monotonic_ns, options.patience_s);
     Capture capture(source, frames, options.stalled_after_s, options.tell);
     Loop loop(*frames, worker, sink, guard,
               {.to_output = options.to_output,
@@ -210,6 +210,8 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
                .on_unused = options.on_unused,
                .tell = options.tell},
               options.count_from_ns);
+    std::optional<std::int64_t> stopped_ns;
+    const auto patience_ns = std::llround(options.patience_s * static_cast<double>(second_ns));
     bool moved = false;
     while (!loop.finished()) {
         if (!moved) {
@@ -218,8 +220,16 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
         moved = loop.step();
         const auto now_ns = monotonic_ns();
         capture.watch(now_ns);
-        if (options.stop && options.stop()) {
+        if (!stopped_ns && options.stop && options.stop()) {
+            stopped_ns = now_ns;
             capture.stop();
+        }
+        if (stopped_ns && now_ns - *stopped_ns >= patience_ns) {
+            if (options.tell) {
+                options.tell("the engine does not come back: it is left behind");
+            }
+            worker.leave();
+            break;
         }
         if (options.on_status && now_ns - told_ns >= tick_ns) {
             told_ns = now_ns;

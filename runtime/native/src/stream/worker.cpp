@@ -10,7 +10,6 @@ namespace derain {
 
 namespace {
 
-constexpr std::chrono::seconds patience(10);
 constexpr std::size_t outputs_in_advance = 3;  // one being made, one with the loop, one with whoever looks at it
 
 std::string first_line(const std::exception& error) {
@@ -44,11 +43,11 @@ class Worker::Thread {
     }
 
     /// Asks the thread to end; false where the engine is at work for too long.
-    bool end() {
+    bool end(double patience_s) {
         std::unique_lock lock(mutex_);
         ending_ = true;
         changed_.notify_all();
-        return changed_.wait_for(lock, patience, [this] { return ended_; });
+        return changed_.wait_for(lock, std::chrono::duration<double>(patience_s), [this] { return ended_; });
     }
 
     void run() {
@@ -120,12 +119,13 @@ class Worker::Thread {
     bool ended_ = false;
 };
 
-Worker::Worker(std::shared_ptr<Engine> engine, std::function<void()> on_done, Clock clock)
-    : state_(std::make_shared<Thread>(std::move(engine), std::move(on_done), std::move(clock))),
+Worker::Worker(std::shared_ptr<Engine> engine, std::function<void()> on_done, Clock clock, double patience_s)
+    : patience_s_(patience_s),
+      state_(std::make_shared<Thread>(std::move(engine), std::move(on_done), std::move(clock))),
       thread_([state = state_] { state->run(); }) {}
 
 Worker::~Worker() {
-    if (state_->end()) {
+    if (state_->end(patience_s_)) {
         thread_.join();
     } else {
         thread_.detach();

@@ -99,6 +99,8 @@ struct RunOptions {
     /// Counts from a frame's capture: where the engine's result is not there by then, the raw frame goes out.
     std::optional<double> deadline_ms = std::nullopt;
     double stalled_after_s = stall_s;
+    /// How long a stop waits for the engine; then what it has not given back is left behind, and is in no count.
+    double patience_s = engine_patience_s;
     /// Frames captured before are presented as any other but left out of the report, as a warm-up is.
     std::int64_t count_from_ns = 0;
     /// What makes a raw picture one of the output, where that has other pixels than the input.
@@ -109,7 +111,7 @@ struct RunOptions {
     /// The state of the run several times a second.
     std::function<void(const Status&)> on_status = nullptr;
     Tell tell = nullptr;
-    /// Asked several times a second whether to end as if the source had.
+    /// Asked several times a second, until it says so, whether to end as if the source had.
     std::function<bool()> stop = nullptr;
 };
 

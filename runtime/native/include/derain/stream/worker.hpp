@@ -14,6 +14,9 @@
 
 namespace derain {
 
+/// How long the end of a run waits for an engine that is at work: longer than any frame takes.
+inline constexpr double engine_patience_s = 10;
+
 /// What the engine did: `frame` is empty for a reopening; `clean` is empty, and `fault` says why, where it failed.
 struct Done {
     std::optional<Frame> frame = std::nullopt;
@@ -41,11 +44,12 @@ class Jobs {
 
 /// Gives an open engine one job at a time, then `poll` until it is done; `on_done` is called on the engine's thread.
 ///
-/// The engine is left to its owner. Where it is still at work 10 s after the end, its thread is left behind and keeps
-/// what it needs alive.
+/// The engine is left to its owner. Where it is still at work `patience_s` after the end, its thread is left behind and
+/// keeps what it needs alive.
 class Worker final : public Jobs {
    public:
-    Worker(std::shared_ptr<Engine> engine, std::function<void()> on_done, Clock clock = monotonic_ns);
+    Worker(std::shared_ptr<Engine> engine, std::function<void()> on_done, Clock clock = monotonic_ns,
+           double patience_s = engine_patience_s);
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
     ~Worker() override;
@@ -53,10 +57,13 @@ class Worker final : public Jobs {
     void infer(const Frame& frame) override;
     void reopen() override;
     std::optional<Done> poll() override;
+    /// Waits no more for an engine that is at work: whoever asks has waited already.
+    void leave() { patience_s_ = 0; }
 
    private:
     class Thread;
 
+    double patience_s_;
     std::shared_ptr<Thread> state_;
     std::thread thread_;
 };
