@@ -103,6 +103,14 @@ def test_what_cannot_be_opened_stops_the_pipeline_with_its_mend(properties, part
     assert part in done.stderr
 
 
+def test_a_bundle_behind_links_in_a_circle_is_refused_and_the_host_lives(gst, tmp_path):
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    done = gst("launch", "-q", *f"videotestsrc num-buffers=1 ! derain bundle={circle} ! fakesink".split())
+    assert done.returncode > 0, done.stderr  # a signal would be below
+    assert f"{circle}/manifest.json: cannot be read (" in done.stderr
+
+
 def test_the_element_describes_itself(gst):
     done = gst("inspect", "derain")
     assert done.returncode == 0, done.stderr

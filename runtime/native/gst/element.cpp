@@ -7,6 +7,7 @@
 #include <gst/video/gstvideofilter.h>
 #include <gst/video/video.h>
 
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -124,7 +125,7 @@ GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, 
         for (guint index = 0; index < gst_caps_get_size(other); ++index) {
             gst_structure_remove_fields(gst_caps_get_structure(other, index), "colorimetry", "chroma-site", nullptr);
         }
-    } catch (const derain::Error& error) {
+    } catch (const std::exception& error) {
         GST_WARNING_OBJECT(transform, "%s", error.what());  // `start` tells it to the user
     }
     if (filter != nullptr) {
@@ -137,8 +138,14 @@ GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, 
 
 /// Refuses frames that are not the bundle's, which nobody downstream may have asked about.
 gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, GstVideoInfo* out) {
-    const auto& manifest = inside_of(filter).manifest();
-    for (const auto& [info, spec] : {std::pair(in, &manifest.input), std::pair(out, &manifest.output)}) {
+    const derain::Manifest* manifest = nullptr;
+    try {
+        manifest = &inside_of(filter).manifest();
+    } catch (const std::exception& error) {
+        GST_ELEMENT_ERROR(filter, LIBRARY, SETTINGS, ("%s", error.what()), (nullptr));
+        return FALSE;
+    }
+    for (const auto& [info, spec] : {std::pair(in, &manifest->input), std::pair(out, &manifest->output)}) {
         const char* format = gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info));
         if (GST_VIDEO_INFO_WIDTH(info) != spec->width || GST_VIDEO_INFO_HEIGHT(info) != spec->height ||
             g_strcmp0(format, derain::gst::format_of(spec->pixels)) != 0) {

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "sha256.hpp"
@@ -25,6 +26,16 @@ std::string read_text(const std::filesystem::path& path) {
         throw Error(path.string() + ": cannot be read: see its permissions");
     }
     return text;
+}
+
+/// Whether there is such a file or folder; Error where that cannot be seen.
+bool is(std::filesystem::file_type type, const std::filesystem::path& path) {
+    std::error_code fault;
+    const auto seen = std::filesystem::status(path, fault).type();
+    if (fault && seen != std::filesystem::file_type::not_found) {
+        throw Error(path.string() + ": cannot be read (" + fault.message() + "): see its permissions and links");
+    }
+    return seen == type;
 }
 
 template <typename Range, typename Name>
@@ -56,8 +67,8 @@ const Manifest& Bundle::manifest() const { return state_->manifest; }
 
 Bundle Bundle::load(const std::filesystem::path& path) {
     const std::filesystem::path name = path / manifest_name;
-    if (!std::filesystem::is_regular_file(name)) {
-        const bool exists = std::filesystem::exists(path);
+    if (!is(std::filesystem::file_type::regular, name)) {
+        const bool exists = !is(std::filesystem::file_type::not_found, path);
         throw Error(path.string() + ": " + (exists ? "has no manifest.json, so it is no bundle" : "no such bundle") +
                     ": make one with `derain export ... --out " + path.string() + "`");
     }
@@ -82,10 +93,11 @@ std::filesystem::path Bundle::file(const std::string& name) const {
         throw Error(path.string() + ": not in the manifest, which names " + known);
     }
     const FileEntry& expected = entry->second;
-    if (!std::filesystem::is_regular_file(path)) {
+    if (!is(std::filesystem::file_type::regular, path)) {
         throw Error(path.string() + ": missing, though the manifest names it: " + again(state_->path));
     }
-    if (const auto size = std::filesystem::file_size(path); size != expected.bytes) {
+    std::error_code fault;
+    if (const auto size = std::filesystem::file_size(path, fault); !fault && size != expected.bytes) {
         throw Error(path.string() + ": " + std::to_string(size) + " bytes, the manifest says " +
                     std::to_string(expected.bytes) + ": " + again(state_->path));
     }

@@ -162,6 +162,18 @@ TEST(Bundle, RefusesAFolderWithoutAManifestAndOneThatIsNotThere) {
     EXPECT_THAT(told([&] { return Bundle::load(folder.path() / "none"); }), HasSubstr("no such bundle"));
 }
 
+TEST(Bundle, TellsOfLinksInACircleInOneLine) {
+    const BundleFiles files;
+    const Bundle bundle = files.load();
+    std::filesystem::create_symlink("circle", files.path() / "circle");
+    EXPECT_THAT(told([&] { return Bundle::load(files.path() / "circle"); }),
+                AllOf(HasSubstr("circle/manifest.json: cannot be read ("), HasSubstr("see its permissions and links"),
+                      Not(HasSubstr("\n"))));
+    std::filesystem::remove(files.path() / "engine.plan");
+    std::filesystem::create_symlink("engine.plan", files.path() / "engine.plan");
+    EXPECT_THAT(told([&] { return bundle.file("engine.plan"); }), HasSubstr("engine.plan: cannot be read ("));
+}
+
 TEST(Bundle, HandsOutTheGraphWhoseBytesAreRight) {
     const BundleFiles files;
     EXPECT_EQ(files.load().graph(Precision::fp32), files.path() / "graph.fp32.onnx");
