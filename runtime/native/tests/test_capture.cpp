@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <limits>
 #include <mutex>
+#include <new>
 
 #include "derain/stream/capture.hpp"
 #include "stream_support.hpp"
@@ -35,6 +36,7 @@ class Flag {
 };
 
 constexpr int hang = -1, wait = -2, broken = -3;
+constexpr double soon_s = 0.01;
 
 /// Gives pictures of `levels`, and hangs at `hang` until `go_on` is set, at `wait` until it is closed, as the reads of
 /// a camera or of a ring do that look for that; `reopened` gives the successors one after the other.
@@ -42,6 +44,7 @@ struct Script {
     std::vector<int> levels;
     Flag hangs, go_on, released;
     std::shared_ptr<Script> successor;
+    std::function<void()> on_reopening = [] {};
     bool opened = false;
 };
 
@@ -53,6 +56,7 @@ class Camera final : public Source {
     }
     /// What the first of all is asked each time.
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {
+        script_->on_reopening();
         for (auto next = script_->successor; next; next = next->successor) {
             if (!std::exchange(next->opened, true)) {
                 return std::make_unique<Camera>(next);
@@ -145,6 +149,59 @@ TEST(Capture, AStalledSourceIsClosedSoThatItsReaderAndItsDeviceAreFree) {
     EXPECT_EQ(capture.faults(), 2);
     EXPECT_FALSE(capture.error());
     last->go_on.set();
+}
+
+TEST(Capture, ARunThatEndsWhileAReopenedSourceIsSilentClosesIt) {
+    const auto back = script({wait});
+    const auto stalled = script({1, wait}, back);
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    {
+        Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, nullptr, monotonic_ns, soon_s);
+        EXPECT_EQ(taken(*queue, 1).size(), 1U);
+        ASSERT_TRUE(stalled->hangs.wait());
+        capture.watch(monotonic_ns() + 1000 * second_ns);
+        ASSERT_TRUE(back->hangs.wait());
+    }
+    EXPECT_TRUE(back->released.wait());
+}
+
+TEST(Capture, ASourceThatComesBackAfterTheEndIsClosedUnread) {
+    Flag opening, go_on;
+    const auto back = script({wait});
+    const auto stalled = script({1, wait}, back);
+    stalled->on_reopening = [&] {
+        opening.set();
+        go_on.wait();
+    };
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    {
+        Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, nullptr, monotonic_ns, soon_s);
+        EXPECT_EQ(taken(*queue, 1).size(), 1U);
+        ASSERT_TRUE(stalled->hangs.wait());
+        capture.watch(monotonic_ns() + 1000 * second_ns);
+        ASSERT_TRUE(opening.wait());
+    }
+    go_on.set();
+    EXPECT_TRUE(back->released.wait());
+    EXPECT_FALSE(back->hangs.is_set());
+}
+
+TEST(Capture, AReopeningWithoutMemoryIsTriedAgain) {
+    const auto back = script({2, hang});
+    const auto stalled = script({1, wait}, back);
+    bool failed = false;
+    stalled->on_reopening = [&failed] {
+        if (!std::exchange(failed, true)) {
+            throw std::bad_alloc();
+        }
+    };
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(stalled), queue);
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    ASSERT_TRUE(stalled->hangs.wait());
+    capture.watch(monotonic_ns() + 1000 * second_ns);
+    EXPECT_EQ(taken(*queue, 1), (Seen{{1, 2}}));
+    back->go_on.set();
 }
 
 TEST(Capture, AFrameThatWaitsForRoomIsNotTheCamerasSilence) {

@@ -1,18 +1,17 @@
 #include "derain/stream/capture.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <utility>
 
-#include "derain/error.hpp"
 #include "derain/stream/back_off.hpp"
 
 namespace derain {
 
 namespace {
-
-constexpr std::chrono::seconds patience(1);
 
 std::string tenths(double seconds) {
     const auto whole = std::lround(seconds * 10);
@@ -62,11 +61,17 @@ class Capture::Thread {
         queue_->close();
     }
 
-    /// Whether the thread ended in time.
-    bool end() {
+    /// Whether the thread ended in time; where it did not, what it reads is closed.
+    bool end(double patience_s) {
         stop();
         std::unique_lock lock(mutex_);
-        return changed_.wait_for(lock, patience, [this] { return ended_; });
+        if (changed_.wait_for(lock, std::chrono::duration<double>(patience_s), [this] { return ended_; })) {
+            return true;
+        }
+        const auto left = current_;
+        lock.unlock();
+        left->close();
+        return false;
     }
 
     /// The generation of a thread to start, where the one there hangs; what that one reads is closed.
@@ -164,15 +169,21 @@ class Capture::Thread {
         std::shared_ptr<Source> source;
         try {
             source = source_->reopened();
-        } catch (const Error&) {
+        } catch (const std::exception&) {
             return nullptr;  // not back yet
         }
+        bool wanted = false;
         {
             const std::scoped_lock lock(mutex_);
-            if (generation == generation_) {
+            wanted = generation == generation_ && !stopped_;
+            if (wanted) {
                 current_ = source;
                 hear();
             }
+        }
+        if (!wanted) {
+            source->close();
+            return nullptr;
         }
         if (tell_) {
             tell_("the source is open again");
@@ -215,12 +226,13 @@ class Capture::Thread {
 };
 
 Capture::Capture(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> queue, double stalled_after_s, Tell tell,
-                 Clock clock)
-    : state_(std::make_shared<Thread>(source, std::move(queue), stalled_after_s, std::move(tell), std::move(clock))),
+                 Clock clock, double patience_s)
+    : patience_s_(patience_s),
+      state_(std::make_shared<Thread>(source, std::move(queue), stalled_after_s, std::move(tell), std::move(clock))),
       thread_([state = state_, source = std::move(source)]() mutable { state->run(std::move(source), 0); }) {}
 
 Capture::~Capture() {
-    if (state_->end()) {
+    if (state_->end(patience_s_)) {
         thread_.join();
     } else {
         thread_.detach();

@@ -20,6 +20,9 @@
 
 namespace derain {
 
+/// How long the end of a run waits for a read to return, before its source is closed and its thread left behind.
+inline constexpr double read_patience_s = 1;
+
 /// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure.
 inline constexpr double stall_s = 2;
 
@@ -27,10 +30,10 @@ inline constexpr double stall_s = 2;
 class Capture {
    public:
     Capture(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> queue, double stalled_after_s = stall_s,
-            Tell tell = nullptr, Clock clock = monotonic_ns);
+            Tell tell = nullptr, Clock clock = monotonic_ns, double patience_s = read_patience_s);
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
-    /// Stops, and waits a second for a read to return before its thread is left behind.
+    /// Stops, and waits `patience_s` for a read to return; then its source is closed and its thread left behind.
     ~Capture();
 
     /// Delivers nothing more; the queue is closed.
@@ -49,6 +52,7 @@ class Capture {
    private:
     class Thread;
 
+    double patience_s_;
     std::shared_ptr<Thread> state_;
     std::thread thread_;
 };
