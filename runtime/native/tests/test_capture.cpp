@@ -50,9 +50,10 @@ struct Script {
 
 class Camera final : public Source {
    public:
-    explicit Camera(std::shared_ptr<Script> script)
+    explicit Camera(std::shared_ptr<Script> script, std::optional<double> fps = std::nullopt)
         : Source("camera", testing::make_spec()), script_(std::move(script)) {
         set_live(true);
+        set_fps(fps);
     }
     /// What the first of all is asked each time.
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {
@@ -239,6 +240,30 @@ TEST(Capture, ACameraThatDeliversOnlyBrokenFramesIsAsGoodAsStalled) {
     EXPECT_EQ(dropped[1].id, 2);
     EXPECT_EQ(dropped[1].why, Why::broken);
     capture.watch(4 * second_ns);
+    EXPECT_EQ(capture.faults(), 1);
+    camera->go_on.set();
+}
+
+TEST(Capture, ACameraThatEndedIsNotLostWhileTheEngineWorksOnItsLastFrame) {
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(script({1})), queue);
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    while (!queue->ended()) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    capture.watch(monotonic_ns() + 1000 * second_ns);
+    EXPECT_EQ(capture.faults(), 0);
+}
+
+TEST(Capture, ASlowCameraHasTheTimeOfFourFrames) {
+    const auto camera = script({1, hang});
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(camera, 0.4), queue, stall_s, nullptr, [] { return 0; });
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    ASSERT_TRUE(camera->hangs.wait());
+    capture.watch(9 * second_ns);
+    EXPECT_EQ(capture.faults(), 0);
+    capture.watch(10 * second_ns);
     EXPECT_EQ(capture.faults(), 1);
     camera->go_on.set();
 }

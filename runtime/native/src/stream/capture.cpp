@@ -1,5 +1,6 @@
 #include "derain/stream/capture.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -12,6 +13,14 @@
 namespace derain {
 
 namespace {
+
+constexpr double patient_frames = 4;
+constexpr double longest_s = 1e9;
+
+std::int64_t stall_ns(double stalled_after_s, std::optional<double> fps) {
+    const double frames_s = fps && *fps > 0 ? patient_frames / *fps : 0;
+    return std::llround(std::min(std::max(stalled_after_s, frames_s), longest_s) * static_cast<double>(second_ns));
+}
 
 std::string tenths(double seconds) {
     const auto whole = std::lround(seconds * 10);
@@ -27,7 +36,7 @@ class Capture::Thread {
            Clock clock)
         : source_(std::move(source)),
           queue_(std::move(queue)),
-          stalled_after_ns_(std::llround(stalled_after_s * static_cast<double>(second_ns))),
+          stalled_after_ns_(stall_ns(stalled_after_s, source_->fps())),
           tell_(std::move(tell)),
           clock_(std::move(clock)),
           heard_ns_(clock_()),
@@ -78,7 +87,7 @@ class Capture::Thread {
     std::optional<int> watch(std::int64_t now_ns) {
         std::unique_lock lock(mutex_);
         const auto silent_ns = now_ns - heard_ns_;
-        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || putting_ ||
+        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || over_ || putting_ ||
             silent_ns < stalled_after_ns_) {
             return std::nullopt;
         }
@@ -135,9 +144,14 @@ class Capture::Thread {
         if (tell_ && source.warning()) {
             tell_(*source.warning());
         }
-        if (current(generation)) {
-            queue_->close();
+        {
+            const std::scoped_lock lock(mutex_);
+            if (generation != generation_) {
+                return true;
+            }
+            over_ = true;
         }
+        queue_->close();
         return true;
     }
 
@@ -222,6 +236,7 @@ class Capture::Thread {
     bool putting_ = false;  // a frame waits for room: that is not the source's silence
     int generation_ = 0;
     bool stopped_ = false;
+    bool over_ = false;  // the source's last frame came: nothing is awaited
     bool ended_ = false;
 };
 

@@ -23,7 +23,8 @@ namespace derain {
 /// How long the end of a run waits for a read to return, before its source is closed and its thread left behind.
 inline constexpr double read_patience_s = 1;
 
-/// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure.
+/// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure. One whose
+/// rate is known has at least four frames' time.
 inline constexpr double stall_s = 2;
 
 /// Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
