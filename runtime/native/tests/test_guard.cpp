@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -124,6 +125,14 @@ TEST(Guard, ADeadlineCountsFromTheCaptureAndWithoutOneNothingIsOverdue) {
     EXPECT_TRUE(guard.overdue(100, 111));
     EXPECT_FALSE(Guard().deadline(100));
     EXPECT_FALSE(Guard().overdue(0, 1'000'000'000'000));
+}
+
+TEST(Guard, ADeadlineThatNobodyLivesToSeeIsNeverMissed) {
+    EXPECT_EQ(deadline_in_ns(std::nullopt), std::nullopt);
+    EXPECT_EQ(deadline_in_ns(0.5), 500'000);
+    for (const double ms : {1e9, 1e13, 1e300, std::numeric_limits<double>::infinity()}) {
+        EXPECT_FALSE(Guard(deadline_in_ns(ms)).overdue(1'000'000 * second_ns, 1'000'001 * second_ns)) << ms;
+    }
 }
 
 }  // namespace

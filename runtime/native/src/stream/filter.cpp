@@ -1,6 +1,5 @@
 #include "derain/stream/filter.hpp"
 
-#include <cmath>
 #include <utility>
 
 namespace derain {
@@ -16,7 +15,7 @@ class Filter::Nowhere final : public Sink {
 
 Filter::Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms, ToOutput to_output, Tell tell)
     : wake_(std::make_shared<Wake>()),
-      guard_(deadline_ms ? std::optional(std::llround(*deadline_ms * 1e6)) : std::nullopt, tell),
+      guard_(deadline_in_ns(deadline_ms), tell),
       sink_(std::make_unique<Nowhere>(engine->output())),
       worker_(std::move(engine), [wake = wake_] { wake->set(); }),
       loop_(frames_, worker_, *sink_, guard_,

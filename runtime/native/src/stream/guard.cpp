@@ -11,6 +11,8 @@ namespace derain {
 
 namespace {
 
+constexpr double longest_ms = 1e9;
+
 struct Row {
     State state;
     Event event;
@@ -51,6 +53,10 @@ std::string_view to_string(Event event) {
 std::optional<State> next_state(State state, Event event) {
     const auto* row = std::ranges::find_if(table, [&](const Row& r) { return r.state == state && r.event == event; });
     return row == table.end() ? std::nullopt : std::optional(row->next);
+}
+
+std::optional<std::int64_t> deadline_in_ns(std::optional<double> ms) {
+    return ms ? std::optional<std::int64_t>(std::llround(std::min(longest_ms, *ms) * 1e6)) : std::nullopt;
 }
 
 Guard::Guard(std::optional<std::int64_t> deadline_ns, Tell tell, BackOff back_off)

@@ -194,11 +194,7 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
     const auto wake = std::make_shared<Wake>();
     const auto waken = [wake] { wake->set(); };
     const auto frames = std::make_shared<FrameQueue>(policy, waken);
-    std::optional<std::int64_t> deadline_ns;
-    if (options.deadline_ms) {
-        deadline_ns = std::llround(*options.deadline_ms * 1e6);
-    }
-    Guard guard(deadline_ns, options.tell);
+    Guard guard(deadline_in_ns(options.deadline_ms), options.tell);
     const auto start_ns = monotonic_ns();
     auto told_ns = start_ns;
     Worker worker(engine, waken, monotonic_ns, options.patience_s);

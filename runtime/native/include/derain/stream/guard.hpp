@@ -42,6 +42,9 @@ std::string_view to_string(Event event);
 /// Where an event leads; nothing where the table above has no such row.
 std::optional<State> next_state(State state, Event event);
 
+/// A deadline in ns; of more than the eleven days that are no deadline to anybody, which might overflow, eleven days.
+std::optional<std::int64_t> deadline_in_ns(std::optional<double> ms);
+
 /// The machine above, with the deadline and the back-off it needs. Not for several threads.
 class Guard {
    public:
