@@ -185,6 +185,17 @@ TEST(Queue, ABrokenFrameTakesNoPlaceAndIsToldBeforeTheEnd) {
     }
 }
 
+TEST(Queue, FramesThatTheSourceSkippedCountAsDroppedAfterTheOneThatIsDisplaced) {
+    FrameQueue queue(Policy::latest);
+    queue.put(frame(0));
+    queue.put({.id = 3, .skipped = 2});
+    queue.put({.id = 5, .broken = true, .skipped = 1});
+    std::vector<FrameQueue::Dropped> dropped;
+    queue.take_dropped(dropped);
+    EXPECT_EQ(ids(dropped), (std::vector<std::int64_t>{0, 1, 2, 4, 5}));
+    EXPECT_EQ(queue.take()->id, 3);
+}
+
 TEST(Queue, AFrameThatWasTakenOrDisplacedHoldsItsPictureNoLonger) {
     const auto pool = Pool::make(8, 1);
     FrameQueue queue(Policy::latest);

@@ -24,6 +24,8 @@ class PlayedCamera final : public VideoDevice {
     bool busy = false, unplugged = false;
     bool shared = false;                              // by all openings: it takes no format while it streams
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
+    std::deque<std::uint32_t> sequence_once;          // in place of 0
+    std::atomic<std::int64_t> looked_ns = 0;          // when it was last asked for a frame that is there already
     std::deque<std::vector<std::byte>> content_once;  // in place of the number
     int a_start = 1'000'000;                          // frames until it falls silent
 
@@ -92,7 +94,10 @@ class PlayedCamera final : public VideoDevice {
         return memory_[static_cast<std::size_t>(offset)];
     }
 
-    bool wait(int) override {
+    bool wait(int timeout_ms) override {
+        if (timeout_ms == 0) {
+            looked_ns = monotonic_ns();
+        }
         if (left_ > 0) {
             return true;
         }
@@ -120,6 +125,10 @@ class PlayedCamera final : public VideoDevice {
         }
         buffer.timestamp = {.tv_sec = 3, .tv_usec = filled_};
         buffer.flags = flags;
+        if (!sequence_once.empty()) {
+            buffer.sequence = sequence_once.front();
+            sequence_once.pop_front();
+        }
         if (!flags_once.empty()) {
             buffer.flags = flags_once.front();
             flags_once.pop_front();
@@ -260,10 +269,60 @@ TEST_F(V4l2, AStalledCameraIsClosedSoThatItCanBeOpenedAgain) {
     EXPECT_EQ(capture.state(), "open");
 }
 
-TEST_F(V4l2, ATimeOfAnotherClockIsNotTaken) {
+TEST_F(V4l2, ATimeOfAnotherClockIsNotTakenButThatOfTheBuffersComing) {
     device_->flags = V4L2_BUF_FLAG_TIMESTAMP_UNKNOWN;
+    device_->a_start = 1;
+    const auto source = open();
+    source->set_policy(Policy::latest);
     const auto before_ns = monotonic_ns();
-    EXPECT_GE(open()->next()->captured_ns, before_ns);
+    const auto captured_ns = source->next()->captured_ns;
+    EXPECT_GE(captured_ns, before_ns);
+    EXPECT_LE(captured_ns, device_->looked_ns);
+}
+
+TEST_F(V4l2, AUsbCamerasTimeIsTakenThoughItIsThatOfTheFramesStart) {
+    device_->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_SOE;
+    EXPECT_EQ(open()->next()->captured_ns, 3 * second_ns + 1000);
+}
+
+TEST_F(V4l2, UnderLatestTheNewestFilledBufferIsTakenAndTheOthersCountAsDropped) {
+    device_->a_start = 4;
+    device_->flags_once = {device_->flags, device_->flags, device_->flags, V4L2_BUF_FLAG_ERROR};
+    const auto queue = std::make_shared<FrameQueue>(Policy::latest);
+    Capture capture(open(), queue);
+    auto frame = queue->take();
+    while (!frame) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        frame = queue->take();
+    }
+    EXPECT_EQ(frame->id, 3);
+    EXPECT_EQ(frame->picture.bytes().front(), std::byte{3});  // the fourth came in part
+    EXPECT_EQ(device_->queued(), 5U);
+    std::vector<FrameQueue::Dropped> dropped;
+    queue->take_dropped(dropped);
+    ASSERT_EQ(dropped.size(), 3U);
+    for (std::size_t index = 0; index < dropped.size(); ++index) {
+        EXPECT_EQ(dropped[index].id, static_cast<std::int64_t>(index));
+        EXPECT_EQ(dropped[index].why, Why::newer);
+    }
+}
+
+TEST_F(V4l2, UnderLatestACameraThatIsFasterThanItsReaderDoesNotHoldItUp) {
+    const auto source = open();
+    source->set_policy(Policy::latest);
+    EXPECT_EQ(source->next()->skipped, 6);
+}
+
+TEST_F(V4l2, UnderEveryNothingIsSkippedButWhatTheDriverLost) {
+    device_->sequence_once = {7, 8, 12, 12, 3, 4'000'000'000, 4'000'000'001};
+    const auto source = open();
+    std::vector<std::pair<std::int64_t, std::int64_t>> seen;
+    for (int level = 1; level <= 7; ++level) {
+        const auto frame = source->next();
+        EXPECT_EQ(frame->picture.bytes().front(), static_cast<std::byte>(level));
+        seen.emplace_back(frame->id, frame->skipped);
+    }
+    EXPECT_EQ(seen, (decltype(seen){{0, 0}, {1, 0}, {5, 3}, {6, 0}, {7, 0}, {8, 0}, {9, 0}}));
 }
 
 TEST_F(V4l2, YuyvIsConvertedWhereTheCameraHasNothingBetter) {

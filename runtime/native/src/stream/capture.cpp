@@ -40,7 +40,9 @@ class Capture::Thread {
           tell_(std::move(tell)),
           clock_(std::move(clock)),
           heard_ns_(clock_()),
-          current_(source_) {}
+          current_(source_) {
+        source_->set_policy(queue_->policy());
+    }
 
     /// Reads `source`, or, without one, first reopens it.
     void run(std::shared_ptr<Source> source, int generation) {
@@ -125,6 +127,7 @@ class Capture::Thread {
                     if (generation != generation_) {
                         return true;
                     }
+                    count_ += frame->skipped;
                     frame->id = count_++;
                     putting_ = true;
                 }
@@ -183,6 +186,7 @@ class Capture::Thread {
         std::shared_ptr<Source> source;
         try {
             source = source_->reopened();
+            source->set_policy(queue_->policy());
         } catch (const std::exception&) {
             return nullptr;  // not back yet
         }

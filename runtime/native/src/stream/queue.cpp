@@ -34,13 +34,16 @@ bool FrameQueue::put(Frame frame) {
         if (closed_) {
             return false;
         }
+        if (!frame.broken && size_ == depth(policy_)) {
+            displaced = pop();
+            dropped_.push_back({displaced.id, displaced.captured_ns, Why::newer});
+        }
+        for (auto skipped = frame.id - frame.skipped; skipped < frame.id; ++skipped) {
+            dropped_.push_back({skipped, frame.captured_ns, Why::newer});
+        }
         if (frame.broken) {
             dropped_.push_back({frame.id, frame.captured_ns, Why::broken});
         } else {
-            if (size_ == depth(policy_)) {
-                displaced = pop();
-                dropped_.push_back({displaced.id, displaced.captured_ns, Why::newer});
-            }
             ring_[(first_ + size_++) % ring_.size()] = std::move(frame);
         }
     }

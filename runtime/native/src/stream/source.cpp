@@ -38,7 +38,8 @@ std::optional<Frame> Source::next() {
     }
     fitted_ = fitted_ || !got.broken;
     const auto captured_ns = got.captured_ns.value_or(monotonic_ns());
-    return Frame{count_++, captured_ns, asked_ns, std::move(got.picture), got.fits, got.broken};
+    count_ += got.skipped;
+    return Frame{count_++, captured_ns, asked_ns, std::move(got.picture), got.fits, got.broken, got.skipped};
 }
 
 void Source::close() {

@@ -23,7 +23,8 @@ namespace {
 
 constexpr std::uint32_t buffers_wanted = 6;  // two with the driver, one each: waiting, at the engine, at the sink, late
 constexpr std::uint32_t buffers_needed = 2;
-constexpr int look_ms = 100;  // how long one wait lasts before the source looks whether it was closed
+constexpr std::uint32_t lost_most = 1000;  // at once: more is a number that means something else
+constexpr int look_ms = 100;               // how long one wait lasts before the source looks whether it was closed
 
 std::uint32_t fourcc_of(Pixels pixels) {
     switch (pixels) {
@@ -50,8 +51,9 @@ class Buffers final : public Store {
     struct Filled {
         std::uint32_t index = 0;
         std::span<std::byte> bytes;
-        std::optional<std::int64_t> captured_ns;
+        std::int64_t captured_ns = 0;
         bool whole = false;
+        std::int64_t skipped = 0;  // before it
     };
 
     static std::shared_ptr<Buffers> start(const std::string& name, std::shared_ptr<VideoDevice> device) {
@@ -62,9 +64,9 @@ class Buffers final : public Store {
         return buffers;
     }
 
-    /// The next filled buffer; nothing where none came for a while. Error where the camera has gone.
-    std::optional<Filled> next() {
-        if (!device_->wait(look_ms)) {
+    /// The next filled buffer; nothing where none came in time. Error where the camera has gone.
+    std::optional<Filled> next(int timeout_ms) {
+        if (!device_->wait(timeout_ms)) {
             return std::nullopt;
         }
         v4l2_buffer buffer = blank();
@@ -76,18 +78,35 @@ class Buffers final : public Store {
             throw Error(name_ + ": the camera stopped delivering frames (" + std::generic_category().message(fault) +
                         "): check its cable and power");
         }
+        std::int64_t captured_ns = monotonic_ns();
+        // The start of the frame, which is what USB cameras tell, errs by a frame's time towards older.
+        if ((buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC) {
+            captured_ns = std::min(captured_ns, std::int64_t{buffer.timestamp.tv_sec} * second_ns +
+                                                    std::int64_t{buffer.timestamp.tv_usec} * 1000);
+        }
         const std::scoped_lock lock(mutex_);
         --with_driver_;
-        const bool by_our_clock = (buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC &&
-                                  (buffer.flags & V4L2_BUF_FLAG_TSTAMP_SRC_MASK) == V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
-        std::optional<std::int64_t> captured_ns;
-        if (by_our_clock) {
-            captured_ns =
-                std::int64_t{buffer.timestamp.tv_sec} * second_ns + std::int64_t{buffer.timestamp.tv_usec} * 1000;
-        }
         const auto bytes = slots_[buffer.index]->bytes;
         return Filled{buffer.index, bytes.first(std::min<std::size_t>(buffer.bytesused, bytes.size())), captured_ns,
-                      (buffer.flags & V4L2_BUF_FLAG_ERROR) == 0};
+                      (buffer.flags & V4L2_BUF_FLAG_ERROR) == 0, lost_before(buffer.sequence)};
+    }
+
+    /// The newest of those filled by now, `held` the oldest of them; the others go back. A whole one goes before a
+    /// newer one that came in part.
+    Filled newest(Filled held) {
+        for (auto looks = slots_.size(); looks > 0; --looks) {  // some cameras fill buffers as fast as they go back
+            auto other = next(0);
+            if (!other) {
+                break;
+            }
+            const auto skipped = held.skipped + other->skipped + 1;
+            if (other->whole || !held.whole) {
+                std::swap(held, *other);
+            }
+            give_back(*other);
+            held.skipped = skipped;
+        }
+        return held;
     }
 
     /// A filled buffer's first bytes as a picture.
@@ -116,6 +135,13 @@ class Buffers final : public Store {
    private:
     Buffers(std::string name, std::shared_ptr<VideoDevice> device)
         : name_(std::move(name)), device_(std::move(device)) {}
+
+    /// How many frames the driver had no buffer for; none where it does not number them.
+    std::int64_t lost_before(std::uint32_t sequence) {
+        const auto last = std::exchange(sequence_, sequence);
+        const std::uint32_t lost = last ? sequence - *last - 1 : 0;
+        return lost < lost_most ? lost : 0;
+    }
 
     static v4l2_buffer blank(std::size_t index = 0) {
         v4l2_buffer buffer{};
@@ -169,6 +195,7 @@ class Buffers final : public Store {
     std::vector<std::span<std::byte>> mapped_;
     std::vector<std::unique_ptr<Slot>> slots_;
     mutable std::mutex mutex_;
+    std::optional<std::uint32_t> sequence_;
     int with_driver_ = 0;
     bool stopped_ = false;
 };
@@ -238,9 +265,13 @@ class Camera final : public DecodedSource {
 
     Read read() override {
         while (!closed()) {
-            if (const auto filled = buffers_->next()) {
+            if (auto filled = buffers_->next(look_ms)) {
+                if (policy() == Policy::latest) {
+                    filled = buffers_->newest(*filled);
+                }
                 Read got = picture_of(*filled);
                 got.captured_ns = filled->captured_ns;
+                got.skipped = filled->skipped;
                 return got;
             }
         }

@@ -31,7 +31,10 @@ class VideoDevice {
 /// Opens a device; Error where it is away or in use.
 using OpenDevice = std::function<std::shared_ptr<VideoDevice>()>;
 
-/// A camera's frames, without end.
+/// A camera's frames, without end, captured when the driver says where it says so by our clock.
+///
+/// The driver hands out what it filled oldest first: under `latest` all but the newest go back to it unread, else a
+/// decoder slower than the camera would show the past. They count as skipped, and so do those that the driver lost.
 ///
 /// Where the camera delivers `spec`'s own bytes without padding, the mapped buffer is the picture, and goes back to the
 /// driver with the picture's last copy; the driver always keeps one to fill, so while the stream holds all others a

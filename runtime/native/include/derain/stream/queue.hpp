@@ -20,9 +20,10 @@ enum class Why;  // records.hpp
 /// One frame as the camera delivers it.
 ///
 /// `id` counts from 0 in the source's order; `captured_ns` is `monotonic_ns()` when the bytes were complete on the
-/// host, `asked_ns` when the source was asked for them. `fits` is false where a live camera changed its size and this
-/// is a scaled picture to show raw, not one to derain. A frame that came cut short is `broken` and has no picture,
-/// since half a one is none to show.
+/// host, or the camera's own earlier time, `asked_ns` when the source was asked for them. `skipped` frames came before
+/// it and were left out for it; the ids before its own are theirs. `fits` is false where a live camera changed its size
+/// and this is a scaled picture to show raw, not one to derain. A frame that came cut short is `broken` and has no
+/// picture, since half a one is none to show.
 struct Frame {
     std::int64_t id = 0;
     std::int64_t captured_ns = 0;
@@ -30,6 +31,7 @@ struct Frame {
     Picture picture = {};
     bool fits = true;
     bool broken = false;
+    std::int64_t skipped = 0;
 };
 
 /// What happens to a frame that arrives while the one before it still waits for the engine.
@@ -50,8 +52,8 @@ constexpr std::size_t depth(Policy policy) { return policy == Policy::latest ? 1
 /// Frames in the order they were put, at most `depth(policy)`; `on_change` is called after each put and at the end.
 ///
 /// One thread puts, one takes. Under `latest` a put never waits: it takes the place of the frame that waited, which
-/// `take_dropped` then gives. Under `every` a put waits for room. A broken frame takes no place: it is dropped at
-/// once.
+/// `take_dropped` then gives, as it does those that a frame's source skipped for it. Under `every` a put waits for
+/// room. A broken frame takes no place: it is dropped at once.
 class FrameQueue {
    public:
     struct Dropped {

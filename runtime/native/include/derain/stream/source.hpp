@@ -33,6 +33,9 @@ class Source {
     /// A new source of the same URI, for a live one that was lost; on any thread. Throws Error where it is still away.
     [[nodiscard]] virtual std::unique_ptr<Source> reopened() const = 0;
 
+    /// Under `latest`, which must be said before the first frame, a source that has newer frames already may skip some.
+    void set_policy(Policy policy) { policy_ = policy; }
+
     /// Releases the device or the file; while another thread waits in a read, that thread does it after the read.
     void close();
 
@@ -53,6 +56,7 @@ class Source {
         std::optional<std::int64_t> captured_ns = std::nullopt;  // where the kind knows better than now
         bool fits = true;
         bool broken = false;
+        std::int64_t skipped = 0;
     };
 
     virtual Read read() = 0;
@@ -65,6 +69,8 @@ class Source {
     [[nodiscard]] bool fitted() const { return fitted_; }
     void set_fitted(bool fitted) { fitted_ = fitted; }
 
+    [[nodiscard]] Policy policy() const { return policy_; }
+
     void set_live(bool live) { live_ = live; }
     void set_fps(std::optional<double> fps) { fps_ = fps; }
     void set_frames(std::optional<std::int64_t> frames) { frames_ = frames; }
@@ -74,6 +80,7 @@ class Source {
     std::string location_;
     FrameSpec spec_;
     bool live_ = false;
+    Policy policy_ = Policy::every;
     std::optional<double> fps_;
     std::optional<std::int64_t> frames_;
     std::optional<std::string> warning_;
