@@ -145,14 +145,14 @@ class TensorRT final : public Engine {
         if (!engine) {
             throw Error(file + ": " + api + " cannot load it: " + logger.take() + ": " + again());
         }
-        const auto needed = static_cast<std::size_t>(engine->getDeviceMemorySizeV2());
-        if (const std::size_t free = cuda::free_bytes(); needed > free) {
-            throw Error(file + ": needs " + std::to_string(needed >> 20) + " MiB of GPU memory, " +
-                        std::to_string(free >> 20) + " MiB are free on " + gpu.name +
-                        ": close other programs, or export a smaller frame or model");
-        }
         std::unique_ptr<nvinfer1::IExecutionContext> context(engine->createExecutionContext());
-        if (!context) {
+        if (!context) {  // only now: what a board with shared memory calls free leaves out what it could free
+            const auto needed = static_cast<std::size_t>(engine->getDeviceMemorySizeV2());
+            if (const std::size_t free = cuda::free_bytes(); needed > free) {
+                throw Error(file + ": needs " + std::to_string(needed >> 20) + " MiB of GPU memory, " +
+                            std::to_string(free >> 20) + " MiB are free on " + gpu.name +
+                            ": close other programs, or export a smaller frame or model");
+            }
             throw Error(file + ": " + api + " cannot run it on " + gpu.name + ": " + logger.take());
         }
         check(*engine, input());
