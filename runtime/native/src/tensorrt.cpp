@@ -115,7 +115,7 @@ class TensorRT final : public Engine {
             work();  // TensorRT makes its last preparations in the first run, which a capture must not see
             synchronize();
             if (use_graph_) {
-                loaded_->graph = cuda::capture(loaded_->stream, [this] { work(); });
+                capture();
             }
         } catch (...) {  // an engine that did not open holds nothing, least of all the memory the next attempt needs
             loaded_.reset();
@@ -190,6 +190,16 @@ class TensorRT final : public Engine {
         }
         cuda::check(cudaMemcpyAsync(clean.host.get(), clean.device.get(), clean.bytes, cudaMemcpyDeviceToHost, stream),
                     "cudaMemcpyAsync");
+    }
+
+    /// The three calls as one graph; where one of them cannot be captured they stay three, which give the same pixels.
+    void capture() {
+        try {
+            loaded_->graph = cuda::capture(loaded_->stream, [this] { work(); });
+        } catch (const Error&) {
+            static_cast<void>(cudaGetLastError());  // else the next call that looks for one finds it
+            Logger::instance().take();
+        }
     }
 
     void synchronize() { cuda::check(cudaStreamSynchronize(loaded_->stream.get()), "cudaStreamSynchronize"); }
