@@ -24,11 +24,25 @@ Gpu Gpu::open() {
         throw Error("no GPU that CUDA can use (" + words(status == cudaSuccess ? cudaErrorNoDevice : status) +
                     "): install or update NVIDIA's driver, or take another engine");
     }
-    check(cudaSetDevice(0), "cudaSetDevice");
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
     return {.name = static_cast<const char*>(properties.name),
             .architecture = "sm" + std::to_string(properties.major) + std::to_string(properties.minor)};
+}
+
+OnFirstGpu::OnFirstGpu() noexcept {
+    if (cudaGetDevice(&callers_) != cudaSuccess) {
+        callers_ = 0;
+    }
+    if (callers_ != 0) {
+        static_cast<void>(cudaSetDevice(0));
+    }
+}
+
+OnFirstGpu::~OnFirstGpu() {
+    if (callers_ != 0) {
+        static_cast<void>(cudaSetDevice(callers_));
+    }
 }
 
 std::size_t free_bytes() {

@@ -37,6 +37,19 @@ struct Gpu {
     static Gpu open();
 };
 
+/// Makes the first GPU this thread's current one, and the caller's own current again at its end: the host of a library
+/// may work on another. Where there is none, `Gpu::open` says so.
+class OnFirstGpu {
+   public:
+    OnFirstGpu() noexcept;
+    OnFirstGpu(const OnFirstGpu&) = delete;
+    OnFirstGpu& operator=(const OnFirstGpu&) = delete;
+    ~OnFirstGpu();
+
+   private:
+    int callers_ = 0;
+};
+
 /// GPU memory that nobody holds, in bytes.
 std::size_t free_bytes();
 

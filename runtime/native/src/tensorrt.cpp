@@ -99,9 +99,13 @@ class TensorRT final : public Engine {
    public:
     TensorRT(const Bundle& bundle, Precision precision, const EngineOptions& options)
         : Engine(api, bundle, precision), use_graph_(options.cuda_graph) {}
+    TensorRT(const TensorRT&) = delete;
+    TensorRT& operator=(const TensorRT&) = delete;
+    ~TensorRT() override { release(); }
 
    protected:
     void do_open() override {
+        const cuda::OnFirstGpu here;
         const std::vector<EngineEntry> built = of_this_version();
         Logger::instance().take();
         std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(Logger::instance()));
@@ -124,6 +128,7 @@ class TensorRT final : public Engine {
     }
 
     void do_infer(std::span<const std::byte> frame, std::span<std::byte> clean) override {
+        const cuda::OnFirstGpu here;
         std::ranges::copy(frame, loaded_->frame.host.get());
         if (loaded_->graph) {
             cuda::check(cudaGraphLaunch(loaded_->graph.get(), loaded_->stream.get()), "cudaGraphLaunch");
@@ -134,9 +139,14 @@ class TensorRT final : public Engine {
         std::copy_n(loaded_->clean.host.get(), clean.size(), clean.data());
     }
 
-    void do_close() override { loaded_.reset(); }
+    void do_close() override { release(); }
 
    private:
+    void release() {
+        const cuda::OnFirstGpu here;
+        loaded_.reset();
+    }
+
     void load(std::unique_ptr<nvinfer1::IRuntime> runtime, const cuda::Gpu& gpu) {
         const std::string file = path_.string();
         Logger& logger = Logger::instance();
