@@ -2,7 +2,7 @@
 # TensorRT_LIBRARY), and the CUDA toolkit. Which of the two APIs it is, the library's name says.
 set(TensorRT_ROOT "" CACHE PATH "Where TensorRT's include and lib folders are")
 find_path(TensorRT_INCLUDE_DIR NvInfer.h HINTS ${TensorRT_ROOT} PATH_SUFFIXES include)
-find_library(TensorRT_LIBRARY NAMES nvinfer tensorrt_rtx libtensorrt_rtx.so.1
+find_library(TensorRT_LIBRARY NAMES nvinfer tensorrt_rtx libtensorrt_rtx.so.1 NAMES_PER_DIR # the root before the system
   HINTS ${TensorRT_ROOT} PATH_SUFFIXES lib lib64)
 find_package(CUDAToolkit 12 QUIET)
 if(NOT TensorRT_INCLUDE_DIR OR NOT TensorRT_LIBRARY)

@@ -55,6 +55,16 @@ std::string version_here() {
            std::to_string(getInferLibPatchVersion()) + "." + std::to_string(getInferLibBuildVersion());
 }
 
+/// Error where the library that was loaded is not of the release whose classes this was compiled for.
+void check_release() {
+#if !DERAIN_TENSORRT_RTX
+    if (getInferLibMajorVersion() != NV_TENSORRT_MAJOR) {
+        throw Error(std::string(api) + " " + version_here() + " was loaded, this libderain is built for " +
+                    std::to_string(NV_TENSORRT_MAJOR) + ": build it again, or see LD_LIBRARY_PATH");
+    }
+#endif
+}
+
 std::vector<char> read_bytes(const std::filesystem::path& path) {
     std::vector<char> bytes(std::filesystem::file_size(path));
     std::ifstream stream(path, std::ios::binary);
@@ -106,6 +116,7 @@ class TensorRT final : public Engine {
    protected:
     void do_open() override {
         const cuda::OnFirstGpu here;
+        check_release();
         const std::vector<EngineEntry> built = of_this_version();
         Logger::instance().take();
         std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(Logger::instance()));
