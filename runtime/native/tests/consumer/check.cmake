@@ -1,5 +1,5 @@
 # Installs BUILD_DIR into a prefix and builds what users build against it: the consumer through the CMake package, the C
-# example through pkg-config; then runs both, by EMULATOR where they are another machine's.
+# example through pkg-config; then runs both, by EMULATOR where they are another machine's, and what was installed.
 function(run)
   execute_process(COMMAND ${ARGV} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
@@ -15,6 +15,13 @@ run(${CMAKE_COMMAND} --build ${BUILD_DIR}/consumer/build)
 run(${EMULATOR} ${BUILD_DIR}/consumer/build/consumer)
 
 find_program(pkg_config pkg-config REQUIRED)
+# The installed program finds its library from wherever it lies.
+if(EXISTS ${prefix}/bin/derain-stream)
+  file(RENAME ${prefix} ${prefix}-moved)
+  run(${EMULATOR} ${prefix}-moved/bin/derain-stream --help)
+  file(RENAME ${prefix}-moved ${prefix})
+endif()
+
 set(ENV{PKG_CONFIG_PATH} ${prefix}/${LIBDIR}/pkgconfig)
 execute_process(COMMAND ${pkg_config} --cflags --libs derain
   OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
