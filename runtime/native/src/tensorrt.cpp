@@ -23,7 +23,7 @@ constexpr const char* portable = "portable";
 class Logger final : public nvinfer1::ILogger {
    public:
     static Logger& instance() {
-        static Logger logger;
+        static Logger& logger = *new Logger;  // for ever: an engine that was left behind may log after main
         return logger;
     }
 
