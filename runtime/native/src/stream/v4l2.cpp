@@ -126,8 +126,10 @@ class Buffers final : public Store {
 
     /// No more frames; what is lent stays readable.
     void stop() {
-        const std::scoped_lock lock(mutex_);
-        stopped_ = true;
+        {
+            const std::scoped_lock lock(mutex_);
+            stopped_ = true;
+        }
         int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
         device_->control(VIDIOC_STREAMOFF, &type);  // an unplugged camera refuses, and has stopped anyway
     }
