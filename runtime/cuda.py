@@ -153,6 +153,7 @@ class CudaPython(Cuda):
             status, broken = self._runtime.cudaStreamEndCapture(self._stream)
             if int(status) == 0:
                 self._runtime.cudaGraphDestroy(broken)
+            self._runtime.cudaGetLastError()  # else TensorRT's next look for one finds it
             raise
         graph = self._call("cudaStreamEndCapture", self._stream)
         executable = self._call("cudaGraphInstantiate", graph, 0)

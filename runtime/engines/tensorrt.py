@@ -1,5 +1,6 @@
 """TensorRT and TensorRT-RTX: a plan on the GPU, the frame's way there and back in one CUDA graph."""
 
+import logging
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,8 @@ from derain.runtime.engines.base import Engine, register
 from derain.runtime.engines.tensorrt_api import APIS, PORTABLE, Api, errors, logger, start
 from derain.runtime.frames import Image
 
+log = logging.getLogger(__name__)
+
 TURING = "sm75"
 FIRST_WITH_FP8 = 89
 """The first compute capability whose tensor cores take FP8: Ada."""
@@ -18,8 +21,9 @@ FIRST_WITH_FP8 = 89
 class _TensorRTEngine(Engine):
     """The bundle's engine of one precision that fits this API's version and this GPU.
 
-    A frame is copied to a pinned buffer, then upload, network and download run as one CUDA graph (`graph=False`: as
-    three calls) between two device events, and the result is copied from the other pinned buffer.
+    A frame is copied to a pinned buffer, then upload, network and download run as one CUDA graph (`graph=False`, or
+    where one of them cannot be captured: as three calls) between two device events, and the result is copied from the
+    other pinned buffer.
     """
 
     api: ClassVar[Api]
@@ -98,7 +102,12 @@ class _TensorRTEngine(Engine):
 
         work()  # TensorRT makes its last preparations in the first run, which a capture must not see
         gpu.synchronize()
-        self._work = gpu.captured(work) if self.graph else work
+        self._work = work
+        if self.graph:
+            try:
+                self._work = gpu.captured(work)
+            except cuda.GpuError as error:  # three calls give the same pixels
+                log.warning("%s: cannot be captured as one CUDA graph, runs as three calls: %s", path, error)
         self._buffers = source, result
         self._events = gpu.event(), gpu.event()
 

@@ -167,6 +167,19 @@ def test_the_first_run_comes_before_the_capture_and_graph_false_captures_nothing
     assert "capture" not in gpu.did
 
 
+def test_an_engine_that_cannot_be_captured_runs_as_three_calls(with_engine, fake, noise, monkeypatch, caplog):
+    def refuse(self, work):
+        raise cuda.GpuError("tensorrt-rtx failed: not stream capturable")
+
+    bundle = with_engine()
+    gpu = fake(bundle.manifest.input.shape)
+    monkeypatch.setattr(FakeGpu, "captured", refuse)
+    with create(bundle) as engine:
+        np.testing.assert_array_equal(engine.infer(noise[0]), 255 - noise[0])
+    assert gpu.did.count("execute on 7") == 2
+    assert "runs as three calls: tensorrt-rtx failed: not stream capturable" in caplog.text
+
+
 def test_the_engine_built_for_this_gpu_goes_before_the_portable_one(with_engine, fake, bundle, monkeypatch):
     with_engine()
     whole = Bundle.load(bundle.path)
