@@ -1,6 +1,6 @@
 """Batches of random patches in rain that depend on (seed, iteration) alone, shared between processes and workers.
 
-Rain is rendered where patches are cut, by the loader's workers beside a GPU: hundreds of small operations a batch would
+Rain is rendered where patches are cut, by the loader's workers beside a GPU: thousands of small operations a batch would
 keep the GPU itself waiting for each of them.
 """
 
