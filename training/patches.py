@@ -1,7 +1,7 @@
 """Batches of random patches in rain that depend on (seed, iteration) alone, shared between processes and workers.
 
-Rain is rendered where patches are cut, by the loader's workers beside a GPU: thousands of small operations a batch would
-keep the GPU itself waiting for each of them.
+Rain is rendered where patches are cut, by the loader's workers beside a GPU: a batch's thousands of small operations
+would keep the GPU itself waiting for each of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
