@@ -26,10 +26,10 @@ class LiveCapture(Source):
 
     def _images(self) -> Iterator[Image]:
         while True:
-            captured = self._video.grab()
+            grabbed = self._video.grab()
             self._grabbed_ns = time.monotonic_ns()
-            captured, image = self._video.retrieve() if captured else (False, None)
-            if not captured:
+            decoded, image = self._video.retrieve()
+            if not (grabbed and decoded):
                 raise OSError(f"{self.location}: {self.mend}")
             yield self._frame(image)
 

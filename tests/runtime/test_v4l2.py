@@ -80,7 +80,7 @@ class FakeCapture:
         return bool(self.images)
 
     def retrieve(self):
-        return True, self.images.pop(0)
+        return (True, self.images.pop(0)) if self.images else (False, None)
 
     def release(self):
         pass
