@@ -250,7 +250,8 @@ def run(
                 stopped_ns = now
                 capture.stop()
             if stopped_ns is not None and now - stopped_ns > PATIENCE_S * 1e9:
-                break  # an engine that hangs on the last frame is the worker's to leave behind
+                worker.leave()
+                break
             if on_status is not None and now - told_ns >= TICK_S * 1e9:
                 told_ns = now
                 on_status(_status(loop.tally, guard, capture, now))

@@ -44,6 +44,7 @@ class Worker:
         self._plausibility = Plausibility(engine.input, engine.output)
         self._on_done = on_done
         self._clock = clock
+        self._patience_s = PATIENCE_S
         self._jobs: queue.SimpleQueue[Callable[[], Done] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="derain-infer", daemon=True)
@@ -60,6 +61,10 @@ class Worker:
         """What was finished since the last call, if anything; it never waits."""
         return None if self._done.empty() else self._done.get()
 
+    def leave(self) -> None:
+        """Wait no longer at the end: somebody has waited for `PATIENCE_S` already."""
+        self._patience_s = 0.0
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -68,9 +73,9 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._jobs.put(None)
-        self._thread.join(PATIENCE_S)
+        self._thread.join(self._patience_s)
         if self._thread.is_alive():
-            log.warning("engine %s is still at work after %g s: left behind", self._engine.name, PATIENCE_S)
+            log.warning("engine %s does not come back after %g s: left behind", self._engine.name, PATIENCE_S)
             self._engine.abandon()
 
     def _run(self) -> None:

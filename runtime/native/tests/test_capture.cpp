@@ -167,7 +167,8 @@ TEST(Capture, ARunThatEndsWhileAReopenedSourceIsSilentClosesIt) {
 }
 
 TEST(Capture, ASourceThatComesBackAfterTheEndIsClosedUnread) {
-    Flag opening, go_on;
+    Flag opening;
+    Flag go_on;
     const auto back = script({wait});
     const auto stalled = script({1, wait}, back);
     stalled->on_reopening = [&] {

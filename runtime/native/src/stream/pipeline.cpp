@@ -189,7 +189,7 @@ Frame Loop::taken() {
 }
 
 RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Source>& source, Sink& sink,
-              RunOptions options) {
+              const RunOptions& options) {
     const auto policy = options.policy.value_or(source->live() ? Policy::latest : Policy::every);
     const auto wake = std::make_shared<Wake>();
     const auto waken = [wake] { wake->set(); };

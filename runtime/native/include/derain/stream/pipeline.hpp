@@ -123,6 +123,6 @@ struct RunOptions {
 /// up too; under `latest` a frame that the sink fails on (WriteError) counts as dropped. What the engine throws is the
 /// guard's business and never goes up.
 RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Source>& source, Sink& sink,
-              RunOptions options);
+              const RunOptions& options);
 
 }  // namespace derain
