@@ -15,11 +15,11 @@ namespace derain {
 namespace {
 
 constexpr double patient_frames = 4;
-constexpr double longest_s = 1e9;
+constexpr double longest_s = 60;
 
 std::int64_t stall_ns(double stalled_after_s, std::optional<double> fps) {
-    const double frames_s = fps && *fps > 0 ? patient_frames / *fps : 0;
-    return std::llround(std::min(std::max(stalled_after_s, frames_s), longest_s) * static_cast<double>(second_ns));
+    const double frames_s = fps && *fps > 0 ? std::min(patient_frames / *fps, longest_s) : 0;
+    return std::llround(std::max(stalled_after_s, frames_s) * static_cast<double>(second_ns));
 }
 
 std::string tenths(double seconds) {
