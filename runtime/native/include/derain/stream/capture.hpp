@@ -24,7 +24,7 @@ namespace derain {
 inline constexpr double read_patience_s = 1;
 
 /// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure. One whose
-/// rate is known has at least four frames' time.
+/// rate is known has at least four frames' time, but no more than a minute for it.
 inline constexpr double stall_s = 2;
 
 /// Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
