@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 # A CPU is enough for the demo and the tests; any torch that pyproject.toml allows will do.
 TORCH ?= torch==2.13.0
+# Processes that share the tests, file by file.
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
 .PHONY: demo test native sanitize tidy lint bench clean
@@ -11,7 +13,7 @@ demo: $(READY)
 	$(VENV)/bin/derain demo
 
 test: $(READY)
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile
 
 # The C++ runtime; the packages it needs are in the README.
 native: $(READY)
