@@ -21,6 +21,7 @@ class PlayedCamera final : public VideoDevice {
     std::vector<std::uint32_t> others;          // that it can be asked for
     std::uint32_t width = 32, height = 16, stride = 96, bytes = 32 * 16 * 3, granted = 6;
     std::uint32_t flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
+    std::int64_t stamp_ns = monotonic_ns() / 1000 * 1000;  // of every frame
     bool busy = false, unplugged = false;
     bool shared = false;                              // by all openings: it takes no format while it streams
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
@@ -123,7 +124,7 @@ class PlayedCamera final : public VideoDevice {
             buffer.bytesused = static_cast<std::uint32_t>(content_once.front().size());
             content_once.pop_front();
         }
-        buffer.timestamp = {.tv_sec = 3, .tv_usec = filled_};
+        buffer.timestamp = {.tv_sec = stamp_ns / second_ns, .tv_usec = stamp_ns % second_ns / 1000};
         buffer.flags = flags;
         if (!sequence_once.empty()) {
             buffer.sequence = sequence_once.front();
@@ -167,7 +168,7 @@ TEST_F(V4l2, ThePictureIsTheMappedBufferAndGoesBackToTheDriverWithItsLastCopy) {
     EXPECT_EQ(source->fps(), 25);
     auto frame = source->next();
     EXPECT_EQ(frame->picture.bytes().data(), device_->buffer(0));
-    EXPECT_EQ(frame->captured_ns, 3 * second_ns + 1000);
+    EXPECT_EQ(frame->captured_ns, device_->stamp_ns);
     EXPECT_EQ(device_->queued(), 5U);
     Picture copy = frame->picture;
     frame.reset();
@@ -282,7 +283,17 @@ TEST_F(V4l2, ATimeOfAnotherClockIsNotTakenButThatOfTheBuffersComing) {
 
 TEST_F(V4l2, AUsbCamerasTimeIsTakenThoughItIsThatOfTheFramesStart) {
     device_->flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_SOE;
-    EXPECT_EQ(open()->next()->captured_ns, 3 * second_ns + 1000);
+    EXPECT_EQ(open()->next()->captured_ns, device_->stamp_ns);
+}
+
+TEST_F(V4l2, ATimeThatIsTooOldOrYetToComeIsOfAnotherClockWhateverTheDriverCallsIt) {
+    const auto now_ns = device_->stamp_ns;
+    for (const auto stamp_ns : {std::int64_t{0}, now_ns - 11 * second_ns, now_ns + 100 * second_ns}) {
+        device_->stamp_ns = stamp_ns;
+        const auto captured_ns = open()->next()->captured_ns;
+        EXPECT_GE(captured_ns, now_ns);
+        EXPECT_LE(captured_ns, monotonic_ns());
+    }
 }
 
 TEST_F(V4l2, UnderLatestTheNewestFilledBufferIsTakenAndTheOthersCountAsDropped) {

@@ -23,8 +23,9 @@ namespace {
 
 constexpr std::uint32_t buffers_wanted = 6;  // two with the driver, one each: waiting, at the engine, at the sink, late
 constexpr std::uint32_t buffers_needed = 2;
-constexpr std::uint32_t lost_most = 1000;  // at once: more is a number that means something else
-constexpr int look_ms = 100;               // how long one wait lasts before the source looks whether it was closed
+constexpr std::uint32_t lost_most = 1000;           // at once: more is a number that means something else
+constexpr std::int64_t oldest_ns = 10 * second_ns;  // a frame that seems older has a time of another clock
+constexpr int look_ms = 100;  // how long one wait lasts before the source looks whether it was closed
 
 std::uint32_t fourcc_of(Pixels pixels) {
     switch (pixels) {
@@ -78,12 +79,7 @@ class Buffers final : public Store {
             throw Error(name_ + ": the camera stopped delivering frames (" + std::generic_category().message(fault) +
                         "): check its cable and power");
         }
-        std::int64_t captured_ns = monotonic_ns();
-        // The start of the frame, which is what USB cameras tell, errs by a frame's time towards older.
-        if ((buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC) {
-            captured_ns = std::min(captured_ns, std::int64_t{buffer.timestamp.tv_sec} * second_ns +
-                                                    std::int64_t{buffer.timestamp.tv_usec} * 1000);
-        }
+        const auto captured_ns = time_of(buffer);
         const std::scoped_lock lock(mutex_);
         --with_driver_;
         const auto bytes = slots_[buffer.index]->bytes;
@@ -137,6 +133,16 @@ class Buffers final : public Store {
    private:
     Buffers(std::string name, std::shared_ptr<VideoDevice> device)
         : name_(std::move(name)), device_(std::move(device)) {}
+
+    /// The driver's time where it is of our clock, else now. The start of the frame, which is what USB cameras tell,
+    /// errs by a frame's time towards older.
+    static std::int64_t time_of(const v4l2_buffer& buffer) {
+        const auto now_ns = monotonic_ns();
+        const auto age_ns =
+            now_ns - std::int64_t{buffer.timestamp.tv_sec} * second_ns - std::int64_t{buffer.timestamp.tv_usec} * 1000;
+        const bool ours = (buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+        return ours && age_ns >= 0 && age_ns < oldest_ns ? now_ns - age_ns : now_ns;
+    }
 
     /// How many frames the driver had no buffer for; none where it does not number them.
     std::int64_t lost_before(std::uint32_t sequence) {
