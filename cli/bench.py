@@ -11,7 +11,11 @@ from derain.cli.files import to_write
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from derain.runtime.bench import BenchReport
     from derain.runtime.bundle import Bundle
+
+MANY = 1000
+"""Frames from which p99.9 is one of them and not an end of what was seen."""
 
 PICTURES = 30
 """Kept in memory and shown in turn, so that reading them costs nothing: 180 MB at 1920x1080."""
@@ -84,6 +88,12 @@ def bench(
     summarise(console, report, "null://")
     if (jitter := report.jitter_ms) is not None:
         console.print(f"jitter p50 {jitter.p50:.2f} ms, p99 {jitter.p99:.2f} ms", highlight=False)
+    if report.frames < MANY:
+        console.print(f"p99.9 of {report.frames} frames is hardly more than their slowest: --seconds makes it longer")
+    _tell_if_busy(console, report)
+
+
+def _tell_if_busy(console: "Console", report: "BenchReport") -> None:
     if report.before.load > report.before.cores / 2:
         console.print(
             f"the machine was busy before ({report.before.load:g} of {report.before.cores} cores): "
@@ -151,17 +161,24 @@ def _compare(console: "Console", a: Path, b: Path) -> None:
                 f"{path}: no report of a bench: {first_fault(error)}: make one with `derain bench … --json {path}`"
             ) from error
     one, other = reports
-    for key in ("width", "height", "pixels", "camera_fps"):
+    for key in ("width", "height", "pixels", "camera_fps", "deadline_ms"):
         if (first := getattr(one, key)) != (second := getattr(other, key)):
             raise ValueError(f"{a}, {b}: {key} is {first} and {second}, expected the same: measure both alike")
+    for name, report in (("A", one), ("B", other)):
+        console.print(
+            f"{name}: {report.model}, {report.engine} {report.precision}: {report.presented} of {report.frames} frames "
+            f"presented, {report.passed_through} of them raw, {report.dropped} dropped",
+            highlight=False,
+            soft_wrap=True,
+        )
+        _tell_if_busy(console, report)
     if one.before.hardware != other.before.hardware:
         console.print("measured on different machines, so the verdict is about both machine and engine")
     for stage in ("inference", "capture_to_present"):
         result = judge(one, other, stage)
         console.print(
             f"{stage.replace('_', ' ')}: median {result.a_ms:.3f} ms to {result.b_ms:.3f} ms ({result.change:+.1%}, "
-            f"95 % interval {result.low:+.1%} to {result.high:+.1%}): {result.verdict} "
-            f"(confidence {result.confidence:.1%})",
+            f"95 % interval {result.low:+.1%} to {result.high:+.1%}): {result.verdict}",
             highlight=False,
             soft_wrap=True,
         )

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,7 @@ DeadlineOption = Annotated[
     typer.Option(
         metavar="MS",
         help="The raw frame goes out where the derained one is not there this long after its capture. "
-        f"Live sources: {LIVE_DEADLINE_MS:.0f} unless given; files: none.",
+        f"Live sources: {LIVE_DEADLINE_MS:.0f} unless given, inf for none; files: none.",
     ),
 ]
 TelemetryOption = Annotated[
@@ -129,18 +130,21 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     bundle = Bundle.load(options.bundle)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
+        # Before the source: a network camera sends while the engine starts, and what waits is old when it is taken
+        engine = stack.enter_context(engines.create(options.engine, bundle, Precision(precision)))
+        engine.warm_up()
         source = stack.enter_context(open_source(options.source, bundle.manifest.input))
+        if deadline is None and source.live:
+            deadline = LIVE_DEADLINE_MS
         opened = Opened(
             stack=stack,
             bundle=bundle,
             source=source,
             policy=Policy(policy) if policy else Policy.LATEST if source.live else Policy.EVERY,
-            deadline_ms=deadline if deadline is not None or not source.live else LIVE_DEADLINE_MS,
+            deadline_ms=deadline if deadline is not None and isfinite(deadline) else None,
         )
-        sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps))
-        engine = stack.enter_context(engines.create(options.engine, bundle, Precision(precision)))
+        sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps, source.live))
         watchers = Observers([watch(opened), *_observers(options, opened)])
-        engine.warm_up()
         show = stack.enter_context(live_line(console, source.frames))
 
         def on_status(status: "Status") -> None:
@@ -155,9 +159,11 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
             policy=opened.policy,
             deadline_ms=opened.deadline_ms,
             on_drop=watchers.on_drop,
+            on_unused=watchers.on_unused,
             on_status=on_status,
             stop=stop,
         )
+        sink.close()  # before those who watched, who may have a clip to write yet
     return report, stop.is_set()
 
 

@@ -1,4 +1,10 @@
-"""`HOST:PORT`, as one writes where something shall listen."""
+"""`HOST:PORT`, as one writes where something shall listen, and who can reach it."""
+
+import ipaddress
+
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+"""Names of this machine. What listens to it alone and asks for no token answers to no other, or any web page could
+rename itself to one of these (DNS rebinding) and look through the camera."""
 
 
 def host_and_port(text: str, host: str, port: int) -> tuple[str, int]:
@@ -7,3 +13,11 @@ def host_and_port(text: str, host: str, port: int) -> tuple[str, int]:
     if number and not (number.isdecimal() and int(number) <= 65535):
         raise ValueError(f"port {number!r}, expected 0 to 65535, as in {host}:{port}")
     return named.strip("[]") or host, int(number or port)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

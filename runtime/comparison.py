@@ -4,7 +4,6 @@ The engines take the frames in turn, one frame each, so that they share whatever
 """
 
 import logging
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from derain.runtime.engines import Engine
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
-from derain.runtime.quality import psnr
+from derain.runtime.quality import EQUAL, psnr
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +26,6 @@ WORTH = 0.1
 
 NOTICED = 0.15
 """dB that a lower precision may lose."""
-
-EQUAL = 100.0
-"""dB told for frames that are equal, whose PSNR has no end."""
 
 
 class Row(BaseModel):
@@ -224,4 +220,4 @@ def _file_bytes(bundle: Bundle, engine: Engine) -> int:
 
 def _mean_psnr(images: Sequence[Image], references: Sequence[Image]) -> float:
     values = [psnr(image, reference) for image, reference in zip(images, references, strict=True)]
-    return statistics.fmean(EQUAL if math.isinf(value) else value for value in values)
+    return statistics.fmean(min(value, EQUAL) for value in values)

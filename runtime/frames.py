@@ -1,7 +1,7 @@
 """A frame on its way through the pipeline, and the desk's stand-in for a camera's bytes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -34,6 +34,10 @@ class Frame:
         """Whether there is nothing to show."""
         return self.image.size == 0
 
+    def without_image(self) -> "Frame":
+        """What is left of a frame that nobody will see."""
+        return replace(self, image=np.empty(0, np.uint8))
+
 
 def from_bgr(image: npt.NDArray[Any], spec: FrameSpec) -> Image:
     """BGR [H, W, 3] as the camera bytes `spec` asks for: for files decoded on the desk, a camera delivers its own.
@@ -50,7 +54,7 @@ def from_bgr(image: npt.NDArray[Any], spec: FrameSpec) -> Image:
     if spec.pixels is PixelFormat.BGR8:
         return image
     if spec.pixels is PixelFormat.RGB8:
-        return np.ascontiguousarray(image[..., ::-1])
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
     matrix, offset = rgb_to_yuv(spec.matrix, spec.range)
     yuv = cv2.transform(image.astype(np.float32), np.column_stack([matrix[:, ::-1], offset]))
     rows = height // 2 if spec.pixels is PixelFormat.NV12 else height
@@ -66,7 +70,7 @@ def to_bgr(image: Image, spec: FrameSpec) -> Image:
     if spec.pixels is PixelFormat.BGR8:
         return image
     if spec.pixels is PixelFormat.RGB8:
-        return np.ascontiguousarray(image[..., ::-1])
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     if spec.pixels is PixelFormat.NV12:
         luma, chroma = image[: spec.height], image[spec.height :].reshape(spec.height // 2, spec.width // 2, 2)
         chroma = chroma.repeat(2, axis=0)

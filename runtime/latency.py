@@ -35,7 +35,8 @@ class Histogram:
         self.count = self.total = self.longest = 0
 
     def add(self, ns: int) -> None:
-        """Count one duration, 0 to 13 days."""
+        """Count one duration, 0 to 13 days; one beyond counts as that end."""
+        ns = min(max(ns, 0), LONGEST)
         shift = max(ns.bit_length() - BITS, 0)
         self._counts[(shift << (BITS - 1)) + (ns >> shift)] += 1
         self.count += 1

@@ -20,10 +20,10 @@ class Metrics(Observer):
     """Serves its metrics until it is closed, on this machine alone unless the address names a host.
 
     `derain_frames_total{outcome=}`, `derain_not_derained_total{reason=}`, `derain_latency_seconds{stage=}` (a
-    histogram), `derain_guard_state`, `derain_engine_faults_total`, `derain_engine_reopened_total`,
-    `derain_source_faults_total`, `derain_source_up` and `derain_frame_age_seconds`, of which the last is the newest
-    presented frame's. None holds a URI. `address` is where they are; port 0 takes a free one. Raises ValueError for an
-    address that is none, OSError where it cannot listen.
+    histogram, of inferences that came too late as well), `derain_guard_state`, `derain_engine_faults_total`,
+    `derain_engine_reopened_total`, `derain_source_faults_total`, `derain_source_up` and `derain_frame_age_seconds`, of
+    which the last is the newest presented frame's. None holds a URI. `address` is where they are; port 0 takes a free
+    one. Raises ValueError for an address that is none, OSError where it cannot listen.
     """
 
     def __init__(self, address: str) -> None:
@@ -73,6 +73,10 @@ class Metrics(Observer):
     def on_drop(self, record: FrameRecord) -> None:
         """Count a frame that was not presented."""
         self._count(record)
+
+    def on_unused(self, captured_ns: int, ns: int) -> None:
+        """Count the time of an inference whose frame went out raw."""
+        self._stages["inference"].observe(ns / 1e9)
 
     def on_status(self, status: Status) -> None:
         """Take the states and the faults."""

@@ -21,6 +21,9 @@ class Observer:
     def on_drop(self, record: FrameRecord) -> None:
         """A frame was not."""
 
+    def on_unused(self, captured_ns: int, ns: int) -> None:
+        """The engine worked for `ns` on a frame captured then, which went out raw all the same."""
+
     def on_status(self, status: Status) -> None:
         """The run as it stands."""
 
@@ -49,6 +52,10 @@ class Observers(Observer):
     def on_drop(self, record: FrameRecord) -> None:  # noqa: D102
         for observer in self._all:
             observer.on_drop(record)
+
+    def on_unused(self, captured_ns: int, ns: int) -> None:  # noqa: D102
+        for observer in self._all:
+            observer.on_unused(captured_ns, ns)
 
     def on_status(self, status: Status) -> None:  # noqa: D102
         for observer in self._all:

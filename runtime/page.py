@@ -51,7 +51,10 @@ def page(report: BenchReport) -> str:
     )
     whole = report.samples_ms["capture_to_present"]
     timeline = f"<h2>capture to present over time</h2>{_timeline(report.at_s, whole)}" if whole else ""
-    shown = f"<p>The table is of every frame, the plots of the {len(whole)} derained ones.</p>"
+    shown = (
+        f"<p>Capture to present is of all {len(whole)} presented frames, inference also of results that came too late, "
+        "wait and present of the derained ones.</p>"
+    )
     after = dict(report.after)
     machines = "".join(
         f"<tr><td>{_words(key)}</td><td>{_told(value)}</td><td>{_told(after[key])}</td></tr>"

@@ -35,7 +35,7 @@ from derain.runtime.sinks import Sink
 from derain.runtime.sources import Source
 from derain.runtime.worker import PATIENCE_S, Done, Worker
 
-__all__ = ["FrameRecord", "Loop", "OnDrop", "OnFrame", "Policy", "RunReport", "Status", "run"]
+__all__ = ["FrameRecord", "Loop", "OnDrop", "OnFrame", "OnUnused", "Policy", "RunReport", "Status", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ WHY_RAW = {
 
 OnFrame = Callable[[FrameRecord, Frame, Image], None]
 OnDrop = Callable[[FrameRecord], None]
+OnUnused = Callable[[int, int], None]
 
 
 class Jobs(Protocol):
@@ -86,12 +87,15 @@ class Loop:
         to_output: Callable[[Image], Image] = lambda image: image,
         on_frame: OnFrame | None = None,
         on_drop: OnDrop | None = None,
+        on_unused: OnUnused | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         count_from_ns: int = 0,
     ) -> None:
         self.tally = Tally(count_from_ns)
         self._frames, self._worker, self._sink, self._guard = frames, worker, sink, guard
         self._to_output, self._on_frame, self._on_drop, self._clock = to_output, on_frame, on_drop, clock
+        self._on_unused = on_unused
+        self._lost = 0  # to the sink
         self._waiting: Frame | None = None  # with the engine, and not presented yet
 
     @property
@@ -101,8 +105,8 @@ class Loop:
 
     def step(self) -> bool:
         """Do what can be done now; False where nothing went out."""
-        for id_, captured_ns, why in self._frames.take_dropped():
-            self._drop(id_, captured_ns, captured_ns, why)
+        for frame, why in self._frames.take_dropped():
+            self._drop(frame, why)
         outgoing = [self._collect(), self._admit()]
         for picture in outgoing:
             if picture is not None:
@@ -136,7 +140,7 @@ class Loop:
             guard.on(Event.DEADLINE, now)
         guard.on(Event.RESULT if done.fault is None else Event.FAULT, now, done.fault)
         if self._waiting is None or late or done.clean is None:
-            self.tally.add_unused_inference(done.frame.captured_ns, done.end_ns - done.start_ns)
+            self._unused(done.frame.captured_ns, done.end_ns - done.start_ns)
         if self._waiting is None:
             return None
         frame = self._taken()
@@ -168,9 +172,11 @@ class Loop:
         except OSError as error:
             if self._frames.policy is Policy.EVERY:  # nothing may be lost, so this is the end
                 raise
-            told = error.strerror if error.errno in errno.errorcode else error
-            log.warning("frame %d lost: %s: %s", frame.id, self._sink.location, told)
-            self._drop(frame.id, frame.asked_ns, frame.captured_ns, Why.SINK)
+            self._lost += 1
+            if self._lost.bit_count() == 1:  # 1, 2, 4, 8, …: a log on the same full disk must not grow with every frame
+                told = error.strerror if error.errno in errno.errorcode else error
+                log.warning("frame %d lost, %d so far: %s: %s", frame.id, self._lost, self._sink.location, told)
+            self._drop(frame, Why.SINK)
             return
         record = FrameRecord(
             id=frame.id,
@@ -187,8 +193,13 @@ class Loop:
         if self._on_frame is not None:
             self._on_frame(record, frame, picture.image)
 
-    def _drop(self, id_: int, asked_ns: int, captured_ns: int, why: Why) -> None:
-        record = FrameRecord(id_, asked_ns, captured_ns, None, None, None, Outcome.DROPPED, why)
+    def _unused(self, captured_ns: int, ns: int) -> None:
+        self.tally.add_unused_inference(captured_ns, ns)
+        if self._on_unused is not None:
+            self._on_unused(captured_ns, ns)
+
+    def _drop(self, frame: Frame, why: Why) -> None:
+        record = FrameRecord(frame.id, frame.asked_ns, frame.captured_ns, None, None, None, Outcome.DROPPED, why)
         self.tally.add(record)
         if self._on_drop is not None:
             self._on_drop(record)
@@ -211,6 +222,7 @@ def run(
     policy: Policy | None = None,
     deadline_ms: float | None = None,
     on_drop: OnDrop | None = None,
+    on_unused: OnUnused | None = None,
     on_status: Callable[[Status], None] | None = None,
     stop: threading.Event | None = None,
     stall_s: float = STALL_S,
@@ -220,9 +232,10 @@ def run(
 
     `policy` is `latest` for a live source and `every` for any other, unless given. `deadline_ms` counts from a frame's
     capture: where the engine's result is not there by then, the raw frame goes out. `on_frame` gets each presented
-    frame's record, the frame and the picture that went out; `on_drop` the record of each that did not; `on_status` the
-    state of the run several times a second and at its end; all of them on this thread, between frames, so they had
-    better be quick. `observers.Observers` gives all three to several.
+    frame's record, the frame and the picture that went out; `on_drop` the record of each that did not; `on_unused` the
+    capture time and duration, ns, of each inference whose frame went out raw; `on_status` the state of the run several
+    times a second and at its end; all of them on this thread, between frames, so they had better be quick.
+    `observers.Observers` gives all four to several.
 
     Frames captured before `count_from_ns` are presented as any other but left out of the report, as a warm-up is.
 
@@ -237,7 +250,7 @@ def run(
     to_output = between(engine.input, engine.output)
     start_ns = told_ns = time.monotonic_ns()
     with Worker(engine, wake.set) as worker, Capture(source, frames, stall_s) as capture:
-        loop = Loop(frames, worker, sink, guard, to_output, on_frame, on_drop, count_from_ns=count_from_ns)
+        loop = Loop(frames, worker, sink, guard, to_output, on_frame, on_drop, on_unused, count_from_ns=count_from_ns)
         moved, stopped_ns = False, None
         while not loop.finished:
             if not moved:

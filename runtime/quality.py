@@ -10,6 +10,9 @@ from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord
 from derain.runtime.sources import Source
 
+EQUAL = 100.0
+"""dB told for frames that are equal, whose PSNR has no end."""
+
 
 def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB of two uint8 images of one shape, over all pixels and channels; inf if equal."""
@@ -43,15 +46,14 @@ class TruthComparison(Observer):
         self.add(frame.image, shown)
 
     def mean(self) -> dict[str, float | None]:
-        """The mean over frames in dB, `input` and `output`; None where a frame equals its truth.
+        """The mean over frames in dB, `input` and `output`, where an equal one counts as EQUAL; None if all are equal.
 
         ValueError where the truth goes on after the last frame compared.
         """
         if next(self._frames, None) is not None:
             seen = len(self._psnr)
             raise ValueError(f"{self._truth.location}: the truth has more than the source's {seen} frames: align them")
-        means = np.mean(self._psnr, axis=0).tolist()
         return {
-            name: value if math.isfinite(value) else None
-            for name, value in zip(("input", "output"), means, strict=True)
+            name: None if np.isinf(values).all() else float(np.mean(np.minimum(values, EQUAL)))
+            for name, values in zip(("input", "output"), np.transpose(self._psnr), strict=True)
         }

@@ -35,7 +35,7 @@ class FrameQueue:
         self.policy = policy
         self._depth = DEPTH[policy]
         self._frames: deque[Frame] = deque()
-        self._dropped: list[tuple[int, int, Why]] = []
+        self._dropped: list[tuple[Frame, Why]] = []
         self._closed = False
         self._room = threading.Condition()
         self._on_change = on_change
@@ -48,11 +48,10 @@ class FrameQueue:
             if self._closed:
                 return False
             if frame.broken:
-                self._dropped.append((frame.id, frame.captured_ns, Why.BROKEN))
+                self._dropped.append((frame, Why.BROKEN))
             else:
                 if len(self._frames) == self._depth:
-                    displaced = self._frames.popleft()
-                    self._dropped.append((displaced.id, displaced.captured_ns, Why.NEWER))
+                    self._dropped.append((self._frames.popleft().without_image(), Why.NEWER))
                 self._frames.append(frame)
         self._on_change()
         return True
@@ -65,8 +64,8 @@ class FrameQueue:
             self._room.notify()
             return self._frames.popleft()
 
-    def take_dropped(self) -> list[tuple[int, int, Why]]:
-        """Id, capture time and reason of each frame dropped since the last call; their pictures are gone already."""
+    def take_dropped(self) -> list[tuple[Frame, Why]]:
+        """Each frame dropped since the last call, and why; their pictures are gone already."""
         with self._room:
             dropped, self._dropped = self._dropped, []
             return dropped

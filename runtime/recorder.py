@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -89,7 +90,7 @@ class Recorder(Observer):
         self._kept: deque[Kept] = deque()
         self._bytes = 0
         self._fault: Fault | None = None
-        self._well, self._writing, self._told = True, False, False
+        self._well, self._writing, self._told, self._cut = True, False, False, False
         self._source_faults = 0
         folder.mkdir(parents=True, exist_ok=True)
         self._background = Background("derain-recorder", 1)
@@ -113,6 +114,8 @@ class Recorder(Observer):
         """Finish the clip of a fault that came shortly before the end."""
         if self._fault is not None:
             self._end(self._fault)
+        if self._writing:
+            log.warning("%s: a clip is still being written", self._folder)
         if not self._background.close(PATIENCE_S):
             log.warning("%s: a clip was not written within %.0f s and is lost", self._folder, PATIENCE_S)
 
@@ -122,6 +125,13 @@ class Recorder(Observer):
         self._bytes += kept.bytes
         from_ns = record.captured_ns - self._span_ns
         while self._kept and (self._bytes > self._most_bytes or self._kept[0].record.captured_ns < from_ns):
+            if self._bytes > self._most_bytes and not self._cut:
+                self._cut = True
+                seconds = (record.captured_ns - self._kept[0].record.captured_ns) / 1e9
+                log.warning(
+                    "%s: %.1f s of pictures fill the %d MB that are kept, so clips are shorter than %g s",
+                    self._folder, seconds, self._most_bytes >> 20, self._span_ns / 1e9,
+                )  # fmt: skip
             self._bytes -= self._kept.popleft().bytes
         if self._fault is not None:
             self._fault.bytes_after += kept.bytes
@@ -154,7 +164,7 @@ class Recorder(Observer):
         self._background.submit(partial(self._write, self.clips, fault, tuple(self._kept)))
 
     def _write(self, number: int, fault: Fault, kept: tuple[Kept, ...]) -> None:
-        path = self._folder / f"{fault.at:%Y%m%dT%H%M%SZ}-{number:02d}"
+        path = self._folder / f"{fault.at:%Y%m%dT%H%M%SZ}-{os.getpid()}-{number:02d}"  # others may record here too
         records = [dataclasses.asdict(one.record) for one in kept]
         document = {"why": fault.why, "time": fault.at.isoformat(), "frames": records}
         try:

@@ -1,11 +1,11 @@
 """What became of each frame, and the report of a run made of it."""
 
-import statistics
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from derain.runtime.latency import Latency, Percentiles
@@ -90,6 +90,7 @@ class RunReport(BaseModel):
 class Status:
     """A run as it stands: counts since its start, rates and ages over the last 256 frames, the two states in words.
 
+    `fps` is up to now, so it falls when nothing comes any more.
     `why` counts the frames that were not derained by their reason; the two faults are the last ones' texts.
     """
 
@@ -156,16 +157,16 @@ class Tally:
     def status(self, now_ns: int, engine: str, source: str) -> Status:
         """The run as it stands."""
         times, ages = zip(*self._recent, strict=True) if self._recent else ((now_ns,), (0,))
-        span_ns = times[-1] - times[0]
-        cuts = statistics.quantiles(ages, n=100) if len(ages) > 1 else [ages[0]] * 99
+        span_ns = now_ns - times[0]
+        p50_ns, p99_ns = np.quantile(ages, (0.5, 0.99)).tolist()
         newest = self._newest_captured_ns
         return Status(
             frames=self.outcomes.total(),
             dropped=self.outcomes[Outcome.DROPPED],
             passed_through=self.outcomes[Outcome.PASSED_THROUGH],
-            fps=(len(times) - 1) / span_ns * 1e9 if span_ns else 0.0,
-            p50_ms=cuts[49] / 1e6,
-            p99_ms=cuts[98] / 1e6,
+            fps=(len(times) - 1) / span_ns * 1e9 if span_ns > 0 else 0.0,
+            p50_ms=p50_ns / 1e6,
+            p99_ms=p99_ns / 1e6,
             age_ms=0.0 if newest is None else (now_ns - newest) / 1e6,
             engine=engine,
             source=source,

@@ -9,17 +9,21 @@
 | 24     | 8     | pixel format, as in the manifest, padded with zeros          |
 | 32     | 8     | number of frames published so far                            |
 | 40     | 8     | 1 once the writer has closed                                 |
+| 48     | 8     | 1 where the writer holds a lock (flock) while it lives       |
 | 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
 
 All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which all
 processes of a machine share. Frame n is in slot n modulo slots. A slot's sequence is odd while it is written and
 2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. The writer
 never waits for a reader. The order of the stores is the processor's: kept on x86; on ARM it rests on the barriers
-inside the interpreter, and has not been tried.
+inside the interpreter, and has not been tried. A ring whose writer held a lock and lives no more gives way to a new
+writer, so that a process that was killed can be started again.
 
 The file is mapped directly: Python's own `multiprocessing.shared_memory` would remove it when any reader ends.
 """
 
+import errno
+import fcntl
 import mmap
 import os
 import struct
@@ -34,7 +38,7 @@ from derain.runtime.frames import Image
 
 MAGIC, VERSION = b"DERAINSH", 1
 FIXED = struct.Struct("<8sIIII8s")
-COUNT, CLOSED, SLOTS_AT = 32, 40, 64
+COUNT, CLOSED, LOCKED, SLOTS_AT = 32, 40, 48, 64
 WORD = struct.Struct("<Q")
 SLOTS = 4
 FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
@@ -43,8 +47,8 @@ FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
 class SharedFrames:
     """One end of a ring; `create` is the writer's, `attach` a reader's."""
 
-    def __init__(self, path: Path, spec: FrameSpec, memory: mmap.mmap, writer: bool) -> None:
-        self.path, self._spec, self._memory, self._writer = path, spec, memory, writer
+    def __init__(self, path: Path, spec: FrameSpec, memory: mmap.mmap, lock: int | None = None) -> None:
+        self.path, self._spec, self._memory, self._lock = path, spec, memory, lock
         self._bytes = int(np.prod(spec.image_shape))
         self._slot = _padded(self._bytes)
 
@@ -52,24 +56,26 @@ class SharedFrames:
     def create(cls, name: str, spec: FrameSpec) -> Self:
         """Make the ring; FileExistsError where there is one of that name, OSError where memory is short."""
         path = _path(name)
+        _remove_if_abandoned(path)
         size = SLOTS_AT + SLOTS * _padded(int(np.prod(spec.image_shape)))
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         except FileExistsError as error:
             raise FileExistsError(f"{path}: exists: another program writes to it, or died: `rm {path}`") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             os.posix_fallocate(descriptor, 0, size)  # unlike ftruncate: a page that is short later kills with SIGBUS
             memory = mmap.mmap(descriptor, size)
         except OSError as error:
             path.unlink()
+            os.close(descriptor)
             raise OSError(
                 f"{path}: {size} bytes of shared memory: {error.strerror}: give {FOLDER} more (docker: --shm-size)"
             ) from error
-        finally:
-            os.close(descriptor)
+        WORD.pack_into(memory, LOCKED, 1)
         memory[8 : FIXED.size] = FIXED.pack(*_header(spec))[8:]
         memory[:8] = MAGIC  # last: it makes the header valid
-        return cls(path, spec, memory, writer=True)
+        return cls(path, spec, memory, descriptor)
 
     @classmethod
     def attach(cls, name: str, spec: FrameSpec) -> Self:
@@ -85,7 +91,7 @@ class SharedFrames:
         seen, expected = FIXED.unpack_from(memory), _header(spec)
         if seen != expected:
             raise ValueError(f"{path}: holds {_told(seen)}, expected {_told(expected)}: start its writer accordingly")
-        return cls(path, spec, memory, writer=False)
+        return cls(path, spec, memory)
 
     def publish(self, image: Image, captured_ns: int) -> None:
         """Write a frame, uint8 in `spec.image_shape`, over the oldest."""
@@ -122,9 +128,11 @@ class SharedFrames:
 
     def close(self) -> None:
         """Let go; a writer marks the ring as closed and removes its name."""
-        if self._writer:
+        lock, self._lock = self._lock, None
+        if lock is not None:
             WORD.pack_into(self._memory, CLOSED, 1)
             self.path.unlink(missing_ok=True)
+            os.close(lock)
         self._memory.close()
 
     def _word(self, at: int) -> int:
@@ -140,6 +148,27 @@ def wait_for_newer(frames: SharedFrames, than: int, timeout_s: float) -> bool:
             return False
         time.sleep(0.0005)
     return True
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    """Remove a ring whose writer held a lock and lives no more; its readers are told."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        head = os.pread(descriptor, SLOTS_AT, 0)
+        if len(head) < SLOTS_AT or not head.startswith(MAGIC) or WORD.unpack_from(head, LOCKED) != (1,):
+            return
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):  # nobody else was faster
+            os.pwrite(descriptor, WORD.pack(1), CLOSED)
+            path.unlink()
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _path(name: str) -> Path:

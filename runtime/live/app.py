@@ -9,11 +9,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from derain.runtime.address import LOCAL
 from derain.runtime.live.view import LiveView
-
-LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-"""Names of this machine. Without a token no other is answered to, or any web page could rename itself to one of these
-(DNS rebinding) and look through the camera."""
 
 LOOK_S = 0.01
 PATIENCE_S = 5.0

@@ -1,6 +1,6 @@
 """The live page's server, on a thread beside the pipeline."""
 
-import ipaddress
+import asyncio
 import os
 import secrets
 import socket
@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from derain.runtime.address import is_local
 from derain.runtime.live.app import create_app
 from derain.runtime.live.view import LiveView
 
@@ -20,12 +22,24 @@ SHORTEST = 8
 PATIENCE_S = 5.0
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach what listens at `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+MOST_CONNECTIONS = 64
+"""At once. Each holds a file open, of which the stream beside needs some."""
+
+
+class Connection(H11Protocol):
+    """One of a bounded number; closed where no whole request came in time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it if there is room."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(PATIENCE_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class LiveServer:
@@ -53,6 +67,7 @@ class LiveServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(view, self.token),
+                http=Connection,
                 log_config=None,
                 access_log=False,  # it would write the token of `?token=` down
                 lifespan="off",

@@ -19,6 +19,7 @@ _kinds: dict[str, type["Sink"]] = {}
 class Sink(ABC):
     """Takes frames in `spec`'s pixel format, in order; a context manager. `written` counts them.
 
+    `live` is set where they come from a live source, whose times go on whether there is a frame or not.
     Nothing touches the disk before the first frame. A kind fills in `_write`, and `close` where it holds something.
     """
 
@@ -26,6 +27,7 @@ class Sink(ABC):
         self.location = location
         self.spec = spec
         self.fps = fps
+        self.live = False
         self.written = 0
 
     def write(self, image: Image, captured_ns: int | None = None) -> None:
@@ -64,15 +66,17 @@ def register(scheme: str) -> Callable[[type[Sink]], type[Sink]]:
     return add
 
 
-def open_sink(uri: str, spec: FrameSpec, fps: float | None = None) -> Sink:
+def open_sink(uri: str, spec: FrameSpec, fps: float | None = None, live: bool = False) -> Sink:
     """Open `scheme://location`; a path without a scheme is `file` where it has a suffix, else `frames`.
 
-    `fps` is the source's rate, where it has one. Raises ValueError for an unknown scheme, ValueError or
-    FileExistsError where the location cannot be such a sink.
+    `fps` is the source's rate, where it has one, `live` whether it is a camera. Raises ValueError for an unknown
+    scheme, ValueError or FileExistsError where the location cannot be such a sink.
     """
     scheme, separator, location = uri.partition("://")
     if not separator:
         scheme, location = ("file" if Path(uri).suffix else "frames"), uri
     if scheme not in _kinds:
         raise ValueError(f"sink {redact(uri)}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
-    return _kinds[scheme](location, spec, fps)
+    sink = _kinds[scheme](location, spec, fps)
+    sink.live = live
+    return sink

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from derain.runtime.atomic import temporary_beside
 from derain.runtime.bundle import FrameSpec
@@ -23,7 +24,8 @@ class VideoFile(Sink):
     """A clip: lossless FFV1 in .mkv, Motion JPEG in .avi, MPEG-4 in .mp4.
 
     Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
-    always a whole clip of the frames there were.
+    always a whole clip of the frames there were. A live source's frame is repeated until the next one was captured, or
+    the clip would play faster than the camera saw; of a longer gap a second is kept.
     """
 
     def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
@@ -31,6 +33,9 @@ class VideoFile(Sink):
         self._path = Path(location)
         self._temporary = temporary_beside(self._path)
         self._writer: cv2.VideoWriter | None = None
+        self._period_ns = 1e9 / (fps or FPS)
+        self._due_ns: float | None = None  # the next frame of the file
+        self._last = np.empty(0, np.uint8)
         if self._path.suffix.lower() not in CODECS:
             raise ValueError(
                 f"{location}: suffix {self._path.suffix!r} is unknown, expected one of {', '.join(CODECS)}"
@@ -54,7 +59,18 @@ class VideoFile(Sink):
         # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
         if shutil.disk_usage(self._path.parent).free < MARGIN * image.nbytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
-        self._writer.write(to_bgr(image, self.spec))
+        for _ in range(self._missing(captured_ns) if self.live else 0):
+            self._writer.write(self._last)
+        self._last = to_bgr(image, self.spec)
+        self._writer.write(self._last)
+
+    def _missing(self, captured_ns: int) -> int:
+        """How many frames are due before the one captured then."""
+        due_ns = captured_ns if self._due_ns is None else self._due_ns
+        due_ns = max(due_ns, captured_ns - 1e9)
+        missing = max(round((captured_ns - due_ns) / self._period_ns), 0)
+        self._due_ns = due_ns + (missing + 1) * self._period_ns
+        return missing
 
     def close(self) -> None:
         """Finish the clip and give it its name."""

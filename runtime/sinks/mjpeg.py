@@ -7,7 +7,7 @@ from typing import Any
 
 import cv2
 
-from derain.runtime.address import host_and_port
+from derain.runtime.address import LOCAL, host_and_port, is_local
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.sinks.base import Sink, register
@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 HOST, PORT = "127.0.0.1", 8090
 QUALITY = 85
 BOUNDARY = "derain-frame"
+MOST_CLIENTS = 64
+PATIENCE_S = 10.0  # with a client that neither asks nor reads
 
 
 @register("mjpeg")
@@ -38,12 +40,11 @@ class HttpStream(Sink):
         self._open = True
         self._jpeg: tuple[int, bytes] = (0, b"")
         self._coding = threading.Lock()
-        handler = type("Handler", (_Handler,), {"stream": self})
+        handler = type("Handler", (_Handler,), {"stream": self, "local": is_local(host)})
         try:
-            self._server = ThreadingHTTPServer((host, port), handler)
+            self._server = _Server((host, port), handler)
         except OSError as error:
             raise OSError(f"{self.location}: cannot listen there: {error.strerror or error}: give another") from error
-        self._server.daemon_threads = True
         self.address = f"http://{self._server.server_address[0]!s}:{self._server.server_address[1]}/"
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="derain-mjpeg", daemon=True).start()
 
@@ -77,15 +78,43 @@ class HttpStream(Sink):
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """A thread for each of a bounded number of clients: each holds a file open, of which the stream needs some."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._room = threading.Semaphore(MOST_CLIENTS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One client."""
 
     stream: HttpStream
+    local: bool
+    timeout = PATIENCE_S
 
     def do_GET(self) -> None:
         """Send frames until the client or the sink goes."""
         if self.path != "/":
             self.send_error(404)
+            return
+        named, _, port = self.headers.get("Host", "").rpartition(":")
+        if self.local and (named or port) not in LOCAL:
+            self.send_error(400, f"expected the name of this machine, one of {', '.join(LOCAL)}")
             return
         self.send_response(200)
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
@@ -97,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
                 number, jpeg = newest
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
             log.debug("client %s has gone", self.client_address[0])
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's name)

@@ -18,6 +18,9 @@ from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Source"]] = {}
 
+OLDEST_NS = 10_000_000_000
+"""A live frame that seems older than this has a time of another clock."""
+
 BROKEN: Image = np.empty(0, np.uint8)
 """What a live kind gives for a frame that came cut short."""
 

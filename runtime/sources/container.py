@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-COUNTED = (".mp4", ".m4v", ".mov", ".avi")
-"""Suffixes of containers that store how many frames they hold. For others OpenCV multiplies their duration by the rate,
-and where the sound is longer than the picture that is more than there are."""
+ISO = (".mp4", ".m4v", ".mov")
+"""Suffixes of containers made of boxes. They count their frames, those that an edit list hides among them."""
 
 EBML, SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")
 HEAD_BYTES = 4096
@@ -13,10 +12,14 @@ HEAD_BYTES = 4096
 def is_cut_short(path: Path) -> bool:
     """Of a video that gave fewer frames than OpenCV expected; False where its container does not tell.
 
-    Matroska, .mkv and .webm, says how many bytes it has: RFC 8794 (EBML), section 6, and RFC 9559.
+    An .avi tells by that number itself. ISO files are boxes that say how long they are: ISO/IEC 14496-12, section 4.2.
+    Matroska, .mkv and .webm, says how many bytes it has: RFC 8794 (EBML), section 6, and RFC 9559. For others OpenCV
+    multiplies their duration by the rate, and where the sound is longer than the picture that is more than there are.
     """
-    if path.suffix.lower() in COUNTED:
+    if path.suffix.lower() == ".avi":
         return True
+    if path.suffix.lower() in ISO:
+        return not _has_whole_boxes(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head.startswith(EBML):
@@ -27,6 +30,21 @@ def is_cut_short(path: Path) -> bool:
         return False
     at, size = _size(head, at + len(SEGMENT))
     return size is not None and at + size > path.stat().st_size
+
+
+def _has_whole_boxes(path: Path) -> bool:
+    """Whether a file is boxes to its very end, with the one among them that describes the film."""
+    end, at, kinds = path.stat().st_size, 0, set()
+    with path.open("rb") as file:
+        while at < end:
+            file.seek(at)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big")
+            if size == 1:  # it did not fit
+                size = int.from_bytes(head[8:], "big")
+            kinds.add(head[4:8])
+            at += max(size or end - at, 8)  # without a size it is all that follows
+    return at == end and b"moov" in kinds
 
 
 def _size(data: bytes, at: int) -> tuple[int, int | None]:

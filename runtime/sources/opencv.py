@@ -9,11 +9,21 @@ import numpy.typing as npt
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
-from derain.runtime.sources.base import Source
+from derain.runtime.sources.base import OLDEST_NS, Source
+
+FASTEST = 240.0
+"""Declared frames a second that are believed: an RTSP stream that declares none is told as 90,000."""
+
+SKEW = 2e-4
+"""How much a camera's clock may be slower than ours: 200 µs a second, several times what crystals are."""
 
 
 class LiveCapture(Source):
-    """Frames without end from an open capture; OSError when it delivers none any more. `mend` ends that message."""
+    """Frames without end from an open capture; OSError when it delivers none any more. `mend` ends that message.
+
+    A frame may have waited in a buffer on its way, so its age is told by the stream's own times: the one that came
+    fastest is taken as fresh, and another is as old as it came later than its time against that one's.
+    """
 
     mend: ClassVar[str]
 
@@ -21,8 +31,10 @@ class LiveCapture(Source):
         super().__init__(location, spec)
         self.live = True
         self._video = video
-        self._grabbed_ns = 0
-        self.fps = video.get(cv2.CAP_PROP_FPS) or None
+        self._grabbed_ns = self._stamp_ns = 0
+        self._offset_ns: float | None = None  # from the stream's times to ours
+        fps = video.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= FASTEST else None
 
     def _images(self) -> Iterator[Image]:
         while True:
@@ -34,8 +46,17 @@ class LiveCapture(Source):
             yield self._frame(image)
 
     def _captured_ns(self) -> int:
-        """Before what is left to decode and convert here."""
-        return self._grabbed_ns
+        """By the stream's clock where it has one that goes on, else before what is left to decode and convert here."""
+        stamp_ns, before_ns = round(self._video.get(cv2.CAP_PROP_POS_MSEC) * 1e6), self._stamp_ns
+        self._stamp_ns = stamp_ns
+        if stamp_ns <= before_ns:
+            self._offset_ns = None
+            return self._grabbed_ns
+        offset_ns: float = self._grabbed_ns - stamp_ns
+        if self._offset_ns is not None and offset_ns - self._offset_ns < OLDEST_NS:
+            offset_ns = min(offset_ns, self._offset_ns + SKEW * (stamp_ns - before_ns))
+        self._offset_ns = offset_ns
+        return round(stamp_ns + offset_ns)
 
     def _frame(self, image: npt.NDArray[Any]) -> Image:
         """A frame from what OpenCV gives: BGR, unless a kind asked for other bytes."""

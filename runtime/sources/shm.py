@@ -1,11 +1,12 @@
 """`shm://name`: frames another process of this machine writes, such as a camera driver or `--sink shm://name`."""
 
+import time
 from collections.abc import Iterator
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
-from derain.runtime.sources.base import Source, register
+from derain.runtime.sources.base import OLDEST_NS, Source, register
 
 LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
 BACK_S = 1.0  # how long a reopened ring may stay without a new frame
@@ -15,6 +16,7 @@ BACK_S = 1.0  # how long a reopened ring may stay without a new frame
 class SharedMemory(Source):
     """The newest frame each time, captured when its writer says; one copy, out of the ring. OSError when it closes.
 
+    A time that is ten seconds old or yet to come is of another clock: the frame counts as captured when it was seen.
     It begins with the next frame that is written: the ring of a writer that died still holds that one's last.
     """
 
@@ -38,7 +40,9 @@ class SharedMemory(Source):
             if wait_for_newer(self._frames, self._seen, LOOK_S):
                 newest = self._frames.newest()
                 if newest is not None:
-                    number, self._newest_ns, image = newest
+                    number, written_ns, image = newest
+                    now_ns = time.monotonic_ns()
+                    self._newest_ns = written_ns if 0 <= now_ns - written_ns < OLDEST_NS else now_ns
                     self._seen = number + 1
                     yield image
             elif self._frames.closed:

@@ -11,16 +11,13 @@ import numpy.typing as npt
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
-from derain.runtime.sources.base import BROKEN, register
+from derain.runtime.sources.base import BROKEN, OLDEST_NS, register
 from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
 from derain.runtime.sources.v4l2_formats import JPEG, from_raw, negotiate
 
 BUFFERS = 2
 """One that is filled while the other is read. A decoder slower than the camera gets frames as old as all of them."""
-
-OLDEST_NS = 10_000_000_000
-"""A frame that seems older than this has a time of another clock."""
 
 
 class OpenCVDevice:

@@ -43,3 +43,10 @@ def test_memory_does_not_grow_with_the_number_of_durations():
     for ns in range(0, 10**9, 10**5):
         histogram.add(ns)
     assert histogram._counts.nbytes == before < 100_000
+
+
+@pytest.mark.parametrize(("ns", "told"), [(-5, 0), (2**60, 2**50)])
+def test_a_duration_of_another_clock_counts_as_the_end_it_lies_beyond(ns, told):
+    histogram = Histogram()
+    histogram.add(ns)
+    assert (histogram.count, histogram.longest) == (1, told)

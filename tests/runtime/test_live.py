@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import socket
 import threading
+import time
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from derain.runtime import pipeline
-from derain.runtime.live import LiveServer, LiveView
+from derain.runtime.live import LiveServer, LiveView, server
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 from derain.runtime.testing import Fault, ScriptedEngine
@@ -153,6 +155,24 @@ def test_a_host_that_others_can_reach_gets_a_token_and_this_machine_needs_none(m
     for host in ("127.0.0.1", "localhost", "127.0.0.2"):
         with LiveServer(view, host, 0) as server:
             assert server.token is None
+
+
+def test_connections_are_bounded_and_one_that_asks_nothing_is_closed(make_spec, monkeypatch):
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "PATIENCE_S", 1.0)
+    view = LiveView(ABOUT, make_spec(), make_spec("clean"))
+    with LiveServer(view, "127.0.0.1", 0) as serving:
+        idle = [socket.create_connection(("127.0.0.1", serving.port), 10) for _ in range(4)]
+        start = time.monotonic()
+        assert idle[3].recv(1) == b""
+        assert time.monotonic() - start < 0.9
+        assert [one.recv(1) for one in idle[:3]] == [b""] * 3
+        connection = HTTPConnection("127.0.0.1", serving.port, timeout=10)
+        connection.request("GET", "/state")
+        assert connection.getresponse().status == 200
+        connection.close()
+        for one in idle:
+            one.close()
 
 
 def test_a_taken_port_and_a_short_token_are_told_in_one_line(make_spec):

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,3 +195,34 @@ def test_what_was_captured_during_the_warm_up_is_not_counted_late_results_includ
     tally.add_unused_inference(100, 5)
     assert tally.outcomes.total() == 1
     assert tally.latency.total("inference") == 2 + 5
+
+
+def test_a_late_result_is_told_to_who_watches():
+    told = []
+    simulation = Simulation(Policy.LATEST, [33] * 9, [(5, None), (90, None), (5, None)], deadline_ms=30)
+    simulation.loop._on_unused = lambda captured_ns, ns: told.append((captured_ns, ns))
+    simulation.run()
+    assert told == [(66 * MS, 90 * MS)]
+
+
+def test_a_sink_that_fails_on_every_frame_is_told_of_ever_less_often(caplog):
+    simulation = Simulation(Policy.LATEST, [33] * 20, [(5, None)])
+    simulation.write = lambda image, captured_ns: (_ for _ in ()).throw(OSError("full"))
+    simulation.location = "out"
+    simulation.run()
+    assert [record.why for record in simulation.records] == [Why.SINK] * 20
+    told = [message.split(":")[0] for message in caplog.messages]
+    assert told == [f"frame {count - 1} lost, {count} so far" for count in (1, 2, 4, 8, 16)]
+
+
+def test_the_figures_of_now_stay_inside_what_was_seen_and_fall_when_nothing_comes_any_more():
+    tally = Tally()
+    for index in range(30):
+        at, age = index * 33 * MS, (500 if index == 7 else 20) * MS
+        tally.add(FrameRecord(index, at, at, at, at, at + age, Outcome.DERAINED))
+    last = 29 * 33 * MS + 20 * MS
+    now = tally.status(last, "deraining", "open")
+    assert now.p50_ms == 20
+    assert 20 < now.p99_ms < 500
+    assert now.fps == pytest.approx(1000 / 33, rel=0.02)
+    assert tally.status(last + 3600 * 10**9, "deraining", "lost").fps < 0.01

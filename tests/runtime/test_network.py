@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import socket
 import threading
 import time
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from derain.cli.run import run
 from derain.runtime.redact import redact
-from derain.runtime.sinks import open_sink
+from derain.runtime.sinks import mjpeg, open_sink
 from derain.runtime.sources import open_source
 
 SECRET = "hunter2"
@@ -209,3 +210,90 @@ def test_another_path_is_not_found_and_a_taken_port_is_told(make_spec):
             open_sink(f"mjpeg://{place}", make_spec("clean"))
     with pytest.raises(ValueError, match="port 'http', expected 0 to 65535"):
         open_sink("mjpeg://127.0.0.1:http", make_spec("clean"))
+
+
+class Timed(FakeCapture):
+    """A stream whose frames, 40 ms apart by its own clock, come when they come."""
+
+    def __init__(self, images, positions_ms, rate=25.0):
+        super().__init__(images)
+        self.positions_ms, self.rate = [0.0, *positions_ms], rate
+
+    def get(self, which):
+        return self.positions_ms[0] if which == cv2.CAP_PROP_POS_MSEC else self.rate
+
+    def grab(self):
+        self.positions_ms = self.positions_ms[1:] or self.positions_ms
+        return super().grab()
+
+
+def ages_ms(monkeypatch, image, positions_ms, came_ms, make_spec):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *args: Timed([image] * len(came_ms), positions_ms))
+    source = open_source("rtsp://camera", make_spec())
+    clock = iter(at for came in came_ms for at in (came, came))  # when it was asked for, when it came
+    monkeypatch.setattr(time, "monotonic_ns", lambda: round(next(clock) * 1e6))
+    return [came - next(frames).captured_ns / 1e6 for frames in [iter(source)] for came in came_ms]
+
+
+def test_a_frame_that_waited_on_its_way_is_as_old_as_it_is(monkeypatch, noise, make_spec):
+    positions = [40, 80, 120, 160, 200]
+    seen = ages_ms(monkeypatch, noise[0], positions, [1000, 1040, 3080, 3085, 1160 + 40], make_spec)
+    assert seen == pytest.approx([0, 0, 2000, 1965, 40], abs=0.2)
+
+
+def test_a_stream_without_times_or_whose_times_begin_anew_gives_frames_of_now(monkeypatch, noise, make_spec):
+    assert ages_ms(monkeypatch, noise[0], [25, 25, 25], [1000, 1040, 3080], make_spec) == [0, 0, 0]
+    seen = ages_ms(monkeypatch, noise[0], [90000, 90040, 40, 80, 120], [1000, 1040, 1080, 1120, 1160], make_spec)
+    assert seen == pytest.approx([0] * 5, abs=0.2)
+    seen = ages_ms(monkeypatch, noise[0], [40, 20000, 20040], [1000, 1040, 90000], make_spec)
+    assert seen == pytest.approx([0, 0, 0], abs=0.2)
+
+
+def test_a_camera_s_slower_clock_makes_no_frame_old(monkeypatch, noise, make_spec):
+    count = 2000
+    positions = [40 * (1 - 1e-4) * index for index in range(1, count + 1)]
+    seen = ages_ms(monkeypatch, noise[0], positions, [1000 + 40 * index for index in range(count)], make_spec)
+    assert max(seen) < 0.1
+
+
+@pytest.mark.parametrize(("declared", "believed"), [(25.0, 25.0), (0.5, 0.5), (0.0, None), (-1.0, None), (9e4, None)])
+def test_a_rate_no_camera_has_is_not_believed(declared, believed, monkeypatch, noise, make_spec):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *args: Timed(noise, [], declared))
+    with open_source("rtsp://camera", make_spec()) as source:
+        assert source.fps == believed
+
+
+def test_a_stream_for_this_machine_answers_to_its_names_only(smooth, make_spec):
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
+        sink.write(smooth)
+        place = sink.address.removeprefix("http://").strip("/")
+        for host, status in (
+            ("rebound.example", 400),
+            ("rebound.example:80", 400),
+            ("localhost:80", 200),
+            (place, 200),
+        ):
+            connection = http.client.HTTPConnection(place, timeout=10)
+            connection.request("GET", "/", headers={"Host": host})
+            assert connection.getresponse().status == status
+            connection.close()
+
+
+def test_clients_beyond_the_most_are_let_go_and_those_that_ask_nothing_too(smooth, make_spec, monkeypatch):
+    monkeypatch.setattr(mjpeg, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(mjpeg._Handler, "timeout", 0.5)
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
+        sink.write(smooth)
+        host, port = sink.address.removeprefix("http://").strip("/").split(":")
+        idle = [socket.create_connection((host, int(port)), 10) for _ in range(3)]
+        start = time.monotonic()
+        assert idle[2].recv(1) == b""
+        assert time.monotonic() - start < 0.4
+        assert [one.recv(1) for one in idle[:2]] == [b"", b""]
+        for one in idle:
+            one.close()
+        time.sleep(0.1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()

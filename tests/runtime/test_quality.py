@@ -37,6 +37,16 @@ def test_frames_equal_to_their_truth_have_no_finite_psnr(folder, noise, make_spe
     assert comparison.mean()["output"] > 0
 
 
+def test_one_frame_equal_to_its_truth_among_others_counts_as_100_db(folder, noise, make_spec):
+    spec = make_spec()
+    with open_source(str(folder), spec) as truth:
+        comparison = TruthComparison(truth, spec, spec)
+        for index, image in enumerate(noise):
+            comparison.add(image, image if index == 0 else 255 - image)
+    others = [psnr(255 - image, image) for image in noise[1:]]
+    assert comparison.mean()["output"] == pytest.approx(np.mean([100, *others]))
+
+
 def test_a_truth_of_another_length_is_refused(folder, noise, make_spec):
     spec = make_spec()
     with open_source(str(folder), spec) as truth:

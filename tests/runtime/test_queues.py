@@ -14,7 +14,7 @@ PUTS_AND_TAKES = st.lists(st.booleans(), max_size=60)
 
 
 def frame(number):
-    return Frame(number, number, IMAGE, number)
+    return Frame(number, number, IMAGE, number - 5)
 
 
 @given(PUTS_AND_TAKES)
@@ -28,7 +28,9 @@ def test_under_latest_a_take_gives_the_newest_frame_and_all_others_count_as_drop
             assert got.id == put - 1
             taken.append(got.id)
         assert len(queue) <= DEPTH[Policy.LATEST]
-    dropped = [id_ for id_, _, why in queue.take_dropped() if why is Why.NEWER]
+    told = queue.take_dropped()
+    assert {(why, frame.captured_ns - frame.asked_ns, frame.image.size) for frame, why in told} <= {(Why.NEWER, 5, 0)}
+    dropped = [frame.id for frame, _ in told]
     waiting = [got.id] if (got := queue.take()) else []
     assert sorted(taken + dropped + waiting) == list(range(put))
     assert taken == sorted(taken)
@@ -100,5 +102,5 @@ def test_a_broken_frame_takes_no_place_waits_for_none_and_is_told_before_the_end
     queue.close()
     assert [queue.take().id for _ in range(DEPTH[policy])] == list(range(DEPTH[policy]))
     assert not queue.ended
-    assert queue.take_dropped() == [(9, 90, Why.BROKEN)]
+    assert [(frame.id, why) for frame, why in queue.take_dropped()] == [(9, Why.BROKEN)]
     assert queue.ended

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 
 import cv2
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_fault_at_the_end_of_a_run_and_one_that_is_none_of_the_frames_are_kept
     assert first["why"] == "source lost: unplugged"
 
 
-def test_memory_is_bounded_and_a_clip_of_fewer_frames_still_holds_its_fault_in_the_middle(tmp_path, make_spec):
+def test_memory_is_bounded_and_a_clip_of_fewer_frames_still_holds_its_fault_in_the_middle(tmp_path, make_spec, caplog):
     spec = make_spec()
     size = int(np.prod(spec.image_shape))
     fed = Fed(tmp_path, spec, most_bytes=20 * 2 * size)
@@ -135,6 +136,7 @@ def test_memory_is_bounded_and_a_clip_of_fewer_frames_still_holds_its_fault_in_t
     assert len(fed.recorder._kept) == 20
     fed.feed(1, Why.FAULT)
     fed.feed(100)
+    assert caplog.text.count("0.2 s of pictures fill the 0 MB that are kept, so clips are shorter than 1 s") == 1
     (ids,) = fed.clips()
     assert len(ids) in (20, 21)  # a raw frame is held once
     assert ids.index(100) in range(8, 12)
@@ -173,3 +175,13 @@ def test_what_only_follows_a_fault_begins_no_clip(why, tmp_path, make_spec):
     fed.feed(3)
     fed.feed(3, why)
     assert fed.clips() == []
+
+
+def test_two_processes_that_record_the_same_second_keep_both_clips(tmp_path, make_spec, monkeypatch):
+    for process in (100, 101):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        fed = Fed(tmp_path, make_spec())
+        fed.feed(3)
+        fed.feed(1, Why.FAULT)
+        fed.clips()
+    assert len(list(tmp_path.glob("*/records.json"))) == 2

@@ -14,7 +14,7 @@ from derain.runtime import shared_frames
 from derain.runtime.capture import Capture
 from derain.runtime.pipeline import run
 from derain.runtime.queues import FrameQueue, Policy
-from derain.runtime.shared_frames import COUNT, SLOTS, SLOTS_AT, WORD, SharedFrames
+from derain.runtime.shared_frames import COUNT, LOCKED, SLOTS, SLOTS_AT, WORD, SharedFrames
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 from derain.runtime.testing import ScriptedEngine
@@ -260,3 +260,43 @@ def test_the_count_of_frames_is_where_the_table_says(ring, noise):
     assert WORD.unpack_from(raw, SLOTS_AT) == (2,)
     assert WORD.unpack_from(raw, SLOTS_AT + 8) == (7,)
     assert raw[SLOTS_AT + 64 : SLOTS_AT + 64 + noise[0].nbytes] == noise[0].tobytes()
+
+
+@pytest.mark.parametrize("ahead_ns", [300_000_000, 10**18, -11 * 10**9])
+def test_a_time_of_another_clock_is_not_taken_for_a_frame_s(ring, name, make_spec, noise, ahead_ns):
+    writer, _ = ring
+    with open_source(f"shm://{name}", make_spec()) as source:
+        before_ns = time.monotonic_ns()
+        writer.publish(noise[0], max(before_ns + ahead_ns, 0))
+        assert before_ns <= next(iter(source)).captured_ns <= time.monotonic_ns()
+
+
+def test_a_writer_that_was_killed_can_be_started_again_and_one_that_lives_is_not_pushed_out(name, make_spec):
+    code = f"""
+import sys, time
+from derain.runtime.bundle import FrameSpec
+from derain.runtime.shared_frames import SharedFrames
+ring = SharedFrames.create({name!r}, FrameSpec(tensor="frame", width=32, height=16))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "ready\n"
+        with pytest.raises(FileExistsError, match="another program writes to it"):
+            SharedFrames.create(name, make_spec())
+        reader = SharedFrames.attach(name, make_spec())
+        first.kill()
+        first.wait()
+    with closing(SharedFrames.create(name, make_spec())), closing(reader):
+        assert reader.closed
+        with pytest.raises(FileExistsError, match="another program writes to it"):
+            SharedFrames.create(name, make_spec())
+
+
+def test_a_ring_whose_writer_holds_no_lock_is_left_alone(ring, name, make_spec):
+    writer, _ = ring
+    os.close(writer._lock)
+    writer._lock = None
+    WORD.pack_into(writer._memory, LOCKED, 0)
+    with pytest.raises(FileExistsError, match="another program writes to it, or died"):
+        SharedFrames.create(name, make_spec())

@@ -132,3 +132,25 @@ def test_the_null_sink_counts(noise, make_spec):
         for image in noise:
             sink.write(image)
     assert sink.written == len(noise)
+
+
+def test_a_clip_of_a_live_source_keeps_the_camera_s_time(tmp_path, noise, make_spec):
+    """25 frames/s; the third frame comes 100 ms late, the fourth 5 s, of which a second is kept."""
+    clip, times_ms = tmp_path / "out.mkv", (0, 40, 180, 5180, 5221)
+    with open_sink(str(clip), make_spec("clean"), 25, live=True) as sink:
+        for image, at_ms in zip(noise, times_ms, strict=False):
+            sink.write(image, at_ms * 10**6)
+    with open_source(str(clip), make_spec()) as source:
+        seen = [next(i for i, one in enumerate(noise) if np.array_equal(one, frame.image)) for frame in source]
+    assert seen[:5] == [0, 1, 1, 1, 2] or seen[:6] == [0, 1, 1, 1, 1, 2]
+    assert seen.count(2) == 26
+    assert seen[-2:] == [3, 4]
+
+
+def test_a_camera_faster_than_it_says_loses_no_frame_in_its_clip(tmp_path, noise, make_spec):
+    clip = tmp_path / "out.mkv"
+    with open_sink(str(clip), make_spec("clean"), 25, live=True) as sink:
+        for index, image in enumerate(noise):
+            sink.write(image, index * 33 * 10**6)
+    with open_source(str(clip), make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise)

@@ -9,7 +9,7 @@ import pytest
 from derain.runtime.frames import from_bgr
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
-from derain.runtime.sources.container import SEGMENT
+from derain.runtime.sources.container import SEGMENT, is_cut_short
 
 DURATION = bytes.fromhex("448988")  # Matroska's name of it, and that a float of 8 bytes follows
 
@@ -202,3 +202,22 @@ def test_a_container_without_frames_is_refused(clip, make_spec, monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture([]))
     with pytest.raises(ValueError, match=r"clip\.mkv: holds no frames"):
         images(clip, make_spec())
+
+
+def test_an_iso_file_is_cut_short_where_its_boxes_do_not_fit_it_and_not_where_frames_are_hidden(tmp_path):
+    def box(kind, content, long=False):
+        head = struct.pack(">I4sQ", 1, kind, 16 + len(content)) if long else struct.pack(">I4s", 8 + len(content), kind)
+        return head + content
+
+    film = box(b"ftyp", b"isom") + box(b"moov", bytes(50)) + box(b"mdat", bytes(1000), long=True)
+    clip = tmp_path / "clip.MP4"
+    for content, cut in (
+        (film, False),
+        (film + struct.pack(">I4s", 0, b"free") + bytes(99), False),  # of all that follows
+        (film[:-1], True),
+        (film + b"\0\0", True),
+        (film.replace(b"moov", b"free"), True),
+        (b"", True),
+    ):
+        clip.write_bytes(content)
+        assert is_cut_short(clip) == cut

@@ -122,6 +122,14 @@ def test_prometheus_reads_what_the_report_tells(bundle):
     assert told["derain_frame_age_seconds",] < 10
 
 
+def test_an_inference_that_came_too_late_counts_in_the_histogram():
+    with Metrics("127.0.0.1:0") as metrics:
+        metrics.on_unused(0, 300_000_000)
+        told = scrape(metrics)
+    assert told["derain_latency_seconds_count", "inference"] == 1
+    assert told["derain_latency_seconds_sum", "inference"] == 0.3
+
+
 def test_the_guard_s_state_and_a_lost_camera_are_there_while_they_last():
     with Metrics(":0") as metrics:
         assert metrics.address.startswith("http://127.0.0.1:")
