@@ -81,7 +81,7 @@ def calibrate(
         answer: dict[str, Any]
         if precision is Reduced.FP16:
             whole, report = calibrate_fp16(whole, stream, frames, count)
-            answer = vars(report)
+            answer = report.to_json()
         else:
             chosen = None if method is How.BEST else Method(method)
             arguments = (chosen, count, max_loss, Precision(rest), progress)
@@ -89,7 +89,7 @@ def calibrate(
                 whole, result = run(whole, Precision(precision), stream, frames, None, *arguments)
             else:
                 with open_source(truth, clean_spec) as clean:
-                    whole, result = run(whole, Precision(precision), stream, frames, clean, *arguments)
+                    whole, result = run(whole, Precision(precision), stream, frames, recorded(clean, truth), *arguments)
             answer = result.to_json()
     _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
     for engine in before:

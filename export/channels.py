@@ -47,7 +47,7 @@ def selected(graph: fx.GraphModule, source: object, dim: int, channels: list[int
 
 def split_convolution(graph: fx.GraphModule, conv: fx.Node, operands: list[fx.Node], invariant: list[bool]) -> None:
     """conv([…]) becomes conv(invariant operands, with bias) + conv(the others, without)."""
-    _, weight, bias, *geometry = conv.args
+    _, weight, bias, *geometry = (*conv.args, None) if len(conv.args) == 2 else conv.args
     ranges = channel_ranges(operands)
     halves = []
     for wanted in (True, False):

@@ -110,7 +110,7 @@ def export(
         graphs=(GraphEntry(precision=Precision.FP32, file=GRAPH),),
     )
     with TemporaryDirectory() as folder:
-        stored = trained.file
+        stored: bytes | Path | None = trained.content
         if stored is None:
             stored = Path(folder) / WEIGHTS
             save_weights(stored, trained.network, trained.name, trained.options, torch.float32, weights=RANDOM)

@@ -45,7 +45,7 @@ def split_shared_inputs(graph: fx.GraphModule) -> None:
         channels = [operand.meta["val"].shape[1] for operand in operands]
         most = 2 * sum(width for width, common in zip(channels, shared, strict=True) if common) >= sum(channels)
         if most and not all(shared) and geometry(conv)[-1] == 1:
-            split_convolution(graph, conv, operands, shared)
+            split_convolution(graph, conv, concatenation(conv.args[0]) or operands, shared)
 
 
 def merge_siblings(graph: fx.GraphModule) -> None:

@@ -166,7 +166,7 @@ HEAVY = {"ConvTranspose", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinea
 
 def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     """Multiply-accumulates of a node: output elements × products summed for each."""
-    if node.op_type in HEAVY:
+    if node.op_type in HEAVY | FORBIDDEN:
         raise ValueError(f"node {node.name!r} is a {node.op_type}, whose arithmetic is not counted: expected Conv")
     if node.op_type == "Conv":
         return math.prod(_static(node.output[0], shapes)) * math.prod(_static(node.input[1], shapes)[1:])

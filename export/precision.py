@@ -8,7 +8,8 @@ measured alone, until what is left is expected to be small enough; the graph tha
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,7 +42,11 @@ class Fp16Report:
     largest: float
     """The largest magnitude of any tensor on the frames."""
     psnr_vs_fp32: float
-    """dB over all frames' bytes."""
+    """dB over all frames' bytes; infinite where they are equal."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an infinite PSNR is null."""
+        return asdict(self) | {"psnr_vs_fp32": self.psnr_vs_fp32 if math.isfinite(self.psnr_vs_fp32) else None}
 
 
 def ensure_graph(bundle: Bundle, precision: Precision) -> Bundle:

@@ -86,7 +86,12 @@ def convolutions(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def parameter(graph: fx.GraphModule, node: Any) -> Tensor:
-    """The tensor behind a get_attr node."""
+    """The tensor behind a get_attr node; ValueError for one that the graph computes."""
+    if node.op != "get_attr":
+        raise ValueError(
+            f"{node.name}: a weight that is computed, expected a stored one: fold it first with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
     value = operator.attrgetter(node.target)(graph)
     assert isinstance(value, Tensor)
     return value

@@ -126,9 +126,8 @@ def hoist_invariants(graph: fx.GraphModule) -> None:
         columns = list(zip(*operands, strict=True))  # type: ignore[arg-type]
         invariant = [len(set(column)) < len(steps) for column in columns]
         if any(invariant) and not all(invariant):
-            for step, ops in zip(steps, operands, strict=True):
-                assert ops is not None
-                split_convolution(graph, step, ops, invariant)
+            for step in steps:  # its operands anew: where one step is the next one's, the split has just replaced it
+                split_convolution(graph, step, concatenation(step.args[0]) or [], invariant)
     share_common(graph)
 
 

@@ -5,6 +5,7 @@ The manifest is read and checked once, here; every file it names is checked agai
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -244,23 +245,20 @@ class Bundle:
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 
     @classmethod
-    def write(
-        cls,
-        directory: Path | str,
-        description: Description,
-        files: Mapping[str, bytes | Path],
-        strangers: Iterable[Path] = (),
-    ) -> Self:
+    def write(cls, directory: Path | str, description: Description, files: Mapping[str, bytes | Path]) -> Self:
         """Write a bundle whole: `files` maps every name the description names to its bytes or to a file to copy.
 
-        The folder appears by rename, so that a reader never sees half of it. An older bundle of that name is replaced;
-        any other file or non-empty folder there is refused with FileExistsError. `strangers` are files and folders of
-        the user's to copy into it, which the manifest does not name.
+        The folder appears by rename, so that a reader never sees half of it. An older bundle of that name is replaced,
+        what its manifest never named stays; any other file or non-empty folder there is refused with FileExistsError.
         """
         directory = Path(directory)
-        occupied = directory.is_file() or (directory.is_dir() and any(directory.iterdir()))
-        if occupied and not (directory / MANIFEST).is_file():
-            raise FileExistsError(f"{directory}: exists and is no bundle (it has no {MANIFEST}): choose another folder")
+        directory.resolve().parent.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(directory):
+            return cls._write(directory, description, files)
+
+    @classmethod
+    def _write(cls, directory: Path, description: Description, files: Mapping[str, bytes | Path]) -> Self:
+        strangers = _strangers(directory, files)
         with new_directory(directory) as folder:
             for path in strangers:
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
@@ -335,14 +333,29 @@ class Bundle:
             }
         )
         kept = {name: self.file(name) for name in old.files if name in description.named_files and name not in files}
-        ours = {MANIFEST, *old.files, *files}
-        strangers = [path for path in self.path.iterdir() if path.name not in ours]
-        return Bundle.write(self.path, description, {**kept, **files}, strangers)
+        return Bundle._write(self.path, description, {**kept, **files})
+
+
+def _strangers(directory: Path, ours: Iterable[str]) -> list[Path]:
+    """What lies in a bundle's place and is none of its files; FileExistsError where that place is something else's."""
+    if not directory.is_file() and not (directory.is_dir() and any(directory.iterdir())):
+        return []
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        raise FileExistsError(f"{directory}: exists and is no bundle (it has no {MANIFEST}): choose another folder")
+    written = manifest.read_bytes()
+    if b'"derain_version"' not in written:  # web pages and browsers' extensions have one as well
+        raise FileExistsError(f"{directory}: exists and its {MANIFEST} is no bundle's: choose another folder")
+    try:
+        named = set(json.loads(written)["files"])
+    except (ValueError, TypeError, KeyError):  # a damaged one: whatever lies there may be the user's
+        named = set()
+    return [path for path in directory.iterdir() if path.name not in {MANIFEST, *named, *ours}]
 
 
 @contextmanager
 def _one_at_a_time(bundle: Path) -> Iterator[None]:
-    """Wait until no other process adds to a bundle of this folder: a lock on the folder, which leaves no file."""
+    """Wait until no other process writes a bundle of this folder: a lock on the folder, which leaves no file."""
     folder = os.open(bundle.resolve().parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -35,9 +35,10 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def test_every_convolution_of_the_network_may_be_quantised_and_none_of_the_cameras(fp32):
+def test_every_convolution_with_learned_weights_may_be_quantised_and_no_other(fp32):
+    """In 8 bits the whitening of the pixels alone would cost nearly all that the whole network loses."""
     convolutions = {node.name for node in fp32.graph.node if node.op_type == "Conv"}
-    assert convolutions - set(layers(fp32)) == {"decode_conv2d", "encode_conv2d"}
+    assert convolutions - set(layers(fp32)) == {"decode_conv2d", "encode_conv2d", "to_blocks_conv2d"}
 
 
 @pytest.mark.parametrize("precision", EIGHT)

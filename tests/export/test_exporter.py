@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from derain.export import exporter
 from derain.export.exporter import MAX_SIDE, MIN_SIDE, bundle_network, export, parse_size
 from derain.export.onnx_graph import summarise
+from derain.export.unroll import unroll
 from derain.runtime.bundle import Bundle, ColorMatrix, ColorRange, PixelFormat, Precision
 from derain.training.models import build, parameter_count
 from derain.training.models.checkpoint import save_weights
@@ -134,3 +136,16 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="exists and is no bundle"):
         export("random:daiam-nano", tmp_path, (32, 24))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_run_that_writes_new_weights_meanwhile_does_not_change_what_is_exported(weights, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(weights.read_bytes())
+
+    def slow(*given):
+        save_weights(mine, build("daiam-nano"), "daiam-nano", {}, torch.float16)
+        return unroll(*given)
+
+    monkeypatch.setattr(exporter, "unroll", slow)
+    bundle, _ = export(str(mine), tmp_path / "bundle", (34, 26))
+    assert bundle.file("weights.safetensors").read_bytes() == weights.read_bytes() != mine.read_bytes()

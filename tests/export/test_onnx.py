@@ -235,6 +235,12 @@ def test_matrix_products_count_and_what_nobody_counts_is_refused_by_its_node(tmp
     onnx.save(dynamic, path)
     with pytest.raises(ValueError, match=r"^tensor .*: its shape is .*: expected fixed sizes; export it with them"):
         summarise(path)
+    loop = onnx.ModelProto()
+    loop.CopyFrom(model)
+    loop.graph.node.append(helper.make_node("LSTM", ["a", "w", "w"], ["t"], name="memory", hidden_size=4))
+    onnx.save(loop, path)
+    with pytest.raises(ValueError, match=r"^node .memory. is a LSTM, whose arithmetic is not counted"):
+        summarise(path)
     model.graph.node.append(helper.make_node("ConvTranspose", ["a", "w2"], ["t"], name="grower"))
     onnx.save(model, path)
     with pytest.raises(ValueError, match=r"^node .grower. is a ConvTranspose, whose arithmetic is not counted"):

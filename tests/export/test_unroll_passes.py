@@ -244,6 +244,34 @@ def test_convolutions_without_bias_are_hoisted_folded_and_pruned_alike(lively):
     assert [shape[1] for shape in shapes(graph)] == [3, 2, 2]
 
 
+class Straight(nn.Module):
+    """Each step's result is the next one's operand as it is, without an activation between."""
+
+    def __init__(self, size: int, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 3, size, padding=size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for _ in range(3):
+            y = self.conv(torch.cat([x, y], 1))
+        return y
+
+
+@pytest.mark.parametrize(("size", "bias"), [(3, True), (3, False), (1, True), (1, False)])
+def test_a_recurrence_without_an_activation_is_hoisted_too(size, bias, lively):
+    graph, _ = unrolled(Straight(size, bias), lively)
+    assert sum(shape[1] == 3 for shape in shapes(graph)) == len(shapes(graph)) > 3
+
+
+def test_a_weight_that_is_computed_is_refused_with_its_mend():
+    weighted = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3, padding=1))
+    with pytest.raises(
+        ValueError, match=r"a weight that is computed, expected a stored one: .*remove_parametrizations"
+    ):
+        unroll(trace(weighted, torch.empty(SHAPE)))
+
+
 class Grouped(nn.Module):
     def __init__(self) -> None:
         super().__init__()

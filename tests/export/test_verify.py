@@ -13,8 +13,8 @@ from derain.calibration.qdq import activations, layers, quantize
 from derain.calibration.ranges import Method, histograms
 from derain.export.camera import CameraModel
 from derain.export.exporter import bundle_network, export
-from derain.export.precision import ensure_graph, to_fp16
-from derain.export.probe import seeded_frame
+from derain.export.precision import add_fp16, ensure_graph, to_fp16
+from derain.export.probe import MIN_PSNR, seeded_frame
 from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
 from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
 from derain.runtime.engines import base
@@ -144,6 +144,24 @@ def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
     assert not result.passed
     assert result.total.psnr > 60 and result.total.max_abs_diff in (2, 3, 4)
     assert result.first_drift is None  # it lies behind the last tensor that both have
+
+
+def test_an_fp16_graph_with_a_spoilt_border_does_not_pass_however_high_the_psnr(bundle):
+    whole, _ = add_fp16(bundle, [seeded_frame(bundle.manifest.input, 0)], "seeded")
+    assert all(result.passed for result in verify(whole))
+    model = onnx.load(whole.graph(Precision.FP16))
+    cast = next(node for node in model.graph.node if node.output[0] == "clean")
+    border = np.zeros((1, 25, 33, 3), np.float16)
+    border[0, -1, -1] = 16
+    model.graph.initializer.append(numpy_helper.from_array(border, "border"))
+    add = onnx.helper.make_node("Add", [cast.input[0], "border"], ["sum"])
+    model.graph.node.insert(list(model.graph.node).index(cast), add)
+    cast.input[0] = "sum"
+    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
+    spoilt = whole.add({entry.file: model.SerializeToString()}, graphs=[entry])
+    (fp16,) = [result for result in verify(spoilt) if result.precision is Precision.FP16]
+    assert not fp16.passed
+    assert fp16.total.psnr > MIN_PSNR[Precision.FP16]
 
 
 def test_a_change_too_small_to_see_passes(bundle):

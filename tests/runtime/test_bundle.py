@@ -1,8 +1,10 @@
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from derain.runtime import bundle as bundles
 from derain.runtime.bundle import Bundle, EngineEntry, GraphEntry, Precision, Quality
 
 
@@ -102,6 +104,38 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path, make_description
     with pytest.raises(FileExistsError, match="exists and is no bundle"):
         Bundle.write(tmp_path, make_description(), {})
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_folder_whose_manifest_is_another_programs_is_never_replaced(tmp_path, make_description):
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3, "files": []}')
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"its manifest\.json is no bundle's: choose another folder"):
+        Bundle.write(tmp_path, make_description(), {})
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("damage", [lambda text: text, lambda text: text[:-20]])
+def test_writing_over_a_bundle_leaves_the_users_own_files_alone(damage, bundle, make_description):
+    (bundle.path / "notes").mkdir()
+    (bundle.path / "notes" / "a.txt").write_text("mine")
+    manifest = bundle.path / "manifest.json"
+    manifest.write_text(damage(manifest.read_text()))
+    Bundle.write(bundle.path, make_description(), {"weights.safetensors": b"new", "graph.fp32.onnx": b"graph"})
+    assert (bundle.path / "notes" / "a.txt").read_text() == "mine"
+    assert Bundle.load(bundle.path).graph().read_bytes() == b"graph"
+
+
+def test_one_that_writes_a_bundle_waits_for_one_that_adds_to_it(bundle, make_description):
+    """An export while a calibration copies its files would be lost: both would report success."""
+    files = {"weights.safetensors": b"new", "graph.fp32.onnx": b"graph"}
+    with bundles._one_at_a_time(bundle.path):
+        thread = threading.Thread(target=Bundle.write, args=(bundle.path, make_description(), files))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert bundle.graph().read_bytes() != b"graph"
+    thread.join(10)
+    assert Bundle.load(bundle.path).graph().read_bytes() == b"graph"
 
 
 def test_a_write_that_fails_leaves_the_old_bundle_and_nothing_else(bundle, make_description):

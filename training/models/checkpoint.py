@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import nn
 
@@ -81,6 +82,8 @@ class Trained:
     notes: dict[str, str]
     file: Path | None
     """None for `random:NAME`."""
+    content: bytes | None = None
+    """Of the file when it was read: a run that is training may write another at any time."""
 
 
 def load(weights: str, **overrides: Any) -> Trained:
@@ -99,9 +102,9 @@ def load(weights: str, **overrides: Any) -> Trained:
         return Trained(build(name, **overrides).eval(), name, overrides, {}, None)
     path = resolve(weights)
     try:
-        with safe_open(path, framework="pt") as file:
-            notes = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
+        content = path.read_bytes()
+        tensors = {key: tensor.float() for key, tensor in load_tensors(content).items()}
+        notes = _metadata(content)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): get a whole copy of it") from error
     if "model" not in notes:
@@ -117,7 +120,13 @@ def load(weights: str, **overrides: Any) -> Trained:
         raise ValueError(f"{path} does not describe a network of this version: {error}") from error
     _check_fit(network, tensors, path, name)
     network.load_state_dict(tensors)
-    return Trained(network, name, options, notes, path)
+    return Trained(network, name, options, notes, path, content)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The strings beside the tensors: of the JSON that follows its length in 8 bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8:end]).get("__metadata__") or {})
 
 
 def _check_fit(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path, name: str) -> None:
