@@ -23,15 +23,33 @@ def export(
     from derain.export import exporter
 
     console = Console(markup=False)
+    before = _made(out)
     with console.status("tracing, unrolling and converting"):
         bundle, report = exporter.export(weights, out, exporter.parse_size(size), pixels, matrix, color_range, steps)
     manifest = bundle.manifest
+    frame = manifest.input
+    colours = "" if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) else f" ({frame.matrix}, {frame.range} range)"
+    if before:
+        lost = f"replaced the bundle that was there: its {', '.join(before)} went with it, to be made again"
+        console.print(lost, highlight=False, soft_wrap=True)
     console.print(
-        f"{out}: {manifest.model.name}, {manifest.model.parameters:,} parameters, {manifest.input.width}x"
-        f"{manifest.input.height} {manifest.input.pixels}\n"
+        f"{out}: {manifest.model.name}, {manifest.model.parameters:,} parameters, {frame.width}x{frame.height} "
+        f"{frame.pixels}{colours}\n"
         f"unrolled: {report.macs_naive / 1e9:.2f} to {report.macs / 1e9:.2f} GMAC a frame "
         f"({report.macs / report.macs_naive:.0%}), {report.convolutions_naive} to {report.convolutions} convolutions\n"
         f"check it with `derain verify {out}`",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _made(out: Path) -> list[str]:
+    """What a bundle at `out` holds that took more than an export to make."""
+    from derain.runtime.bundle import Bundle, Precision
+
+    try:
+        manifest = Bundle.load(out).manifest
+    except (OSError, ValueError):
+        return []
+    graphs = [f"{graph.precision} graph" for graph in manifest.graphs if graph.precision is not Precision.FP32]
+    return graphs + [f"engine {engine.file}" for engine in manifest.engines]

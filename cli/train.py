@@ -29,7 +29,7 @@ def train(
 
     from derain.cli.data import data_root
     from derain.training.checkpoints import iterations_done
-    from derain.training.config import read_config
+    from derain.training.config import read_config, read_tree
     from derain.training.trainer import train as run
 
     console = Console(markup=False)
@@ -37,8 +37,9 @@ def train(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
     overrides = list(set_ or [])
-    root = data_root()
-    if root is not None and not any(override.startswith("data.root=") for override in overrides):
+    root, data = data_root(), read_tree(config).get("data")
+    named = isinstance(data, dict) and "root" in data
+    if root is not None and not named and not any(override.startswith("data.root=") for override in overrides):
         overrides.append(f"data.root={root}")
     if resume is not None:
         overrides.append(f"out={resume}")
@@ -49,5 +50,7 @@ def train(
         resolved = settings.out / "config.yaml"  # has what --set changed
         told = f"iteration {done} of {wanted}: go on with `derain train {resolved} --resume {settings.out}`"
     else:
-        told = f"{weights}: export it with `derain export {weights} --out BUNDLE --size WxH`"
+        told = (
+            f"complete after {done} iterations: export {weights} with `derain export {weights} --out BUNDLE --size WxH`"
+        )
     console.print(told, highlight=False, soft_wrap=True)

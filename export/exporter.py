@@ -79,6 +79,9 @@ def export(
     pixels.frame_shape(width, height)  # refuses odd sizes where chroma is shared, before any work
     if steps is not None and steps < 1:
         raise ValueError(f"{steps} recurrent steps: expected at least 1")
+    colours = (matrix, color_range)
+    if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) and colours != (ColorMatrix.BT601, ColorRange.LIMITED):
+        raise ValueError(f"matrix {matrix}, range {color_range}: of nv12 and uyvy, {pixels} has none: leave them out")
     trained = load(weights, **({} if steps is None else {"encoder_steps": steps, "decoder_steps": steps}))
     for name, value in trained.network.state_dict().items():
         if not value.isfinite().all():

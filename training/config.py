@@ -1,7 +1,7 @@
 """A training run's configuration: pydantic models read from YAML, unknown keys refused."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -131,4 +131,16 @@ def checked(model: type[Checked], tree: dict[str, Any], path: Path) -> Checked:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg'].lower()}"
+        if first["type"] == "extra_forbidden":
+            fault = f"is unknown, expected one of {', '.join(_keys(model, first['loc'][:-1]))}"
         raise ValueError(f"{path}: {where} {fault}") from error
+
+
+def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """The keys of the group at `path`."""
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        kinds = (annotation, *get_args(annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        model = inner or model
+    return list(model.model_fields)

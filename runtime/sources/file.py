@@ -14,9 +14,16 @@ from derain.runtime.sources.container import is_cut_short
 log = logging.getLogger(__name__)
 
 
+MOST_DAMAGED = 300
+"""Frames in succession, behind which nothing more is looked for."""
+
+
 @register("file")
 class VideoFile(Source):
-    """Every frame of a clip; one that is cut short raises ValueError after its last frame."""
+    """Every frame of a clip; one that is cut short raises ValueError after its last frame.
+
+    Frames that cannot be decoded, in the middle of a damaged clip, are left out and counted in a warning.
+    """
 
     def __init__(self, location: str, spec: FrameSpec) -> None:
         super().__init__(location, spec)
@@ -33,13 +40,20 @@ class VideoFile(Source):
         self.frames = frames if frames > 0 else None
 
     def _images(self) -> Iterator[Image]:
-        count = 0
+        count = damaged = since = 0
         while True:
             decoded, image = self._video.read()
-            if not decoded:
+            if decoded:
+                damaged, since = damaged + since, 0
+                yield self._from_bgr(image, self.location)
+                count += 1
+            elif self.frames is not None and count + damaged + since < self.frames and since < MOST_DAMAGED:
+                since += 1  # unreadable: whether the clip goes on behind it shows only then
+            else:
                 break
-            yield self._from_bgr(image, self.location)
-            count += 1
+        if damaged:
+            log.warning("%s: %d of its frames are damaged and left out", self.location, damaged)
+        count += damaged
         if self.frames is None or count >= self.frames:
             return
         if is_cut_short(Path(self.location)):

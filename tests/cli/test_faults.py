@@ -180,7 +180,8 @@ def test_a_wrong_configuration(derain, tmp_path):
     path.write_text(yaml.safe_dump({"network": {"name": "daiam-nano"}, "optimiser": {"iterations": 1}, "out": "x"}))
     assert "seed is {'x': 1}: input should be a valid integer" in derain("train", path, "--set", "seed.x=1").fault
     assert (
-        "network.depth is 3: extra inputs are not permitted" in derain("train", path, "--set", "network.depth=3").fault
+        "network.depth is unknown, expected one of name, options, init, start"
+        in derain("train", path, "--set", "network.depth=3").fault
     )
     assert "no configuration" in derain("train", tmp_path / "none.yaml").fault
 

@@ -41,8 +41,21 @@ def test_export_writes_a_bundle_and_says_what_the_unroller_removed(derain, tmp_p
     assert (manifest.output.pixels, manifest.output.matrix, manifest.output.range) == ("uyvy", "bt709", "full")
     assert (manifest.unroll.encoder_steps, manifest.unroll.decoder_steps) == (2, 2)
     share = f"({manifest.unroll.macs / manifest.unroll.macs_naive:.0%})"
-    for part in (str(out), "dam-zero", "36x28 uyvy", share, f"derain verify {out}"):
+    for part in (str(out), "dam-zero", "36x28 uyvy (bt709, full range)", share, f"derain verify {out}"):
         assert part in answer.out
+
+
+def test_export_says_what_went_with_the_bundle_it_replaced(derain, bundle):
+    command = ("export", "random:dam-zero", "--out", bundle.path, "--size", "36x28")
+    assert "replaced" not in derain(*command).out
+    made = Bundle.load(bundle.path)
+    made.add({"graph.fp16.onnx": b"x"}, graphs=[GraphEntry(precision="fp16", file="graph.fp16.onnx")])
+    assert "replaced the bundle that was there: its fp16 graph went with it, to be made again" in derain(*command).out
+
+
+def test_export_refuses_colours_that_the_pixels_do_not_have(derain, tmp_path):
+    answer = derain("export", "random:dam-zero", "--out", tmp_path / "b", "--size", "36x28", "--matrix", "bt709")
+    assert "matrix bt709, range limited: of nv12 and uyvy, bgr8 has none: leave them out" in answer.err
 
 
 def test_inspect_reports_a_bundle_by_the_keys_that_stay(derain, bundle, tmp_path):
@@ -178,7 +191,7 @@ def test_train_obeys_the_configuration_the_overrides_and_derain_data(derain, tmp
         cv2.imwrite(str(tmp_path / "data" / folder / "0.png"), picture(len(folder)))
     tree = {
         "network": {"name": "daiam-nano"},
-        "data": {"root": "nowhere", "folders": ["train"], "validation": "test", "patch": 32},
+        "data": {"folders": ["train"], "validation": "test", "patch": 32},
         "optimiser": {"iterations": 9, "batch": 1},
         "machine": {"accelerator": "cpu", "threads": 1},
         "out": str(tmp_path / "run"),
@@ -192,6 +205,10 @@ def test_train_obeys_the_configuration_the_overrides_and_derain_data(derain, tmp
     resolved = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert (resolved["optimiser"]["iterations"], resolved["seed"]) == (2, 5)
     assert resolved["data"]["root"] == str(tmp_path / "data")
+    monkeypatch.setenv("DERAIN_DATA", str(tmp_path))  # what the file itself names goes before it
+    tree["data"]["root"], tree["out"] = str(tmp_path / "data"), str(tmp_path / "other")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    assert derain("train", tmp_path / "run.yaml", "--set", "optimiser.iterations=1").status == 0
 
 
 def test_doctor_finds_what_the_tests_run_on(derain):

@@ -92,6 +92,7 @@ def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, pr
             process.kill()
             ring.close()
     seen = frames_of(tmp_path / "out.mkv", spec)
+    seen = seen[[True, *np.any(seen[1:] != seen[:-1], axis=(1, 2, 3))]]  # it keeps the camera's time by repeating them
     clip = tmp_path / "frames"
     clip.mkdir()
     for index, image in enumerate(images):
@@ -145,7 +146,7 @@ def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bun
     presented = json.loads(report.read_text())["presented"]
     assert presented >= 1
     assert f"{presented} of " in output.decode()
-    assert len(frames_of(clip, bundle.manifest.output)) == presented
+    assert len(frames_of(clip, bundle.manifest.output)) >= presented  # one stands for those that did not come in time
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,11 @@ def test_a_fault_is_told_in_one_line_exits_1_and_writes_no_report(options, part,
     assert part in result.stderr
     assert "secret" not in result.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+def test_the_engine_is_ready_before_the_source_is_opened(bundle, stream):
+    result = stream("run", bundle.path, "--source", "nothing.mp4", "--sink", "null://", "--engine", "abacus")
+    assert "abacus" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rainy and clean pairs on disk, from a folder of stills, a sequence, a clip, or real raindrop pairs."""
 
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -21,6 +22,11 @@ from derain.training.data import read_rgb, to_tensor
 from . import dice
 from .clip import RainyClip
 from .scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
+
+log = logging.getLogger(__name__)
+
+MOST_DAMAGED = 300
+"""Frames of a clip in succession, behind which nothing more is looked for."""
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm"}
@@ -201,14 +207,19 @@ def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
         raise ValueError(f"{source} cannot be opened as a video clip; it may be truncated: copy or re-encode it")
 
     def frames() -> Iterator[tuple[str, Tensor]]:
-        index = 0
+        index = unread = since = 0
         while True:
             more, image = capture.read()
-            if not more:
-                capture.release()
-                return
-            yield f"{index:06d}", to_tensor(np.ascontiguousarray(image[..., ::-1], np.uint8)).unsqueeze(0)
-            index += 1
+            if more:
+                yield f"{index:06d}", to_tensor(np.ascontiguousarray(image[..., ::-1], np.uint8)).unsqueeze(0)
+                index, since = index + 1, 0
+            elif index + unread < total and since < MOST_DAMAGED:
+                unread, since = unread + 1, since + 1  # the clip may go on behind what is damaged
+            else:
+                break
+        capture.release()
+        if unread:
+            log.warning("%s: %d of %d frames cannot be read and are left out", source, unread, total)
 
     return (fps if fps > 0 else 25.0), total, frames()
 
