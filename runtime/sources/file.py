@@ -53,8 +53,7 @@ class VideoFile(Source):
                 break
         if damaged:
             log.warning("%s: %d of its frames are damaged and left out", self.location, damaged)
-        count += damaged
-        if self.frames is None or count >= self.frames:
+        if self.frames is None or count + damaged >= self.frames:
             return
         if is_cut_short(Path(self.location)):
             raise ValueError(

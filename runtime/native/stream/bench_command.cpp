@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "choices.hpp"
 #include "commands.hpp"
@@ -92,22 +94,28 @@ std::optional<Percentiles> jitter(const std::vector<FrameRecord>& records, doubl
     return histogram.count() > 0 ? std::optional(histogram.percentiles()) : std::nullopt;
 }
 
-/// Each derained frame's stages, and the seconds of its capture after the warm-up.
-void add_samples(Json& json, const std::vector<FrameRecord>& records, std::int64_t from_ns) {
+using Inferences = std::vector<std::pair<std::int64_t, std::int64_t>>;  // captured at, took, ns
+
+/// Every frame's stages as far as it passed them: `inferences` are also of results that came too late, `at_s` are the
+/// seconds of the presented frames' capture after the warm-up.
+void add_samples(Json& json, const std::vector<FrameRecord>& records, Inferences inferences, std::int64_t from_ns) {
     auto& at_s = json["at_s"] = Json::array();
     auto& samples = json["samples_ms"];
     for (const auto* stage : {"wait", "inference", "present", "capture_to_present"}) {
         samples[stage] = Json::array();
     }
     for (const auto& record : records) {
-        if (record.why) {
-            continue;
-        }
         at_s.push_back(rounded(static_cast<double>(record.captured_ns - from_ns) / 1e9));
-        samples["wait"].push_back(ms(record.captured_ns, *record.inference_start_ns));
-        samples["inference"].push_back(ms(*record.inference_start_ns, *record.inference_end_ns));
-        samples["present"].push_back(ms(*record.inference_end_ns, *record.presented_ns));
         samples["capture_to_present"].push_back(ms(record.captured_ns, *record.presented_ns));
+        if (record.inference_start_ns) {
+            samples["wait"].push_back(ms(record.captured_ns, *record.inference_start_ns));
+            samples["present"].push_back(ms(*record.inference_end_ns, *record.presented_ns));
+            inferences.emplace_back(record.captured_ns, *record.inference_end_ns - *record.inference_start_ns);
+        }
+    }
+    std::ranges::sort(inferences);
+    for (const auto& [captured_ns, took_ns] : inferences) {
+        samples["inference"].push_back(ms(0, took_ns));
     }
 }
 
@@ -127,17 +135,26 @@ void bench(const BenchChoice& choice) {
     const auto from_ns = source->start_ns() + std::llround(choice.warm_up_s * 1e9);
     std::vector<FrameRecord> records;
     records.reserve(static_cast<std::size_t>(count));
+    Inferences unused;
+    unused.reserve(static_cast<std::size_t>(count));
     const auto sink = open_sink("null://", manifest.output);
     const auto report = run(engine, source, *sink,
                             {.policy = Policy::latest,
                              .deadline_ms = choice.deadline_ms,
                              .count_from_ns = from_ns,
                              .to_output = between(manifest.input, manifest.output),
-                             .on_frame = [&](const FrameRecord& record, const Frame&, const Picture&) {
-                                 if (record.captured_ns >= from_ns) {
-                                     records.push_back(record);
-                                 }
-                             }});
+                             .on_frame =
+                                 [&](const FrameRecord& record, const Frame&, const Picture&) {
+                                     if (record.captured_ns >= from_ns) {
+                                         records.push_back(record);
+                                     }
+                                 },
+                             .on_unused =
+                                 [&](std::int64_t captured_ns, std::int64_t ns) {
+                                     if (captured_ns >= from_ns) {
+                                         unused.emplace_back(captured_ns, ns);
+                                     }
+                                 }});
     Json json = report;
     json["model"] = manifest.model.name;
     json["engine"] = engine->name();
@@ -152,7 +169,7 @@ void bench(const BenchChoice& choice) {
     json["jitter_ms"] = shake ? Json(*shake) : Json(nullptr);
     json["before"] = before;
     json["after"] = machine();
-    add_samples(json, records, from_ns);
+    add_samples(json, records, std::move(unused), from_ns);
     if (!choice.json.empty()) {
         write_report(choice.json, json.dump(1));
     }

@@ -59,11 +59,12 @@ void derain_stream(const RunChoice& choice) {
     const Bundle bundle = Bundle::load(choice.engine.bundle);
     const auto& manifest = bundle.manifest();
     stop_on_signals();
+    // Before the source: what a network camera sends meanwhile would wait in buffers, and every frame be that old.
+    const auto engine = choice.engine.open(bundle);
     const std::shared_ptr<Source> source = open_source(choice.source, manifest.input);
     const auto policy = parse_policy(choice.policy).value_or(source->live() ? Policy::latest : Policy::every);
     const auto comparison = comparison_with(choice, policy, manifest);
-    const auto sink = open_sink(choice.sink, manifest.output, source->fps());
-    const auto engine = choice.engine.open(bundle);
+    const auto sink = open_sink(choice.sink, manifest.output, source->fps(), source->live());
     RunOptions options{.policy = policy,
                        .deadline_ms = choice.deadline_ms,
                        .to_output = between(manifest.input, manifest.output),

@@ -17,15 +17,20 @@ class TruthComparison {
 
     /// Compares a frame's camera bytes and what went out; Error where the truth has already ended.
     void add(std::span<const std::byte> image, std::span<const std::byte> clean);
-    /// The mean over frames, `input` and `output`; null where all frames equal their truth. Error where the truth goes
-    /// on.
+    /// The mean over frames, `input` and `output`, where an equal one counts as 100 dB; null where all are equal. Error
+    /// where the truth goes on.
     nlohmann::ordered_json mean();
 
    private:
+    struct Sum {
+        double db = 0;
+        bool equal = true;  // every frame
+    };
+
     std::unique_ptr<Source> truth_;
     FrameSpec input_, output_;
     std::int64_t frames_ = 0;
-    double input_db_ = 0, output_db_ = 0;
+    Sum raw_, clean_;
 };
 
 }  // namespace derain

@@ -65,6 +65,15 @@ TEST_F(Gstreamer, APipelineWithoutAnAppsinkIsConvertedAndGivesItsNewestFrame) {
     EXPECT_FALSE(source->next());
 }
 
+TEST_F(Gstreamer, ARateThatNoCameraHasIsNotBelieved) {
+    for (const auto& [rate, believed] : {std::pair("240/1", true), std::pair("90000/1", false)}) {
+        const auto source = make_gstreamer_source(
+            "videotestsrc num-buffers=1 ! video/x-raw,width=32,height=16,framerate=" + std::string(rate),
+            testing::make_spec(), patience);
+        EXPECT_EQ(source->fps().has_value(), believed) << rate;
+    }
+}
+
 TEST_F(Gstreamer, RowsWithPaddingAreCopiedTight) {
     FrameSpec spec = testing::make_spec();
     spec.width = 30;

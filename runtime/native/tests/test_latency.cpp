@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -53,6 +54,22 @@ TEST(Latency, AnyQuantileOfAnyDurationsIsNumpysWithinA500th) {
         EXPECT_NEAR(histogram.quantile(share), expected, std::max(0.5, expected * 0.002)) << "seed " << seed;
         EXPECT_EQ(histogram.count(), static_cast<std::int64_t>(durations.size()));
     }
+}
+
+TEST(Latency, ADurationThatIsNoneCountsAsTheNearestOneThereIs) {
+    Histogram histogram;
+    for (const auto ns : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}}) {
+        histogram.add(ns);
+        EXPECT_EQ(histogram.percentiles().max, 0);
+    }
+    constexpr std::int64_t thirteen_days_ns = std::int64_t{1} << 50;
+    for (int count = 0; count < 2; ++count) {
+        histogram.add(std::numeric_limits<std::int64_t>::max());
+    }
+    EXPECT_EQ(histogram.count(), 4);
+    EXPECT_EQ(histogram.total(), 2 * thirteen_days_ns);
+    EXPECT_DOUBLE_EQ(histogram.quantile(1), thirteen_days_ns);
+    EXPECT_NEAR(histogram.quantile(0.9) / thirteen_days_ns, 1, 0.002);
 }
 
 TEST(Latency, StagesAreApart) {

@@ -20,6 +20,8 @@ struct Job {
     bool fails = false;
 };
 
+constexpr std::int64_t capture_ns = 7 * ms_ns;
+
 struct Schedule {
     Policy policy = Policy::latest;
     std::vector<std::int64_t> gaps_ms;
@@ -99,7 +101,7 @@ class Simulation final : public Jobs, private Sink {
             }
             const auto at_ns = schedule_.policy == Policy::latest ? arrivals_.front() : now_ns_;
             arrivals_.pop_front();
-            queue_.put({.id = count_++, .captured_ns = at_ns, .asked_ns = at_ns, .picture = raw_});
+            queue_.put({.id = count_++, .captured_ns = at_ns, .asked_ns = at_ns - capture_ns, .picture = raw_});
         }
         if (arrivals_.empty()) {
             queue_.close();
@@ -271,6 +273,13 @@ TEST(Loop, AnEngineThatAlwaysFailsEndsOnRawFramesForGood) {
     EXPECT_EQ(done.guard().faults(), 6);
     EXPECT_EQ(done.guard().reopened(), 5);
     EXPECT_EQ(done.records.back().why, Why::given_up);
+}
+
+TEST(Loop, AFrameThatIsDroppedForANewerOneCountsInTheTimeOfCaptureAsAnyOther) {
+    Simulation done({.gaps_ms = std::vector<std::int64_t>(30, 10), .jobs = {{.took_ms = 35}}});
+    done.run();
+    EXPECT_GT(done.loop().tally().count(Why::newer), 10);
+    EXPECT_EQ(done.loop().tally().latency().of(Stage::capture).total(), 30 * capture_ns);
 }
 
 TEST(Loop, ALateResultCountsInThePercentilesOfInference) {

@@ -196,6 +196,17 @@ TEST(Queue, FramesThatTheSourceSkippedCountAsDroppedAfterTheOneThatIsDisplaced) 
     EXPECT_EQ(queue.take()->id, 3);
 }
 
+TEST(Queue, ADroppedFrameKeepsWhenItWasAskedFor) {
+    FrameQueue queue(Policy::latest);
+    queue.put({.id = 0, .captured_ns = 20, .asked_ns = 10});
+    queue.put({.id = 2, .captured_ns = 40, .asked_ns = 30, .skipped = 1});
+    queue.put({.id = 3, .captured_ns = 60, .asked_ns = 50, .broken = true});
+    std::vector<FrameQueue::Dropped> dropped;
+    queue.take_dropped(dropped);
+    ASSERT_EQ(ids(dropped), (std::vector<std::int64_t>{0, 1, 3}));
+    EXPECT_TRUE(std::ranges::all_of(dropped, [](const auto& one) { return one.captured_ns - one.asked_ns == 10; }));
+}
+
 TEST(Queue, AFrameThatWasTakenOrDisplacedHoldsItsPictureNoLonger) {
     const auto pool = Pool::make(8, 1);
     FrameQueue queue(Policy::latest);

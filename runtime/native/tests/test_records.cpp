@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "derain/stream/records.hpp"
 
@@ -80,12 +81,37 @@ TEST(Records, TheStatusIsThatOfTheLastFrames) {
     }
     const auto status = tally.status(10'100 * ms_ns, State::late, "open");
     EXPECT_EQ(status.frames, 1000);
-    EXPECT_NEAR(status.fps, 100, 1e-6);
+    EXPECT_NEAR(status.fps, 255 / 2.56, 1e-6);  // 10 ms after the last
     EXPECT_DOUBLE_EQ(status.p50_ms, 100);
     EXPECT_DOUBLE_EQ(status.p99_ms, 100);
     EXPECT_DOUBLE_EQ(status.age_ms, 110);
     EXPECT_EQ(status.engine, "late");
     EXPECT_EQ(Tally().status(0, State::deraining, "open").fps, 0);
+}
+
+TEST(Records, TheLiveRateFallsWhileNothingComes) {
+    Tally tally;
+    for (std::int64_t id = 0; id < 11; ++id) {
+        tally.add(derained(id, id * 10 * ms_ns));
+    }
+    EXPECT_NEAR(tally.status(105 * ms_ns, State::deraining, "open").fps, 100, 1e-6);
+    EXPECT_NEAR(tally.status(1'005 * ms_ns, State::deraining, "lost").fps, 10, 1e-6);
+}
+
+TEST(Records, TheLivePercentilesAreNumpysAndNeverAboveTheSlowestFrame) {
+    Tally tally;
+    const auto p50_and_p99 = [&tally] {
+        const auto status = tally.status(1000 * ms_ns, State::deraining, "open");
+        return std::pair(status.p50_ms, status.p99_ms);
+    };
+    EXPECT_EQ(p50_and_p99(), std::pair(0.0, 0.0));
+    for (const std::int64_t age_ms : {10, 30, 20}) {
+        FrameRecord record = derained(0, 100 * ms_ns);
+        record.presented_ns = record.captured_ns + age_ms * ms_ns;
+        tally.add(record);
+    }
+    EXPECT_DOUBLE_EQ(p50_and_p99().first, 20);
+    EXPECT_DOUBLE_EQ(p50_and_p99().second, 29.8);
 }
 
 }  // namespace

@@ -1,11 +1,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "derain/stream/shared_frames.hpp"
 #include "derain/stream/streams.hpp"
@@ -178,6 +183,25 @@ TEST(SharedMemory, AFrameKeepsItsCaptureTimeOnItsWayThroughAPipelineIntoARing) {
     EXPECT_GE(reader.newest(image)->captured_ns, before_ns);
 }
 
+TEST(SharedMemory, ATimeThatIsTooOldOrYetToComeIsOfAnotherClock) {
+    const std::string name = "derain-test-clock-" + std::to_string(::getpid());
+    const auto sink = open_sink("shm://" + name, testing::make_spec("clean"));
+    const auto source = open_source("shm://" + name, testing::make_spec());
+    const auto picture = testing::grey(1);
+    const auto seen_of = [&](std::int64_t captured_ns) {
+        sink->write(picture.bytes(), captured_ns);
+        return source->next()->captured_ns;
+    };
+    const auto before_ns = monotonic_ns();
+    EXPECT_EQ(seen_of(before_ns), before_ns);
+    for (const auto other_ns : {std::int64_t{0}, before_ns - 11 * second_ns, before_ns + 100 * second_ns,
+                                std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()}) {
+        const auto seen_ns = seen_of(other_ns);
+        EXPECT_GE(seen_ns, before_ns) << other_ns;
+        EXPECT_LE(seen_ns, monotonic_ns()) << other_ns;
+    }
+}
+
 TEST(SharedMemory, ARingThatSharedMemoryHasNoRoomForIsRefusedBeforeItsFirstFrame) {
     const auto room = std::filesystem::space("/dev/shm").capacity;
     if (room == 0 || room >= std::uintmax_t{1} << 40) {
@@ -190,6 +214,44 @@ TEST(SharedMemory, ARingThatSharedMemoryHasNoRoomForIsRefusedBeforeItsFirstFrame
     const auto told = testing::fault([&] { open_sink("shm://" + name, large); });
     EXPECT_THAT(told, ::testing::HasSubstr(" bytes of shared memory: No space left on device: give /dev/shm more"));
     EXPECT_FALSE(std::filesystem::exists("/dev/shm/" + name));
+}
+
+TEST(SharedMemory, AWriterThatWasKilledCanBeStartedAgainAndOneThatLivesIsNotPushedOut) {
+    const auto name = "derain-killed-" + std::to_string(::getpid());
+    const auto spec = testing::make_spec();
+    const auto refused = [&] {
+        try {
+            SharedFrames::create(name, spec);
+        } catch (const Error& error) {
+            return std::string(error.what()).find("another program writes to it") != std::string::npos;
+        }
+        return false;
+    };
+    std::array<int, 2> ready{};
+    ASSERT_EQ(::pipe(ready.data()), 0);
+    const auto child = ::fork();
+    if (child == 0) {
+        const auto ring = SharedFrames::create(name, spec);
+        [[maybe_unused]] const auto written = ::write(ready[1], "x", 1);
+        ::pause();
+    }
+    char byte = 0;
+    ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+    EXPECT_TRUE(refused());
+    const auto reader = SharedFrames::attach(name, spec);
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    const auto writer = SharedFrames::create(name, spec);
+    EXPECT_TRUE(reader.closed());
+    EXPECT_TRUE(refused());
+    ::close(ready[0]);
+    ::close(ready[1]);
+}
+
+TEST_F(Ring, ARingWhoseWriterHoldsNoLockIsLeftAlone) {
+    poke(48, 0);
+    EXPECT_THROW(SharedFrames::create(name_, spec_), Error);
+    EXPECT_TRUE(std::filesystem::exists(path_));
 }
 
 TEST(SharedMemory, ASourceThatIsClosedStopsWaiting) {

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
 
+#include "container.hpp"
 #include "convert.hpp"
 #include "derain/stream/redact.hpp"
 #include "derain/stream/streams.hpp"
@@ -71,6 +72,40 @@ TEST(Streams, AClipWithoutAFrameIsNotThere) {
     EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
+/// What of `times_ms` a clip of 10 frames a second shows, by frame.
+std::vector<std::size_t> shown_of(const std::vector<std::int64_t>& times_ms, bool live) {
+    const testing::Folder folder;
+    const auto path = (folder.path() / "clip.mkv").string();
+    const auto sink = open_sink(path, testing::make_spec("clean"), 10, live);
+    std::vector<Pixel> written;
+    for (const auto& picture : testing::noise(times_ms.size())) {
+        const auto since_ns = times_ms[written.size()] * testing::ms_ns;
+        sink->write(picture.bytes(), 7 * second_ns + since_ns);
+        written.emplace_back(picture.bytes().begin(), picture.bytes().end());
+    }
+    EXPECT_EQ(sink->written(), static_cast<std::int64_t>(times_ms.size()));
+    sink->close();
+    std::vector<std::size_t> shown;
+    for (const auto& image : read_all(path)) {
+        shown.push_back(static_cast<std::size_t>(std::ranges::find(written, image) - written.begin()));
+    }
+    return shown;
+}
+
+TEST(Streams, AClipOfALiveSourceKeepsTheTimeOfItsFrames) {
+    EXPECT_EQ(shown_of({0, 110, 390, 500}, true), (std::vector<std::size_t>{0, 1, 1, 1, 2, 3}));
+    EXPECT_EQ(shown_of({0, 30, 60, 300}, true), (std::vector<std::size_t>{0, 1, 2, 3}));  // each at least once
+}
+
+TEST(Streams, AClipOfALiveSourceThatWasAwayForLongShowsASecondOfItsLastFrameAndThenGoesOn) {
+    EXPECT_EQ(shown_of({0, 60'000, 60'100, 60'300}, true),
+              (std::vector<std::size_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 3}));
+}
+
+TEST(Streams, AClipOfAFileHasItsFramesOneToOneWheneverTheyWereRead) {
+    EXPECT_EQ(shown_of({0, 110, 390, 60'000}, false), (std::vector<std::size_t>{0, 1, 2, 3}));
+}
+
 TEST(Streams, ATruncatedClipThrowsAfterItsLastFrame) {
     for (const auto* name : {"clip.mkv", "clip.avi"}) {
         const testing::Folder folder;
@@ -91,9 +126,10 @@ TEST(Streams, ATruncatedClipThrowsAfterItsLastFrame) {
     }
 }
 
-/// A lossless clip of 10 frames whose bytes after `element`, a Matroska name, are others.
-std::string patched_clip(const testing::Folder& folder, std::string_view element, std::string_view value) {
-    auto path = (folder.path() / "clip.mkv").string();
+/// A clip of 10 frames whose bytes after `element`, by its name in the container, are others.
+std::string patched_clip(const testing::Folder& folder, std::string_view element, std::string_view value,
+                         const std::string& name = "clip.mkv") {
+    auto path = (folder.path() / name).string();
     write_noise(path, 10);
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -132,6 +168,42 @@ TEST(Streams, AClipWhoseWriterDidNotKnowItsSizeGivesWhatThereIs) {
     const auto frames = static_cast<std::int64_t>(read_all(path).size());
     EXPECT_GT(frames, 0);
     EXPECT_NE(told_of(path, frames).find(" frames came, its duration is that of 10: it is damaged"), std::string::npos);
+}
+
+TEST(Streams, AWholeClipWhoseEditListHidesItsFirstFramesIsNotCalledTruncated) {
+    const testing::Folder folder;
+    // One edit of 240 ms from tick 2048 on: FFmpeg gives a frame 512 ticks at 25 a second.
+    const auto path =
+        patched_clip(folder, "elst", std::string_view("\0\0\0\0\0\0\0\1\0\0\0\xf0\0\0\x08\0\0\1\0\0", 20), "clip.mp4");
+    EXPECT_EQ(told_of(path, 6), path + ": 6 frames came, its duration is that of 10: it is damaged, or its sound is " +
+                                    "longer than its picture");
+}
+
+TEST(Streams, AnMp4IsCutShortWhereItsBoxesDoNotFitTheFileOrNoneDescribesTheFilm) {
+    const auto box = [](const std::string& type, std::size_t bytes) {
+        return std::string("\0\0\0", 3) + static_cast<char>(8 + bytes) + type + std::string(bytes, 'x');
+    };
+    const auto boxes = box("ftyp", 4) + box("moov", 50);
+    const auto long_box = std::string("\0\0\0\1mdat\0\0\0\0\0\0\4\0", 16) + std::string(1008, 'x');
+    const auto film = boxes + long_box;
+    const auto open_end = std::string("\0\0\0\0free", 8);
+    const std::vector<std::pair<std::string, bool>> contents{
+        {film, false},
+        {film + open_end + std::string(99, 'x'), false},
+        {film.substr(0, film.size() - 1), true},
+        {film + std::string(2, '\0'), true},
+        {boxes + long_box.substr(0, 12), true},
+        {boxes + std::string("\0\0\0\1mdat", 8) + std::string(50, '\xff'), true},
+        {box("ftyp", 4) + long_box, true},
+        {"", true},
+    };
+    const testing::Folder folder;
+    for (const auto* name : {"clip.MP4", "clip.m4v", "clip.mov"}) {
+        for (const auto& [content, cut] : contents) {
+            std::ofstream(folder.path() / name, std::ios::binary | std::ios::trunc) << content;
+            EXPECT_EQ(is_cut_short(folder.path() / name), cut) << name << ", " << content.size() << " bytes";
+        }
+    }
 }
 
 TEST(Streams, EveryPixelFormatSurvivesTheWayToCameraBytesAndBack) {

@@ -22,6 +22,7 @@ class PlayedCamera final : public VideoDevice {
     std::uint32_t width = 32, height = 16, stride = 96, bytes = 32 * 16 * 3, granted = 6;
     std::uint32_t flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
     std::int64_t stamp_ns = monotonic_ns() / 1000 * 1000;  // of every frame
+    v4l2_fract period = {.numerator = 1, .denominator = 25};
     bool busy = false, unplugged = false;
     bool shared = false;                              // by all openings: it takes no format while it streams
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
@@ -58,8 +59,7 @@ class PlayedCamera final : public VideoDevice {
                 return 0;
             }
             case VIDIOC_G_PARM: {
-                auto& capture = static_cast<v4l2_streamparm*>(argument)->parm.capture;
-                capture.timeperframe = {.numerator = 1, .denominator = 25};
+                static_cast<v4l2_streamparm*>(argument)->parm.capture.timeperframe = period;
                 return 0;
             }
             case VIDIOC_REQBUFS: {
@@ -175,6 +175,17 @@ TEST_F(V4l2, ThePictureIsTheMappedBufferAndGoesBackToTheDriverWithItsLastCopy) {
     EXPECT_EQ(device_->queued(), 5U);
     copy = {};
     EXPECT_EQ(device_->queued(), 6U);
+}
+
+TEST_F(V4l2, ARateThatNoCameraHasIsNotBelieved) {
+    for (const v4l2_fract period : {v4l2_fract{10, 1}, v4l2_fract{1, 240}}) {
+        device_->period = period;
+        EXPECT_EQ(open()->fps(), static_cast<double>(period.denominator) / period.numerator);
+    }
+    for (const v4l2_fract period : {v4l2_fract{1, 241}, v4l2_fract{1, 90'000}}) {
+        device_->period = period;
+        EXPECT_FALSE(open()->fps()) << period.denominator << "/" << period.numerator;
+    }
 }
 
 TEST_F(V4l2, WhileTheStreamHoldsAllBuffersFramesAreCopiedAndTheDriverIsNeverWithoutOne) {

@@ -14,10 +14,44 @@ namespace derain {
 
 namespace {
 
-constexpr std::array counted{".mp4", ".m4v", ".mov", ".avi"};  // they store how many frames they hold
+constexpr std::array boxed{".mp4", ".m4v", ".mov"};
+constexpr std::uint64_t box_head = 8;
+constexpr std::uint64_t long_box_head = 16;
 constexpr std::string_view ebml("\x1a\x45\xdf\xa3");
 constexpr std::string_view segment("\x18\x53\x80\x67");
 constexpr std::size_t head_bytes = 4096;
+
+std::uint64_t big_endian(std::string_view bytes) {
+    std::uint64_t number = 0;
+    for (const char byte : bytes) {
+        number = number << 8 | static_cast<unsigned char>(byte);
+    }
+    return number;
+}
+
+/// Whether a file is boxes to its very end, with the one among them that describes the film.
+bool has_whole_boxes(std::ifstream& file, std::uint64_t end) {
+    bool described = false;
+    for (std::uint64_t at = 0; at < end;) {
+        std::array<char, long_box_head> bytes{};
+        file.clear();
+        file.seekg(static_cast<std::streamoff>(at));
+        file.read(bytes.data(), bytes.size());
+        const std::string_view head(bytes.data(), bytes.size());
+        std::uint64_t size = big_endian(head.substr(0, 4));
+        if (size == 1) {  // it did not fit
+            size = std::max(big_endian(head.substr(box_head)), long_box_head);
+        } else {  // without a size it is all that follows
+            size = std::max(size == 0 ? end - at : size, box_head);
+        }
+        if (size > end - at) {
+            return false;
+        }
+        described = described || head.substr(4, 4) == "moov";
+        at += size;
+    }
+    return described;
+}
 
 struct Content {
     std::size_t at = 0;
@@ -32,12 +66,8 @@ Content content_of(std::string_view head, std::size_t at) {
     if (length < 1 || length > 8 || head.size() < static_cast<std::size_t>(length)) {
         return {at, std::nullopt};
     }
-    std::uint64_t size = 0;
-    for (const char byte : head.substr(0, static_cast<std::size_t>(length))) {
-        size = size << 8 | static_cast<unsigned char>(byte);
-    }
     const std::uint64_t unknown = (std::uint64_t{1} << 7 * length) - 1;
-    size &= unknown;
+    const std::uint64_t size = big_endian(head.substr(0, static_cast<std::size_t>(length))) & unknown;
     return {at + static_cast<std::size_t>(length), size != unknown ? std::optional(size) : std::nullopt};
 }
 
@@ -46,11 +76,14 @@ Content content_of(std::string_view head, std::size_t at) {
 bool is_cut_short(const std::filesystem::path& path) {
     std::string suffix = path.extension().string();
     std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
-    if (std::ranges::find(counted, suffix) != counted.end()) {
+    if (suffix == ".avi") {
         return true;
     }
-    std::string head(head_bytes, '\0');
     std::ifstream file(path, std::ios::binary);
+    if (std::ranges::find(boxed, suffix) != boxed.end()) {
+        return !has_whole_boxes(file, std::filesystem::file_size(path));
+    }
+    std::string head(head_bytes, '\0');
     file.read(head.data(), static_cast<std::streamsize>(head.size()));
     head.resize(static_cast<std::size_t>(file.gcount()));
     if (!head.starts_with(ebml)) {

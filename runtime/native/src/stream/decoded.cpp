@@ -10,6 +10,8 @@ namespace derain {
 namespace {
 constexpr std::size_t pictures_in_advance = 5;  // one each: being made, waiting (two), with the engine, with the sink
 
+constexpr double fastest_fps = 240;
+
 /// False for an empty content and for a JPEG without its end: OpenCV fails on the first and pads the second with grey.
 ///
 /// A JPEG's last scan (marker FFDA) is followed by the end of the image (FFD9), which cannot occur inside a scan.
@@ -32,6 +34,8 @@ cv::Mat decoded(std::string_view content) {
     const cv::Mat bytes(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
     return cv::imdecode(bytes, cv::IMREAD_COLOR);
 }
+
+std::optional<double> believed(double fps) { return fps > 0 && fps <= fastest_fps ? std::optional(fps) : std::nullopt; }
 
 DecodedSource::DecodedSource(std::string location, const FrameSpec& spec)
     : Source(std::move(location), spec), pool_(Pool::make(spec.bytes(), pictures_in_advance)) {}

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <opencv2/core.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,10 @@ namespace derain {
 
 /// A PNG, JPEG, … as BGR [H, W, 3]; empty where `content` is empty, cut short or no picture at all.
 cv::Mat decoded(std::string_view content);
+
+/// What a live source says of its frames a second, where a camera can have that many: up to 240. FFmpeg tells an RTSP
+/// stream that declares none as one of 90,000.
+std::optional<double> believed(double fps);
 
 /// Makes camera bytes of BGR images, in pictures of a pool.
 class DecodedSource : public Source {

@@ -21,6 +21,7 @@ class FileDescriptor {
     }
 
     [[nodiscard]] int get() const { return descriptor_; }
+    [[nodiscard]] int release() { return std::exchange(descriptor_, -1); }
     [[nodiscard]] explicit operator bool() const { return descriptor_ >= 0; }
 
    private:

@@ -199,7 +199,7 @@ class GstreamerSource final : public DecodedSource {
             if (const auto sample = pipeline_->first()) {
                 look_at(*gst_sample_get_caps(sample.get()));
                 if (info_.fps_n > 0) {
-                    set_fps(static_cast<double>(info_.fps_n) / info_.fps_d);
+                    set_fps(believed(static_cast<double>(info_.fps_n) / info_.fps_d));
                 }
                 return;
             }

@@ -11,7 +11,8 @@
 namespace derain {
 
 using MakeSource = std::unique_ptr<Source>(const std::string& location, const FrameSpec& spec);
-using MakeSink = std::unique_ptr<Sink>(const std::string& location, const FrameSpec& spec, std::optional<double> fps);
+using MakeSink = std::unique_ptr<Sink>(const std::string& location, const FrameSpec& spec, std::optional<double> fps,
+                                       bool live);
 
 MakeSource video_file_source, image_folder_source, pattern_source, shared_memory_source, camera_source;
 MakeSource network_camera_source, gst_source;

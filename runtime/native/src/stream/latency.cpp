@@ -28,7 +28,8 @@ std::string_view to_string(Stage stage) {
 Histogram::Histogram() : counts_(std::size_t{octaves + 2} << (kept_bits - 1)) {}
 
 void Histogram::add(std::int64_t ns) {
-    const auto value = static_cast<std::uint64_t>(std::clamp<std::int64_t>(ns, 0, longest_ns));
+    ns = std::clamp<std::int64_t>(ns, 0, longest_ns);
+    const auto value = static_cast<std::uint64_t>(ns);
     const auto shift = std::max(static_cast<int>(std::bit_width(value)) - kept_bits, 0);
     ++counts_[(static_cast<std::size_t>(shift) << (kept_bits - 1)) + (value >> shift)];
     ++count_;

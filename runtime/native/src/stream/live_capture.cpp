@@ -27,9 +27,7 @@ class NetworkCamera final : public DecodedSource {
             throw Error(location() + ": no stream: check address, credentials and that the camera is on");
         }
         set_live(true);
-        if (const double fps = video_.get(cv::CAP_PROP_FPS); fps > 0) {
-            set_fps(fps);
-        }
+        set_fps(believed(video_.get(cv::CAP_PROP_FPS)));
     }
 
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {

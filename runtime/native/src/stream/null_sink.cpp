@@ -15,7 +15,7 @@ class NullSink final : public Sink {
 
 }  // namespace
 
-std::unique_ptr<Sink> null_sink(const std::string&, const FrameSpec& spec, std::optional<double>) {
+std::unique_ptr<Sink> null_sink(const std::string&, const FrameSpec& spec, std::optional<double>, bool) {
     return std::make_unique<NullSink>(spec);
 }
 

@@ -1,6 +1,7 @@
 #include "derain/stream/pipeline.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -35,8 +36,8 @@ Loop::Loop(FrameQueue& frames, Jobs& worker, Sink& sink, Guard& guard, Hooks hoo
 
 bool Loop::step() {
     frames_.take_dropped(dropped_);
-    for (const auto& [id, captured_ns, why] : dropped_) {
-        drop(id, captured_ns, captured_ns, why);
+    for (const auto& [id, captured_ns, why, asked_ns] : dropped_) {
+        drop(id, asked_ns, captured_ns, why);
     }
     const auto collected = collect();
     const auto admitted = admit();
@@ -137,8 +138,10 @@ void Loop::present(const Outgoing& outgoing) {
         if (frames_.policy() == Policy::every) {  // nothing may be lost, so this is the end
             throw;
         }
-        if (hooks_.tell) {
-            hooks_.tell("frame " + std::to_string(frame.id) + " lost: " + error.what());
+        ++lost_;
+        if (hooks_.tell && std::has_single_bit(lost_)) {  // a log on the same full disk must not grow with every frame
+            hooks_.tell("frame " + std::to_string(frame.id) + " lost, " + std::to_string(lost_) +
+                        " so far: " + error.what());
         }
         drop(frame.id, frame.asked_ns, frame.captured_ns, Why::sink);
         return;

@@ -45,7 +45,7 @@ class PngFolder final : public Sink {
 
 }  // namespace
 
-std::unique_ptr<Sink> png_folder_sink(const std::string& location, const FrameSpec& spec, std::optional<double>) {
+std::unique_ptr<Sink> png_folder_sink(const std::string& location, const FrameSpec& spec, std::optional<double>, bool) {
     return std::make_unique<PngFolder>(location, spec);
 }
 

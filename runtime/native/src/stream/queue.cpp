@@ -36,13 +36,13 @@ bool FrameQueue::put(Frame frame) {
         }
         if (!frame.broken && size_ == depth(policy_)) {
             displaced = pop();
-            dropped_.push_back({displaced.id, displaced.captured_ns, Why::newer});
+            dropped_.push_back({displaced.id, displaced.captured_ns, Why::newer, displaced.asked_ns});
         }
         for (auto skipped = frame.id - frame.skipped; skipped < frame.id; ++skipped) {
-            dropped_.push_back({skipped, frame.captured_ns, Why::newer});
+            dropped_.push_back({skipped, frame.captured_ns, Why::newer, frame.asked_ns});
         }
         if (frame.broken) {
-            dropped_.push_back({frame.id, frame.captured_ns, Why::broken});
+            dropped_.push_back({frame.id, frame.captured_ns, Why::broken, frame.asked_ns});
         } else {
             ring_[(first_ + size_++) % ring_.size()] = std::move(frame);
         }

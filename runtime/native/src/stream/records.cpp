@@ -1,6 +1,7 @@
 #include "derain/stream/records.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace derain {
@@ -10,15 +11,16 @@ namespace {
 constexpr double ns_a_ms = 1e6;
 constexpr double ns_a_s = 1e9;
 
-/// The cut of 100 that `percent` of `sorted` stay below, as Python's statistics.quantiles gives it.
-double cut(std::span<const std::int64_t> sorted, std::size_t percent) {
-    if (sorted.size() < 2) {
-        return sorted.empty() ? 0 : static_cast<double>(sorted.front());
+/// What `share` of `sorted` stay below, linear between neighbours as in numpy; 0 of nothing.
+double quantile(std::span<const std::int64_t> sorted, double share) {
+    if (sorted.empty()) {
+        return 0;
     }
-    const std::size_t scaled = percent * (sorted.size() + 1);
-    const std::size_t above = std::clamp<std::size_t>(scaled / 100, 1, sorted.size() - 1);
-    const double share = (static_cast<double>(scaled) - static_cast<double>(above) * 100) / 100;
-    return static_cast<double>(sorted[above - 1]) * (1 - share) + static_cast<double>(sorted[above]) * share;
+    const double rank = share * static_cast<double>(sorted.size() - 1);
+    const auto below = static_cast<std::size_t>(rank);
+    const auto above = std::min(below + 1, sorted.size() - 1);
+    return std::lerp(static_cast<double>(sorted[below]), static_cast<double>(sorted[above]),
+                     rank - static_cast<double>(below));
 }
 
 }  // namespace
@@ -75,9 +77,8 @@ Status Tally::status(std::int64_t now_ns, State engine, std::string source) cons
     std::ranges::sort(sorted);
     double fps = 0;
     if (count > 1) {
-        const auto newest = static_cast<std::size_t>(presented() - 1);
-        const auto span_ns =
-            recent_[newest % recent_frames].presented_ns - recent_[(newest + 1 - count) % recent_frames].presented_ns;
+        const auto first = static_cast<std::size_t>(presented()) - count;
+        const auto span_ns = now_ns - recent_[first % recent_frames].presented_ns;
         fps = span_ns > 0 ? static_cast<double>(count - 1) / static_cast<double>(span_ns) * ns_a_s : 0;
     }
     return {
@@ -85,8 +86,8 @@ Status Tally::status(std::int64_t now_ns, State engine, std::string source) cons
         .dropped = this->count(Outcome::dropped),
         .passed_through = this->count(Outcome::passed_through),
         .fps = fps,
-        .p50_ms = cut(sorted, 50) / ns_a_ms,
-        .p99_ms = cut(sorted, 99) / ns_a_ms,
+        .p50_ms = quantile(sorted, 0.5) / ns_a_ms,
+        .p99_ms = quantile(sorted, 0.99) / ns_a_ms,
         .age_ms = newest_captured_ns_ ? static_cast<double>(now_ns - *newest_captured_ns_) / ns_a_ms : 0,
         .engine = to_string(engine),
         .source = std::move(source),

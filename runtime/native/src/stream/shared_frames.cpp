@@ -1,6 +1,7 @@
 #include "derain/stream/shared_frames.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ static_assert(std::endian::native == std::endian::little, "the ring's integers a
 
 constexpr std::size_t count_at = 32;
 constexpr std::size_t closed_at = 40;
+constexpr std::size_t locked_at = 48;
 constexpr std::size_t slots_at = 64;
 constexpr std::size_t image_at = 64;  // in a slot
 constexpr std::uint32_t version = 1;
@@ -85,24 +87,48 @@ std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, const st
 
 std::atomic_ref<std::uint64_t> atomic(std::uint64_t& word) { return std::atomic_ref(word); }
 
+/// Removes a ring whose writer held a lock and lives no more; its readers are told.
+void remove_if_abandoned(const std::filesystem::path& path) {
+    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    std::array<std::uint64_t, slots_at / word_bytes> head{};
+    if (!file || ::pread(file.get(), head.data(), slots_at, 0) != static_cast<ssize_t>(slots_at) ||
+        head[0] != std::bit_cast<std::uint64_t>(magic) || head[locked_at / word_bytes] != 1 ||
+        ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+        return;
+    }
+    struct stat ours {};
+    struct stat there {};
+    if (::fstat(file.get(), &ours) != 0 || ::stat(path.c_str(), &there) != 0 || ours.st_ino != there.st_ino) {
+        return;  // somebody else was faster
+    }
+    const std::uint64_t yes = 1;
+    if (::pwrite(file.get(), &yes, sizeof(yes), closed_at) == sizeof(yes)) {
+        ::unlink(path.c_str());
+    }
+}
+
 }  // namespace
 
 SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec) {
     const auto path = path_of(name);
     const std::size_t bytes = slots_at + slots * padded(spec.bytes());
-    const FileDescriptor file(::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+    remove_if_abandoned(path);
+    FileDescriptor file(::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
     if (!file) {
         throw Error(errno == EEXIST
                         ? path.string() + ": exists: another program writes to it, or died: `rm " + path.string() + "`"
                         : path.string() + ": cannot be made: " + std::generic_category().message(errno));
     }
+    ::flock(file.get(), LOCK_EX);
     // Unlike ftruncate: a page that is short later kills with SIGBUS.
     if (const int fault = ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)); fault != 0) {
         ::unlink(path.c_str());
         throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " +
                     std::generic_category().message(fault) + ": give /dev/shm more (docker: --shm-size)");
     }
-    SharedFrames frames(path, spec, map(file, bytes, path), true);
+    const auto memory = map(file, bytes, path);
+    SharedFrames frames(path, spec, memory, file.release());
+    atomic(frames.word(locked_at)).store(1, std::memory_order_relaxed);
     const Header header = header_of(spec);
     std::memcpy(frames.memory_.data() + magic.size(), reinterpret_cast<const char*>(&header) + magic.size(),
                 sizeof(header) - magic.size());
@@ -126,7 +152,7 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
         throw not_yet();
     }
     const auto bytes = static_cast<std::size_t>(status.st_size);
-    const SharedFrames probe(path, spec, map(file, bytes, path), false);
+    const SharedFrames probe(path, spec, map(file, bytes, path));
     Header seen{};
     if (atomic(probe.word(0)).load(std::memory_order_acquire) == 0) {
         throw not_yet();
@@ -136,25 +162,26 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
         throw Error(path.string() + ": holds " + told(seen) + ", expected " + told(header_of(spec)) +
                     ": start its writer accordingly");
     }
-    return {path, spec, map(file, bytes, path), false};
+    return {path, spec, map(file, bytes, path)};
 }
 
-SharedFrames::SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, bool writer)
-    : path_(std::move(path)), bytes_(spec.bytes()), memory_(memory), writer_(writer) {}
+SharedFrames::SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, int lock)
+    : path_(std::move(path)), bytes_(spec.bytes()), memory_(memory), lock_(lock) {}
 
 SharedFrames::SharedFrames(SharedFrames&& other) noexcept
     : path_(std::move(other.path_)),
       bytes_(other.bytes_),
       memory_(std::exchange(other.memory_, {})),
-      writer_(other.writer_) {}
+      lock_(std::exchange(other.lock_, -1)) {}
 
 SharedFrames::~SharedFrames() {
     if (memory_.empty()) {
         return;
     }
-    if (writer_) {
+    if (lock_ >= 0) {
         atomic(word(closed_at)).store(1, std::memory_order_release);
         ::unlink(path_.c_str());
+        ::close(lock_);
     }
     ::munmap(memory_.data(), memory_.size());
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
 #include "derain/stream/shared_frames.hpp"
 #include "kinds.hpp"
 
@@ -14,8 +15,9 @@ constexpr double look_s = 0.1;  // how long one wait lasts before this looks whe
 constexpr double back_s = 1;    // how long a reopened ring may stay without a new frame
 constexpr std::size_t pictures_in_advance = 5;
 
-/// The newest frame each time, captured when its writer says; one copy, out of the ring. Error when it closes.
-/// It begins with the next frame that is written: the ring of a writer that died still holds that one's last.
+/// The newest frame each time, captured when its writer says, if that is of our clock; one copy, out of the ring. Error
+/// when it closes. It begins with the next frame that is written: the ring of a writer that died still holds that one's
+/// last.
 class SharedMemorySource final : public Source {
    public:
     SharedMemorySource(const std::string& name, const FrameSpec& spec)
@@ -42,7 +44,8 @@ class SharedMemorySource final : public Source {
             if (frames_.wait_for_newer(seen_, look_s)) {
                 if (const auto newest = frames_.newest(picture.writable())) {
                     seen_ = newest->number + 1;
-                    return {.picture = std::move(picture), .captured_ns = newest->captured_ns};
+                    const auto captured_ns = of_our_clock(newest->captured_ns, monotonic_ns());
+                    return {.picture = std::move(picture), .captured_ns = captured_ns};
                 }
             } else if (frames_.closed()) {
                 throw Error(location() + ": its writer has closed it");
@@ -79,7 +82,8 @@ std::unique_ptr<Source> shared_memory_source(const std::string& location, const 
     return std::make_unique<SharedMemorySource>(location, spec);
 }
 
-std::unique_ptr<Sink> shared_memory_sink(const std::string& location, const FrameSpec& spec, std::optional<double>) {
+std::unique_ptr<Sink> shared_memory_sink(const std::string& location, const FrameSpec& spec, std::optional<double>,
+                                         bool) {
     return std::make_unique<SharedMemorySink>(location, spec);
 }
 

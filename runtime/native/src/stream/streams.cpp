@@ -53,13 +53,13 @@ std::unique_ptr<Source> open_source(const std::string& uri, const FrameSpec& spe
     return make(location.starts_with("//") ? location.substr(2) : location, spec);
 }
 
-std::unique_ptr<Sink> open_sink(const std::string& uri, const FrameSpec& spec, std::optional<double> fps) {
+std::unique_ptr<Sink> open_sink(const std::string& uri, const FrameSpec& spec, std::optional<double> fps, bool live) {
     const auto separator = uri.find("://");
     if (separator == std::string::npos) {
         const bool file = std::filesystem::path(uri).has_extension();
-        return find(sink_kinds(), "sink", file ? "file" : "frames", uri)(uri, spec, fps);
+        return find(sink_kinds(), "sink", file ? "file" : "frames", uri)(uri, spec, fps, live);
     }
-    return find(sink_kinds(), "sink", uri.substr(0, separator), uri)(uri.substr(separator + 3), spec, fps);
+    return find(sink_kinds(), "sink", uri.substr(0, separator), uri)(uri.substr(separator + 3), spec, fps, live);
 }
 
 }  // namespace derain

@@ -23,9 +23,8 @@ namespace {
 
 constexpr std::uint32_t buffers_wanted = 6;  // two with the driver, one each: waiting, at the engine, at the sink, late
 constexpr std::uint32_t buffers_needed = 2;
-constexpr std::uint32_t lost_most = 1000;           // at once: more is a number that means something else
-constexpr std::int64_t oldest_ns = 10 * second_ns;  // a frame that seems older has a time of another clock
-constexpr int look_ms = 100;  // how long one wait lasts before the source looks whether it was closed
+constexpr std::uint32_t lost_most = 1000;  // at once: more is a number that means something else
+constexpr int look_ms = 100;               // how long one wait lasts before the source looks whether it was closed
 
 std::uint32_t fourcc_of(Pixels pixels) {
     switch (pixels) {
@@ -138,10 +137,10 @@ class Buffers final : public Store {
     /// errs by a frame's time towards older.
     static std::int64_t time_of(const v4l2_buffer& buffer) {
         const auto now_ns = monotonic_ns();
-        const auto age_ns =
-            now_ns - std::int64_t{buffer.timestamp.tv_sec} * second_ns - std::int64_t{buffer.timestamp.tv_usec} * 1000;
+        const auto told_ns =
+            std::int64_t{buffer.timestamp.tv_sec} * second_ns + std::int64_t{buffer.timestamp.tv_usec} * 1000;
         const bool ours = (buffer.flags & V4L2_BUF_FLAG_TIMESTAMP_MASK) == V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
-        return ours && age_ns >= 0 && age_ns < oldest_ns ? now_ns - age_ns : now_ns;
+        return ours ? of_our_clock(told_ns, now_ns) : now_ns;
     }
 
     /// How many frames the driver had no buffer for; none where it does not number them.
@@ -225,7 +224,7 @@ class Camera final : public DecodedSource {
         rate.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
         const auto& period = rate.parm.capture.timeperframe;
         if (device->control(VIDIOC_G_PARM, &rate) == 0 && period.numerator > 0) {
-            set_fps(static_cast<double>(period.denominator) / period.numerator);
+            set_fps(believed(static_cast<double>(period.denominator) / period.numerator));
         }
         buffers_ = Buffers::start(location, device);
     }

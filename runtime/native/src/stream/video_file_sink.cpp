@@ -1,6 +1,7 @@
 /// `file://out.mp4`: a video file, encoded by OpenCV's FFmpeg.
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <opencv2/videoio.hpp>
@@ -30,10 +31,17 @@ std::optional<int> codec_of(const std::filesystem::path& path) {
 ///
 /// Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
 /// always a whole clip of the frames there were.
+///
+/// Of a live source it keeps the time: a camera delivers fewer frames in the dark, some are dropped, and one a tick of
+/// the clip would play them too fast.
 class VideoFile final : public Sink {
    public:
-    VideoFile(const std::string& location, const FrameSpec& spec, std::optional<double> fps)
-        : Sink(location, spec), path_(location), temporary_(temporary_beside(path_)), fps_(fps.value_or(default_fps)) {
+    VideoFile(const std::string& location, const FrameSpec& spec, std::optional<double> fps, bool live)
+        : Sink(location, spec),
+          path_(location),
+          temporary_(temporary_beside(path_)),
+          fps_(fps.value_or(default_fps)),
+          live_(live) {
         if (!codec_of(path_)) {
             throw Error(location + ": suffix '" + path_.extension().string() +
                         "' is unknown, expected one of .avi, .mkv, .mp4");
@@ -74,34 +82,65 @@ class VideoFile final : public Sink {
     }
 
    private:
-    void put(std::span<const std::byte> image, std::int64_t) override {
-        const auto folder = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
-        std::error_code error;
+    void put(std::span<const std::byte> image, std::int64_t captured_ns) override {
         if (!writer_.isOpened()) {
-            std::filesystem::create_directories(folder, error);
+            std::error_code error;
+            std::filesystem::create_directories(folder(), error);
             const cv::Size size(spec().width, spec().height);
             if (!writer_.open(temporary_.string(), cv::CAP_FFMPEG, *codec_of(path_), fps_, size)) {
-                throw WriteError(location() + ": cannot be written in " + folder.string() +
+                throw WriteError(location() + ": cannot be written in " + folder().string() +
                                  ": check its space and rights");
             }
         }
+        const cv::Mat bgr = to_bgr(image, spec());
+        if (!live_) {
+            encode(bgr);
+            return;
+        }
+        for (auto left = missing_before(captured_ns); left > 0; --left) {
+            encode(last_);
+        }
+        encode(bgr);
+        bgr.copyTo(last_);
+    }
+
+    /// How many frames are due before the one captured then: a second's at most, the rest of a gap is left out.
+    std::int64_t missing_before(std::int64_t captured_ns) {
+        const auto at_ns = static_cast<double>(captured_ns);
+        due_ns_ = std::max(last_.empty() ? at_ns : due_ns_, at_ns - second_ns);
+        return std::llrint((at_ns - due_ns_) / period_ns());
+    }
+
+    void encode(const cv::Mat& bgr) {
         // OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
-        if (std::filesystem::space(folder, error).available < margin * image.size()) {
+        std::error_code error;
+        if (std::filesystem::space(folder(), error).available < margin * spec().bytes()) {
             throw WriteError(location() + ": No space left on device");
         }
-        writer_.write(to_bgr(image, spec()));
+        writer_.write(bgr);
+        due_ns_ += period_ns();
+    }
+
+    [[nodiscard]] double period_ns() const { return second_ns / fps_; }
+
+    [[nodiscard]] std::filesystem::path folder() const {
+        return path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
     }
 
     std::filesystem::path path_;
     std::filesystem::path temporary_;
     double fps_;
+    bool live_;
     cv::VideoWriter writer_;
+    double due_ns_ = 0;  // the clip's next frame
+    cv::Mat last_;
 };
 
 }  // namespace
 
-std::unique_ptr<Sink> video_file_sink(const std::string& location, const FrameSpec& spec, std::optional<double> fps) {
-    return std::make_unique<VideoFile>(location, spec, fps);
+std::unique_ptr<Sink> video_file_sink(const std::string& location, const FrameSpec& spec, std::optional<double> fps,
+                                      bool live) {
+    return std::make_unique<VideoFile>(location, spec, fps, live);
 }
 
 }  // namespace derain

@@ -11,6 +11,8 @@ namespace derain {
 
 namespace {
 
+constexpr std::int64_t most_damaged = 300;  // in succession, behind which nothing more is looked for
+
 /// Every frame of a clip; one that is cut short throws Error after its last frame.
 class VideoFile final : public DecodedSource {
    public:
@@ -37,11 +39,24 @@ class VideoFile final : public DecodedSource {
    private:
     Read read() override {
         cv::Mat image = target();
-        if (video_.read(image)) {
-            ++decoded_;
-            return from(image, location());
+        std::int64_t unread = 0;
+        while (!video_.read(image)) {  // whether the clip goes on behind what is damaged shows only then
+            if (!frames() || decoded_ + damaged_ + unread >= *frames() || unread >= most_damaged) {
+                return end();
+            }
+            ++unread;
+            image = target();
         }
-        if (!frames() || decoded_ >= *frames()) {
+        damaged_ += unread;
+        ++decoded_;
+        return from(image, location());
+    }
+
+    Read end() {
+        if (damaged_ > 0) {
+            set_warning(location() + ": " + std::to_string(damaged_) + " of its frames are damaged and left out");
+        }
+        if (!frames() || decoded_ + damaged_ >= *frames()) {
             return {};
         }
         if (is_cut_short(location())) {
@@ -57,6 +72,7 @@ class VideoFile final : public DecodedSource {
 
     cv::VideoCapture video_;
     std::int64_t decoded_ = 0;
+    std::int64_t damaged_ = 0;
 };
 
 }  // namespace

@@ -21,7 +21,7 @@ class Histogram {
    public:
     Histogram();
 
-    /// Counts one duration, 0 to 13 days.
+    /// Counts one duration, 0 to 13 days; one beyond counts as that end.
     void add(std::int64_t ns);
 
     /// The duration in ns that `share` of all stay below, linear between neighbours as in numpy; at least one is

@@ -90,6 +90,7 @@ class Loop {
     Tally tally_;
     std::optional<Frame> waiting_;  // with the engine, and not presented yet
     std::vector<FrameQueue::Dropped> dropped_;
+    std::uint64_t lost_ = 0;  // to the sink
 };
 
 /// How a stream is run.
@@ -120,8 +121,8 @@ struct RunOptions {
 /// The callbacks are called on this thread, between frames, so they had better be quick.
 ///
 /// What a file source throws goes up once every frame before it is presented. Under `every`, what the sink throws goes
-/// up too; under `latest` a frame that the sink fails on (WriteError) counts as dropped. What the engine throws is the
-/// guard's business and never goes up.
+/// up too; under `latest` a frame that the sink fails on (WriteError) counts as dropped, and the 1st, 2nd, 4th, 8th, …
+/// is told. What the engine throws is the guard's business and never goes up.
 RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Source>& source, Sink& sink,
               const RunOptions& options);
 

@@ -60,6 +60,7 @@ class FrameQueue {
         std::int64_t id;
         std::int64_t captured_ns;
         Why why;
+        std::int64_t asked_ns;
     };
 
     explicit FrameQueue(

@@ -66,7 +66,8 @@ struct RunReport {
 void to_json(nlohmann::ordered_json& json, const RunReport& report);
 void to_json(nlohmann::ordered_json& json, const Percentiles& percentiles);
 
-/// A run as it stands: counts since its start, rates and ages over the last frames, the two states in words.
+/// A run as it stands: counts since its start, rates and ages over the last frames, the two states in words. `fps` is
+/// up to now, so it falls when nothing comes any more.
 struct Status {
     std::int64_t frames, dropped, passed_through;
     double fps, p50_ms, p99_ms, age_ms;

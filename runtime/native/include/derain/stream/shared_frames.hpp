@@ -9,12 +9,14 @@
 /// | 24     | 8     | pixel format, as in the manifest, padded with zeros          |
 /// | 32     | 8     | number of frames published so far                            |
 /// | 40     | 8     | 1 once the writer has closed                                 |
+/// | 48     | 8     | 1 where the writer holds a lock (flock) while it lives       |
 /// | 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
 ///
 /// All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which
 /// all processes of a machine share. Frame n is in slot n modulo slots. A slot's sequence is odd while it is written
 /// and 2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. The
-/// writer never waits for a reader. Python's runtime/shared_frames.py reads and writes the same.
+/// writer never waits for a reader. A ring whose writer held a lock and lives no more gives way to a new writer, so
+/// that a process that was killed can be started again. Python's runtime/shared_frames.py reads and writes the same.
 ///
 /// The order of loads and stores is that of Boehm, "Can seqlocks get along with programming language memory models?"
 /// (MSPC 2012): every shared word is accessed atomically, relaxed, between fences, so it holds on ARM too.
@@ -65,14 +67,14 @@ class SharedFrames {
     [[nodiscard]] bool closed() const;
 
    private:
-    SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, bool writer);
+    SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, int lock = -1);
     [[nodiscard]] std::uint64_t& word(std::size_t at) const;
     [[nodiscard]] std::size_t slot_of(std::uint64_t number) const;
 
     std::filesystem::path path_;
     std::size_t bytes_;
     std::span<std::byte> memory_;  // mapped; empty once moved from
-    bool writer_;
+    int lock_;                     // a writer's descriptor; a reader has none
 };
 
 }  // namespace derain

@@ -19,10 +19,10 @@ std::unique_ptr<Source> open_source(const std::string& uri, const FrameSpec& spe
 
 /// Opens `scheme://location`; a path without a scheme is `file` where it has a suffix, else `frames`.
 ///
-/// `fps` is the source's rate, where it has one. Throws Error for an unknown scheme, and where the location cannot be
-/// such a sink.
-std::unique_ptr<Sink> open_sink(const std::string& uri, const FrameSpec& spec,
-                                std::optional<double> fps = std::nullopt);
+/// `fps` is the source's rate, where it has one. Of a `live` source a video file keeps the time at which frames were
+/// captured. Throws Error for an unknown scheme, and where the location cannot be such a sink.
+std::unique_ptr<Sink> open_sink(const std::string& uri, const FrameSpec& spec, std::optional<double> fps = std::nullopt,
+                                bool live = false);
 
 /// What turns a picture of `input` into one of `output`: itself, without a copy, where only the names differ.
 ToOutput between(const FrameSpec& input, const FrameSpec& output);
