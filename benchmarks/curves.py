@@ -63,10 +63,12 @@ def draw(runs: list[list[Path]], out: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for stages in runs:
         trained, validated = curve(stages, "train/psnr"), curve(stages, "val/gain")
-        left.plot(trained.patches, smoothed(trained.decibels), label=stages[0].name)
-        right.plot(validated.patches, validated.decibels, marker="o", label=stages[0].name)
-    left.set(title="training patches", xlabel="patches seen", ylabel="PSNR, dB")
-    right.set(title="held-out driving frames", xlabel="patches seen", ylabel="gain over the rainy frame, dB")
+        left.plot(trained.patches / 1000, smoothed(trained.decibels), label=stages[0].name)
+        right.plot(validated.patches / 1000, validated.decibels, marker="o", label=stages[0].name)
+    left.set(title="training patches", xlabel="thousands of patches seen", ylabel="PSNR, dB")
+    right.set(
+        title="held-out driving frames", xlabel="thousands of patches seen", ylabel="gain over the rainy frame, dB"
+    )
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
