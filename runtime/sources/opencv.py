@@ -21,8 +21,8 @@ SKEW = 2e-4
 class LiveCapture(Source):
     """Frames without end from an open capture; OSError when it delivers none any more. `mend` ends that message.
 
-    A frame may have waited in a buffer on its way, so its age is told by the stream's own times: the one that came
-    fastest is taken as fresh, and another is as old as it came later than its time against that one's.
+    A frame may have waited in a buffer on its way, so its age is told by the stream's own clock: the frame that came
+    fastest is taken as fresh, and another is older by as much as it came later than that clock says.
     """
 
     mend: ClassVar[str]

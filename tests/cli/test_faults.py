@@ -248,7 +248,8 @@ def test_the_command_told_after_a_slice_goes_on_with_what_was_set(derain, run_fi
     monkeypatch.delenv("DERAIN_DATA", raising=False)
     slice_ = derain("train", run_file, "--set", "optimiser.batch=2", "--minutes", 0)
     command = re.search(r"iteration 1 of 3: go on with `derain (.*)`", slice_.out)[1].split()
-    assert f"{tmp_path}/small/run/weights.safetensors: export it with" in derain(*command).out
+    weights = f"{tmp_path}/small/run/weights.safetensors"
+    assert f"complete after 3 iterations: export {weights} with" in derain(*command).out
 
 
 def test_a_full_disk_under_a_run(small_disk, run_file, tmp_path):

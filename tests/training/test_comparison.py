@@ -304,7 +304,9 @@ def test_an_unknown_system_or_key_is_refused_in_one_line(empty):
     with pytest.raises(ValueError, match="no system 'daiam': expected one of student, rescan, daiam-nano"):
         empty.config("daiam")
     odd = Comparison(empty.protocol, empty.folder, ("optimiser.patches=3",))
-    with pytest.raises(ValueError, match=r"the protocol's rescan: optimiser\.patches is 3"):
+    with pytest.raises(
+        ValueError, match=r"the protocol's rescan: optimiser\.patches is unknown, expected one of iterations, batch,"
+    ):
         odd.config("rescan")
 
 
