@@ -75,6 +75,27 @@ def picture() -> Callable[..., np.ndarray]:
     return draw
 
 
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes reads of every clip that is opened then fail, those of the numbers given, from 1 on."""
+    opened = cv2.VideoCapture
+
+    def spoil(*numbers: int) -> None:
+        class Damaged:
+            def __init__(self, *given: object) -> None:
+                self.capture, self.reads = opened(*given), 0
+                self.isOpened, self.get, self.release = self.capture.isOpened, self.capture.get, self.capture.release
+
+            def read(self) -> tuple[bool, np.ndarray | None]:
+                self.reads += 1
+                decoded, image = self.capture.read()
+                return (False, None) if self.reads in numbers else (decoded, image)
+
+        monkeypatch.setattr(cv2, "VideoCapture", Damaged)
+
+    return spoil
+
+
 @pytest.fixture(scope="session")
 def rtsp_support() -> None:
     """Skips where the system has no RTSP server to test against."""

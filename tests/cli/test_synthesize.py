@@ -221,22 +221,10 @@ def test_a_folder_that_is_not_empty_is_never_written_into(stills: Path, tmp_path
 
 
 def test_a_clip_damaged_in_its_middle_is_rendered_to_its_end_and_that_is_told(
-    clip, tmp_path, monkeypatch, caplog
+    clip, tmp_path, unreadable, caplog
 ) -> None:
-    opened = cv2.VideoCapture
-
-    class Damaged:
-        def __init__(self, *given: object) -> None:
-            self.capture, self.reads = opened(*given), 0
-            self.isOpened, self.get, self.release = self.capture.isOpened, self.capture.get, self.capture.release
-
-        def read(self) -> tuple[bool, np.ndarray | None]:
-            self.reads += 1
-            decoded, image = self.capture.read()
-            return (False, None) if self.reads in (2,) else (decoded, image)
-
-    whole = int(opened(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT))
-    monkeypatch.setattr(cv2, "VideoCapture", Damaged)
+    whole = int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT))
+    unreadable(2)
     run(clip, tmp_path / "out")
     assert len(load(tmp_path / "out", "rainy")) == whole - 1
     assert f"1 of {whole} frames cannot be read and are left out" in caplog.text

@@ -223,20 +223,8 @@ def test_an_iso_file_is_cut_short_where_its_boxes_do_not_fit_it_and_not_where_fr
         assert is_cut_short(clip) == cut
 
 
-def test_a_clip_damaged_in_its_middle_gives_what_lies_behind(clip, noise, make_spec, monkeypatch, caplog):
-    opened = cv2.VideoCapture
-
-    class Damaged:
-        def __init__(self, *given: object) -> None:
-            self.capture, self.reads = opened(*given), 0
-            self.isOpened, self.get, self.release = self.capture.isOpened, self.capture.get, self.capture.release
-
-        def read(self) -> tuple[bool, np.ndarray | None]:
-            self.reads += 1
-            decoded, image = self.capture.read()
-            return (False, None) if self.reads in (4, 5) else (decoded, image)
-
-    monkeypatch.setattr(cv2, "VideoCapture", Damaged)
+def test_a_clip_damaged_in_its_middle_gives_what_lies_behind(clip, noise, make_spec, unreadable, caplog):
+    unreadable(4, 5)
     with open_source(str(clip), make_spec()) as source:
         np.testing.assert_array_equal([frame.image for frame in source], [*noise[:3], *noise[5:]])
     assert caplog.messages == [f"{clip}: 2 of its frames are damaged and left out"]
