@@ -293,10 +293,14 @@ time.sleep(60)
             SharedFrames.create(name, make_spec())
 
 
-def test_a_ring_whose_writer_holds_no_lock_is_left_alone(ring, name, make_spec):
-    writer, _ = ring
-    os.close(writer._lock)
-    writer._lock = None
-    WORD.pack_into(writer._memory, LOCKED, 0)
-    with pytest.raises(FileExistsError, match="another program writes to it, or died"):
-        SharedFrames.create(name, make_spec())
+@pytest.mark.parametrize("locked", [0, 1])
+def test_a_ring_that_nobody_locks_gives_way_only_where_its_writer_would(locked, name, make_spec):
+    with closing(SharedFrames.create(name, make_spec())) as writer:
+        left = bytearray(writer.path.read_bytes())
+    WORD.pack_into(left, LOCKED, locked)
+    (shared_frames.FOLDER / name).write_bytes(left)
+    if locked:
+        SharedFrames.create(name, make_spec()).close()
+    else:
+        with pytest.raises(FileExistsError, match="another program writes to it, or died"):
+            SharedFrames.create(name, make_spec())
