@@ -122,6 +122,11 @@ class Source(ABC):
             raise ValueError(f"{name}: {error}") from error
 
 
+def of_our_clock(stamp_ns: int, now_ns: int) -> int:
+    """The time that a frame which is here now was stamped with, or now where that is of another clock."""
+    return stamp_ns if 0 <= now_ns - stamp_ns < OLDEST_NS else now_ns
+
+
 def register(scheme: str) -> Callable[[type[Source]], type[Source]]:
     """Class decorator: makes a source known by its URI `scheme`; it is called with what follows `://`, and the spec."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
-from derain.runtime.sources.base import OLDEST_NS, Source, register
+from derain.runtime.sources.base import Source, of_our_clock, register
 
 LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
 BACK_S = 1.0  # how long a reopened ring may stay without a new frame
@@ -41,8 +41,7 @@ class SharedMemory(Source):
                 newest = self._frames.newest()
                 if newest is not None:
                     number, written_ns, image = newest
-                    now_ns = time.monotonic_ns()
-                    self._newest_ns = written_ns if 0 <= now_ns - written_ns < OLDEST_NS else now_ns
+                    self._newest_ns = of_our_clock(written_ns, time.monotonic_ns())
                     self._seen = number + 1
                     yield image
             elif self._frames.closed:

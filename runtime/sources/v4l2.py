@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
-from derain.runtime.sources.base import BROKEN, OLDEST_NS, register
+from derain.runtime.sources.base import BROKEN, of_our_clock, register
 from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
 from derain.runtime.sources.v4l2_formats import JPEG, from_raw, negotiate
@@ -58,8 +58,7 @@ class Camera(LiveCapture):
 
     def _captured_ns(self) -> int:
         """The driver's time of the frame where it is of our clock: it may have waited in a buffer since."""
-        stamp_ns = round(self._video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        return stamp_ns if 0 <= self._grabbed_ns - stamp_ns < OLDEST_NS else self._grabbed_ns
+        return of_our_clock(round(self._video.get(cv2.CAP_PROP_POS_MSEC) * 1e6), self._grabbed_ns)
 
     def _frame(self, image: npt.NDArray[Any]) -> Image:
         if self.format is None:
