@@ -7,6 +7,7 @@
 #include <gst/video/gstvideofilter.h>
 #include <gst/video/video.h>
 
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -69,8 +70,22 @@ namespace {
 
 Inside& inside_of(gpointer object) { return *static_cast<DerainElement*>(object)->inside; }
 
+/// Whether frames run or are about to: what they rest on must not change then.
+bool runs(GObject* object) {
+    auto* element = GST_ELEMENT(object);
+    GST_OBJECT_LOCK(element);
+    const auto state = std::max(GST_STATE(element), GST_STATE_NEXT(element));
+    GST_OBJECT_UNLOCK(element);
+    return state > GST_STATE_READY;
+}
+
 void set_property(GObject* object, guint id, const GValue* value, GParamSpec* spec) {
     Inside& inside = inside_of(object);
+    if (runs(object)) {
+        g_warning("%s: '%s' set while the pipeline runs, expected in NULL or READY: stop it first; the old value stays",
+                  GST_OBJECT_NAME(object), spec->name);
+        return;
+    }
     const auto text = [value] {
         const char* given = g_value_get_string(value);
         return std::string(given == nullptr ? "" : given);

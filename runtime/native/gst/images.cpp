@@ -1,6 +1,9 @@
 #include "images.hpp"
 
 #include <cstring>
+#include <string>
+
+#include "derain/error.hpp"
 
 namespace derain::gst {
 
@@ -25,6 +28,16 @@ void for_each_row(GstVideoFrame& frame, Copy copy) {
     }
 }
 
+/// Throws where a frame's rows are not as many bytes as the image: copying them would leave its memory.
+void check_size(GstVideoFrame& frame, std::size_t expected) {
+    std::size_t seen = 0;
+    for_each_row(frame, [&seen](const std::byte*, std::size_t, std::size_t bytes) { seen += bytes; });
+    if (seen != expected) {
+        throw Error("a frame of " + std::to_string(seen) + " bytes, expected " + std::to_string(expected) +
+                    ": put videoconvert and videoscale before");
+    }
+}
+
 }  // namespace
 
 const char* format_of(Pixels pixels) {
@@ -41,12 +54,14 @@ const char* format_of(Pixels pixels) {
 }
 
 void read(GstVideoFrame& frame, std::span<std::byte> image) {
+    check_size(frame, image.size());
     for_each_row(frame, [image](const std::byte* row, std::size_t offset, std::size_t bytes) {
         std::memcpy(image.subspan(offset, bytes).data(), row, bytes);
     });
 }
 
 void write(std::span<const std::byte> image, GstVideoFrame& frame) {
+    check_size(frame, image.size());
     for_each_row(frame, [image](std::byte* row, std::size_t offset, std::size_t bytes) {
         std::memcpy(row, image.subspan(offset, bytes).data(), bytes);
     });

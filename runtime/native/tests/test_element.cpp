@@ -1,0 +1,123 @@
+#include <gmock/gmock.h>
+#include <gst/check/gstharness.h>
+#include <gst/gst.h>
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "bundle_files.hpp"
+#include "images.hpp"
+
+namespace derain::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string caps_of(int frame_width, int frame_height) {
+    return "video/x-raw,format=BGR,framerate=30/1,width=" + std::to_string(frame_width) +
+           ",height=" + std::to_string(frame_height);
+}
+
+/// The element `derain`, playing frames of 32x16 on an engine that inverts, or does what the script says.
+class Element : public ::testing::Test {
+   protected:
+    Element() {
+        gst_init(nullptr, nullptr);
+        GError* fault = nullptr;
+        GstPlugin* plugin = gst_plugin_load_file(DERAIN_ELEMENT, &fault);
+        EXPECT_NE(plugin, nullptr) << fault->message;
+        gst_object_unref(plugin);
+        register_engine("scripted", [this](const Bundle& bundle, Precision, const EngineOptions&) {
+            return std::make_unique<ScriptedEngine>(script, slow_ms, 0, bundle);
+        });
+        static_cast<void>(files.load());
+    }
+
+    void TearDown() override {
+        if (harness != nullptr) {
+            gst_harness_teardown(harness);
+        }
+    }
+
+    void play() {
+        GstElement* made = gst_element_factory_make("derain", nullptr);
+        g_object_set(made, "bundle", files.path().c_str(), "engine", "scripted", nullptr);
+        harness = gst_harness_new_with_element(made, "sink", "src");
+        element = harness->element;
+        gst_object_unref(made);
+        gst_harness_set_src_caps_str(harness, caps_of(width, height).c_str());
+    }
+
+    /// One grey frame in.
+    GstFlowReturn push(int level, std::size_t bytes = make_spec().bytes()) {
+        GstBuffer* buffer = gst_buffer_new_allocate(nullptr, bytes, nullptr);
+        gst_buffer_memset(buffer, 0, static_cast<guint8>(level), bytes);
+        return gst_harness_push(harness, buffer);
+    }
+
+    /// The first byte of the next frame out.
+    int pulled() {
+        GstBuffer* buffer = gst_harness_pull(harness);
+        guint8 first = 0;
+        EXPECT_EQ(gst_buffer_extract(buffer, 0, &first, 1), 1U);
+        gst_buffer_unref(buffer);
+        return first;
+    }
+
+    [[nodiscard]] std::string text(const char* property) const {
+        gchar* given = nullptr;
+        g_object_get(element, property, &given, nullptr);
+        std::string copy = given;
+        g_free(given);
+        return copy;
+    }
+
+    BundleFiles files;
+    std::map<int, Fault> script;
+    int slow_ms = 200;
+    GstHarness* harness = nullptr;
+    GstElement* element = nullptr;
+};
+
+TEST_F(Element, KeepsItsPropertiesWhileItRunsSoThatNoFrameOutgrowsItsMemory) {
+    BundleFiles larger;
+    for (const char* side : {"input", "output"}) {
+        larger.manifest[side]["width"] = 640;
+        larger.manifest[side]["height"] = 480;
+    }
+    static_cast<void>(larger.load());
+    play();
+    ASSERT_EQ(push(10), GST_FLOW_OK);
+    EXPECT_EQ(pulled(), 245);
+    g_test_expect_message(nullptr, G_LOG_LEVEL_WARNING, "*'bundle' set while the pipeline runs, expected in NULL*");
+    g_object_set(element, "bundle", larger.path().c_str(), nullptr);
+    g_test_assert_expected_messages();
+    EXPECT_EQ(text("bundle"), files.path().string());
+    gst_harness_set_src_caps_str(harness, caps_of(640, 480).c_str());
+    EXPECT_EQ(push(10, std::size_t{640} * 480 * 3), GST_FLOW_NOT_NEGOTIATED);
+
+    gst_element_set_state(element, GST_STATE_READY);
+    g_object_set(element, "bundle", larger.path().c_str(), nullptr);
+    EXPECT_EQ(text("bundle"), larger.path().string());
+}
+
+TEST(Images, OfAnotherSizeThanTheFrameAreRefused) {
+    gst_init(nullptr, nullptr);
+    GstVideoInfo info{};
+    gst_video_info_set_format(&info, GST_VIDEO_FORMAT_BGR, 30, 10);  // rows of 90 bytes, padded to 92
+    GstBuffer* buffer = gst_buffer_new_allocate(nullptr, info.size, nullptr);
+    GstVideoFrame frame{};
+    ASSERT_TRUE(gst_video_frame_map(&frame, &info, buffer, GST_MAP_READWRITE));
+    std::vector<std::byte> image(900);
+    const std::string refused = "a frame of 900 bytes, expected 899";
+    EXPECT_EQ(told([&] { return gst::read(frame, image), 0; }), "");
+    EXPECT_EQ(told([&] { return gst::write(image, frame), 0; }), "");
+    image.resize(899);
+    EXPECT_THAT(told([&] { return gst::read(frame, image), 0; }), HasSubstr(refused));
+    EXPECT_THAT(told([&] { return gst::write(image, frame), 0; }), HasSubstr(refused));
+    gst_video_frame_unmap(&frame);
+    gst_buffer_unref(buffer);
+}
+
+}  // namespace
+}  // namespace derain::testing
