@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -37,7 +38,21 @@ struct Inside {
     double deadline_ms = 0;
     std::optional<derain::Bundle> loaded;
     std::shared_ptr<derain::Pool> pictures;
-    std::unique_ptr<derain::Filter> filter;
+    std::mutex mutex;  // `filter` comes and goes on the streaming or the state's thread; events may be on any other
+    std::shared_ptr<derain::Filter> filter;
+
+    std::shared_ptr<derain::Filter> current() {
+        const std::scoped_lock lock(mutex);
+        return filter;
+    }
+
+    void become(std::shared_ptr<derain::Filter> other) {
+        {
+            const std::scoped_lock lock(mutex);
+            filter.swap(other);
+        }
+        other.reset();  // without the lock: it may wait for the engine
+    }
 
     /// The bundle, read once; Error where it cannot be.
     const derain::Manifest& manifest() {
@@ -190,10 +205,10 @@ gboolean start(GstBaseTransform* transform) {
         engine->open();
         engine->warm_up();
         inside.pictures = derain::Pool::make(manifest.input.bytes(), pictures_in_advance);
-        inside.filter = std::make_unique<derain::Filter>(
+        inside.become(std::make_shared<derain::Filter>(
             engine, inside.deadline_ms > 0 ? std::optional(inside.deadline_ms) : std::nullopt,
             [](const derain::Picture& raw) { return raw; },
-            [transform](std::string_view line) { GST_WARNING_OBJECT(transform, "%s", std::string(line).c_str()); });
+            [transform](std::string_view line) { GST_WARNING_OBJECT(transform, "%s", std::string(line).c_str()); }));
     } catch (const std::exception& error) {
         GST_ELEMENT_ERROR(transform, LIBRARY, INIT, ("%s", error.what()), (nullptr));
         return FALSE;
@@ -202,8 +217,30 @@ gboolean start(GstBaseTransform* transform) {
 }
 
 gboolean stop(GstBaseTransform* transform) {
-    inside_of(transform).filter.reset();
+    inside_of(transform).become(nullptr);
     return TRUE;
+}
+
+/// Lets the streaming thread go, which the parent class waits for, from an engine that hangs.
+GstStateChangeReturn change_state(GstElement* element, GstStateChange transition) {
+    if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
+        if (const auto filter = inside_of(element).current()) {
+            filter->stop();
+        }
+    }
+    return GST_ELEMENT_CLASS(derain_element_parent_class)->change_state(element, transition);
+}
+
+/// A flush waits for the streaming thread, too.
+gboolean sink_event(GstBaseTransform* transform, GstEvent* event) {
+    if (const auto filter = inside_of(transform).current()) {
+        if (GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_START) {
+            filter->stop();
+        } else if (GST_EVENT_TYPE(event) == GST_EVENT_FLUSH_STOP) {
+            filter->go_on();
+        }
+    }
+    return GST_BASE_TRANSFORM_CLASS(derain_element_parent_class)->sink_event(transform, event);
 }
 
 GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVideoFrame* out) {
@@ -212,7 +249,7 @@ GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVide
     try {
         derain::Picture raw = inside.pictures->take();
         derain::gst::read(*in, raw.writable());
-        const auto shown = inside.filter->process(std::move(raw), captured_ns);
+        const auto shown = inside.current()->process(std::move(raw), captured_ns);
         derain::gst::write(shown.picture.bytes(), *out);
         if (shown.why) {
             GST_LOG_OBJECT(filter, "raw frame: %s", std::string(to_string(*shown.why)).c_str());
@@ -261,6 +298,7 @@ static void derain_element_class_init(DerainElementClass* klass) {
     add_properties(object);
 
     auto* element = GST_ELEMENT_CLASS(klass);
+    element->change_state = change_state;
     gst_element_class_set_static_metadata(element, "Rain removal", "Filter/Effect/Video",
                                           "Takes rain streaks and raindrops off camera frames", "derain");
     GstCaps* caps = gst_caps_from_string(caps_text);
@@ -272,6 +310,7 @@ static void derain_element_class_init(DerainElementClass* klass) {
     transform.transform_caps = transform_caps;
     transform.start = start;
     transform.stop = stop;
+    transform.sink_event = sink_event;
     auto& filter = *GST_VIDEO_FILTER_CLASS(klass);
     filter.set_info = set_info;
     filter.transform_frame = transform_frame;

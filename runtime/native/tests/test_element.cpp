@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <thread>
 
 #include "bundle_files.hpp"
 #include "images.hpp"
@@ -99,6 +100,45 @@ TEST_F(Element, KeepsItsPropertiesWhileItRunsSoThatNoFrameOutgrowsItsMemory) {
     gst_element_set_state(element, GST_STATE_READY);
     g_object_set(element, "bundle", larger.path().c_str(), nullptr);
     EXPECT_EQ(text("bundle"), larger.path().string());
+}
+
+/// A frame on a thread of its own, as upstream's, into an engine that is at work for two seconds.
+class SlowElement : public Element {
+   protected:
+    SlowElement() {
+        script = {{0, Fault::slow}};
+        slow_ms = 2000;
+        play();
+        thread = std::jthread([this] { flow = push(10); });
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+
+    /// How long it is until the frame is out.
+    std::int64_t out_ns() {
+        const auto start_ns = monotonic_ns();
+        thread.join();
+        return monotonic_ns() - start_ns;
+    }
+
+    std::jthread thread;
+    GstFlowReturn flow = GST_FLOW_ERROR;
+};
+
+TEST_F(SlowElement, EndsWithoutItsEngine) {
+    std::jthread ender([this] { gst_element_set_state(element, GST_STATE_READY); });
+    EXPECT_LT(out_ns(), 1000 * ms_ns);
+}
+
+TEST_F(SlowElement, FlushesWithoutItsEngineAndGoesOnWithIt) {
+    gst_harness_push_event(harness, gst_event_new_flush_start());
+    EXPECT_LT(out_ns(), 1000 * ms_ns);
+    gst_harness_push_event(harness, gst_event_new_flush_stop(TRUE));
+    std::this_thread::sleep_for(std::chrono::milliseconds(2000));
+    GstSegment segment{};
+    gst_segment_init(&segment, GST_FORMAT_TIME);
+    gst_harness_push_event(harness, gst_event_new_segment(&segment));
+    ASSERT_EQ(push(20), GST_FLOW_OK);
+    EXPECT_EQ(pulled(), 235);
 }
 
 TEST(Images, OfAnotherSizeThanTheFrameAreRefused) {

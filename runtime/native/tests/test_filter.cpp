@@ -42,5 +42,25 @@ TEST(Filter, ALateEngineIsNotWaitedForLongerThanTheDeadline) {
     EXPECT_EQ(filter.process(picture, monotonic_ns()).why, std::nullopt);
 }
 
+TEST(Filter, AStopWaitsForNoEngineWhereThereIsNoDeadline) {
+    Filter filter(engine({{0, Fault::slow}}, 1500), std::nullopt, same);
+    const auto pictures = testing::noise(3);
+    const auto start_ns = monotonic_ns();
+    std::jthread stopper([&filter] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        filter.stop();
+    });
+    const auto left = filter.process(pictures[0], start_ns);
+    EXPECT_EQ(left.why, Why::deadline);
+    EXPECT_EQ(left.picture, pictures[0]);
+    EXPECT_EQ(filter.process(pictures[1], monotonic_ns()).why, Why::late);
+    EXPECT_LT(monotonic_ns() - start_ns, 1000 * testing::ms_ns);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1600));
+    filter.go_on();
+    const auto clean = filter.process(pictures[2], monotonic_ns());
+    EXPECT_EQ(clean.why, std::nullopt);
+    EXPECT_EQ(clean.picture.bytes()[0], ~pictures[2].bytes()[0]);
+}
+
 }  // namespace
 }  // namespace derain

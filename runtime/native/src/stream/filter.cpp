@@ -30,10 +30,21 @@ Filter::~Filter() = default;
 
 Filter::Shown Filter::process(Picture raw, std::int64_t captured_ns) {
     frames_.put({.id = count_++, .captured_ns = captured_ns, .asked_ns = captured_ns, .picture = std::move(raw)});
-    while (!loop_.step() || !shown_) {
-        wake_->wait(loop_.patience_s());
+    for (loop_.step(); !shown_; loop_.step()) {
+        if (stopped_) {
+            loop_.give_up();
+        } else {
+            wake_->wait(loop_.patience_s());
+        }
     }
     return *std::exchange(shown_, std::nullopt);
 }
+
+void Filter::stop() {
+    stopped_ = true;
+    wake_->set();
+}
+
+void Filter::go_on() { stopped_ = false; }
 
 }  // namespace derain

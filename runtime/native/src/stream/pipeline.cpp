@@ -49,6 +49,13 @@ bool Loop::step() {
     return collected || admitted;
 }
 
+void Loop::give_up() {
+    if (waiting_) {
+        guard_.on(Event::deadline, hooks_.clock());
+        present(raw(taken(), Why::deadline));
+    }
+}
+
 double Loop::patience_s() const {
     double patience = tick_s;
     const auto now_ns = hooks_.clock();

@@ -1,6 +1,7 @@
 /// One frame in, one picture out: the pipeline's rules for a host that has threads, a source and a sink of its own.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -12,7 +13,7 @@ namespace derain {
 
 /// Derains frames one after the other under the guard: what comes out is clean, or raw for a reason, and in time.
 ///
-/// For one thread at a time. The engine, open and warmed up, works on a thread of its own.
+/// For one thread at a time, but for `stop` and `go_on`. The engine, open and warmed up, works on a thread of its own.
 class Filter {
    public:
     struct Shown {
@@ -28,6 +29,11 @@ class Filter {
 
     /// The picture to show for a frame, by its deadline where there is one.
     Shown process(Picture raw, std::int64_t captured_ns);
+    /// Until `go_on` nobody waits for the engine: the frame it has, and each that follows, goes out raw at once.
+    ///
+    /// Without a deadline an engine that hangs would keep `process`, and so the host's end, for ever.
+    void stop();
+    void go_on();
     [[nodiscard]] const Tally& tally() const { return loop_.tally(); }
 
    private:
@@ -41,6 +47,7 @@ class Filter {
     Loop loop_;
     std::int64_t count_ = 0;
     std::optional<Shown> shown_;
+    std::atomic<bool> stopped_ = false;
 };
 
 }  // namespace derain

@@ -58,6 +58,8 @@ class Loop {
 
     /// Does what can be done now; false where nothing went out.
     bool step();
+    /// Waits no more for the engine: the frame it has goes out raw, as at a deadline.
+    void give_up();
     /// Seconds until the next deadline, reopening or tick.
     [[nodiscard]] double patience_s() const;
     /// Every frame there was has been presented or dropped.
