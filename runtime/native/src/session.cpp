@@ -39,11 +39,16 @@ constexpr std::size_t pictures_in_advance = 8;  // more than the pipeline holds 
 /// A slot between the caller's thread, which fills it, and the capture thread, which empties it.
 class Session::Fed final : public Source {
    public:
-    explicit Fed(const FrameSpec& spec)
-        : Source("submitted frames", spec), pool_(Pool::make(spec.bytes(), pictures_in_advance)) {}
+    Fed(const FrameSpec& spec, Tell tell)
+        : Source("submitted frames", spec),
+          tell_(std::move(tell)),
+          pool_(Pool::make(spec.bytes(), pictures_in_advance)) {}
 
+    /// `captured_ns` 0: now, as is a time of another clock, which would be no deadline or one long past.
     std::optional<std::uint64_t> feed(std::span<const std::byte> frame, std::int64_t captured_ns, Patience patience) {
-        Read read{.picture = pool_->take(), .captured_ns = captured_ns};
+        const auto now_ns = monotonic_ns();
+        const auto ours_ns = captured_ns == 0 ? now_ns : of_our_clock(captured_ns, now_ns);
+        Read read{.picture = pool_->take(), .captured_ns = ours_ns};
         std::ranges::copy(frame, read.picture.writable().begin());
         std::unique_lock lock(mutex_);
         if (!wait(emptied_, lock, patience, [this] { return !slot_ || ended_; })) {
@@ -51,6 +56,10 @@ class Session::Fed final : public Source {
         }
         if (ended_) {
             throw Error("the stream has ended, no frame can follow: open another");
+        }
+        if (captured_ns != 0 && ours_ns != captured_ns && !foreign_) {
+            foreign_ = "captured_ns is " + std::to_string(captured_ns) + ", expected CLOCK_MONOTONIC, now " +
+                       std::to_string(now_ns) + ", of the last 10 s: such frames count as captured when submitted";
         }
         slot_ = std::move(read);
         filled_.notify_one();
@@ -80,10 +89,16 @@ class Session::Fed final : public Source {
         }
         Read read = std::move(*slot_);
         slot_.reset();
+        const bool untold = foreign_ && !std::exchange(foreign_told_, true);
         emptied_.notify_one();
+        lock.unlock();
+        if (untold && tell_) {
+            tell_(*foreign_);
+        }
         return read;
     }
 
+    const Tell tell_;
     const std::shared_ptr<Pool> pool_;
     std::mutex mutex_;
     std::condition_variable filled_;
@@ -91,10 +106,14 @@ class Session::Fed final : public Source {
     std::optional<Read> slot_;
     std::uint64_t count_ = 0;
     bool ended_ = false;
+    std::optional<std::string> foreign_;  // set once; told on the stream's thread, where all warnings come from
+    bool foreign_told_ = false;
 };
 
 Session::Session(std::shared_ptr<Engine> engine, Options options)
-    : engine_(std::move(engine)), options_(std::move(options)), source_(std::make_shared<Fed>(engine_->input())) {
+    : engine_(std::move(engine)),
+      options_(std::move(options)),
+      source_(std::make_shared<Fed>(engine_->input(), options_.tell)) {
     if (!same_picture(engine_->input(), engine_->output())) {
         throw Error(engine_->bundle().path().string() +
                     ": input and output differ in size or pixels, so a raw frame cannot stand in for a clean one: "
@@ -120,8 +139,7 @@ std::optional<std::uint64_t> Session::submit(std::span<const std::byte> frame, s
                     std::to_string(engine_->input().bytes()) + ": pass whole frames without padding");
     }
     // Under `latest` the capture thread empties the slot at once, so waiting for it is no waiting for the engine.
-    const auto id = source_->feed(frame, captured_ns > 0 ? captured_ns : monotonic_ns(),
-                                  options_.policy == Policy::latest ? std::nullopt : patience);
+    const auto id = source_->feed(frame, captured_ns, options_.policy == Policy::latest ? std::nullopt : patience);
     if (id) {
         const std::scoped_lock lock(mutex_);
         statistics_.submitted = *id + 1;

@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
+#include <thread>
 
 #include "bundle_files.hpp"
 #include "derain/derain.h"
@@ -103,6 +105,28 @@ TEST_F(CApi, GivesTheRawFrameWhereTheDeadlinePasses) {
     EXPECT_EQ(frame.derained, 0);
     EXPECT_EQ(frame.data[0], 10);
     EXPECT_EQ(statistics().deadline_misses, 1U);
+}
+
+TEST_F(CApi, TakesACaptureTimeOfAnotherClockForNowAndSaysSoOnce) {
+    script = {{0, Fault::slow}, {1, Fault::slow}, {2, Fault::slow}};
+    options.deadline_ms = 100;
+    std::atomic<int> warned = 0;
+    options.user = &warned;
+    options.warn = [](void* user, const char* line) {
+        *static_cast<std::atomic<int>*>(user) += std::string(line).find("captured_ns") != std::string::npos ? 1 : 0;
+    };
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    const std::vector<unsigned char> bytes(make_spec().bytes(), 10);
+    for (const auto off_ns : {3600 * second_ns, -11 * second_ns, -monotonic_ns() - 1}) {
+        const auto before_ns = monotonic_ns();
+        ASSERT_EQ(derain_submit(stream, bytes.data(), bytes.size(), before_ns + off_ns, soon_ms, &id), DERAIN_OK);
+        ASSERT_EQ(receive(), DERAIN_OK);
+        EXPECT_STREQ(frame.why, "missed its deadline") << off_ns;
+        EXPECT_GE(frame.captured_ns, before_ns);
+        EXPECT_LE(frame.captured_ns, monotonic_ns());
+        std::this_thread::sleep_for(std::chrono::milliseconds(400));  // the engine is back
+    }
+    EXPECT_EQ(warned, 1);
 }
 
 TEST_F(CApi, CountsTheInferenceOfAFrameThatWentOutRaw) {

@@ -111,8 +111,9 @@ derain_status derain_formats(const derain_stream* stream, derain_format* input, 
 /**
  * Copy one frame of `input.bytes` bytes into the stream.
  *
- * `captured_ns` is when its bytes were complete, CLOCK_MONOTONIC; 0: now. `*id` (or NULL) counts from 0. With
- * DERAIN_EVERY this waits up to `timeout_ms` for room, then is DERAIN_TIMEOUT; a negative `timeout_ms` waits for ever.
+ * `captured_ns` is when its bytes were complete, CLOCK_MONOTONIC; 0: now. A time yet to come or more than 10 s old is
+ * of another clock: it is taken for now, and the first is warned of. `*id` (or NULL) counts from 0. With DERAIN_EVERY
+ * this waits up to `timeout_ms` for room, then is DERAIN_TIMEOUT; a negative `timeout_ms` waits for ever.
  */
 derain_status derain_submit(derain_stream* stream, const void* data, size_t bytes, int64_t captured_ns,
                             int32_t timeout_ms, uint64_t* id);
