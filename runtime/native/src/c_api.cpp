@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "derain/derain.h"
 #include "session.hpp"
@@ -85,11 +86,21 @@ derain::Patience patience_of(std::int32_t timeout_ms) {
     return std::chrono::milliseconds(timeout_ms);
 }
 
+/// Whether this thread, one of a stream's, is in the caller's `warn`.
+bool& warning() noexcept {
+    thread_local bool there = false;
+    return there;
+}
+
 derain::Tell tell_of(const derain_options& options) {
     if (options.warn == nullptr) {
         return nullptr;
     }
-    return [warn = options.warn, user = options.user](std::string_view line) { warn(user, std::string(line).c_str()); };
+    return [warn = options.warn, user = options.user](std::string_view line) {
+        warning() = true;
+        warn(user, std::string(line).c_str());
+        warning() = false;
+    };
 }
 
 derain_format format_of(const derain::FrameSpec& spec) {
@@ -235,6 +246,10 @@ derain_status derain_get_statistics(const derain_stream* stream, derain_statisti
 
 void derain_close(derain_stream* stream) {
     guarded([&] {
+        if (warning()) {  // a stream's own thread cannot wait for its own end
+            std::thread([stream] { delete stream; }).detach();
+            return DERAIN_OK;
+        }
         const std::unique_ptr<derain_stream> owned(stream);
         return DERAIN_OK;
     });

@@ -249,6 +249,24 @@ TEST_F(CApi, WarnsTheCaller) {
     EXPECT_THAT(line.get(), HasSubstr("illegal memory access"));
 }
 
+TEST_F(CApi, CanBeClosedByAWarning) {
+    struct Closer {
+        derain_stream*& stream;
+        std::promise<void> closed;
+    } closer{stream, {}};
+    script = {{0, Fault::raise}};
+    options.user = &closer;
+    options.warn = [](void* user, const char*) {
+        auto& at = *static_cast<Closer*>(user);
+        derain_close(std::exchange(at.stream, nullptr));
+        at.closed.set_value();
+    };
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(1), DERAIN_OK);
+    EXPECT_EQ(closer.closed.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // the stream ends behind it
+}
+
 TEST_F(CApi, ReadsAndWritesNoMoreThanTheCallersStruct) {
     struct Newer {
         derain_options known;

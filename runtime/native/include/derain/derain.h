@@ -127,7 +127,8 @@ derain_status derain_finish(derain_stream* stream);
 derain_status derain_get_statistics(const derain_stream* stream, derain_statistics* statistics);
 
 /** Stop and release everything; frames inside are lost. An engine that hangs is left behind after 10 s. NULL is
- * allowed. */
+ * allowed. From inside `warn` it returns at once and the stream ends on a thread of its own: `user` must outlive that.
+ */
 void derain_close(derain_stream* stream);
 
 #ifdef __cplusplus
