@@ -45,7 +45,11 @@ class Session::Fed final : public Source {
           pool_(Pool::make(spec.bytes(), pictures_in_advance)) {}
 
     /// `captured_ns` 0: now, as is a time of another clock, which would be no deadline or one long past.
-    std::optional<std::uint64_t> feed(std::span<const std::byte> frame, std::int64_t captured_ns, Patience patience) {
+    ///
+    /// `count` is called before the frame can go anywhere, so that no more are seen out than in.
+    template <typename Count>
+    std::optional<std::uint64_t> feed(std::span<const std::byte> frame, std::int64_t captured_ns, Patience patience,
+                                      Count count) {
         const auto now_ns = monotonic_ns();
         const auto ours_ns = captured_ns == 0 ? now_ns : of_our_clock(captured_ns, now_ns);
         Read read{.picture = pool_->take(), .captured_ns = ours_ns};
@@ -61,6 +65,7 @@ class Session::Fed final : public Source {
             foreign_ = "captured_ns is " + std::to_string(captured_ns) + ", expected CLOCK_MONOTONIC, now " +
                        std::to_string(now_ns) + ", of the last 10 s: such frames count as captured when submitted";
         }
+        count();
         slot_ = std::move(read);
         filled_.notify_one();
         return count_++;
@@ -139,12 +144,11 @@ std::optional<std::uint64_t> Session::submit(std::span<const std::byte> frame, s
                     std::to_string(engine_->input().bytes()) + ": pass whole frames without padding");
     }
     // Under `latest` the capture thread empties the slot at once, so waiting for it is no waiting for the engine.
-    const auto id = source_->feed(frame, captured_ns, options_.policy == Policy::latest ? std::nullopt : patience);
-    if (id) {
+    const auto counted = [this] {
         const std::scoped_lock lock(mutex_);
-        statistics_.submitted = *id + 1;
-    }
-    return id;
+        ++statistics_.submitted;
+    };
+    return source_->feed(frame, captured_ns, options_.policy == Policy::latest ? std::nullopt : patience, counted);
 }
 
 std::optional<Received> Session::receive(Patience patience) {

@@ -267,6 +267,25 @@ TEST_F(CApi, CanBeClosedByAWarning) {
     std::this_thread::sleep_for(std::chrono::milliseconds(300));  // the stream ends behind it
 }
 
+TEST_F(CApi, NeverCountsMoreFramesOutThanIn) {
+    options.policy = DERAIN_LATEST;
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    std::atomic<bool> stop = false;
+    std::atomic<int> wrong = 0;
+    std::jthread asking([&] {
+        while (!stop) {
+            const derain_statistics seen = statistics();
+            wrong += seen.presented + seen.dropped > seen.frames ? 1 : 0;
+        }
+    });
+    for (int count = 0; count < 20'000; ++count) {
+        ASSERT_EQ(submit(count % 256), DERAIN_OK);
+    }
+    stop = true;
+    asking.join();
+    EXPECT_EQ(wrong, 0);
+}
+
 TEST_F(CApi, ReadsAndWritesNoMoreThanTheCallersStruct) {
     struct Newer {
         derain_options known;
