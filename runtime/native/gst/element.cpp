@@ -17,6 +17,7 @@
 #include "derain/error.hpp"
 #include "derain/stream/filter.hpp"
 #include "images.hpp"
+#include "stats.hpp"
 
 GST_DEBUG_CATEGORY_STATIC(derain_debug);
 #define GST_CAT_DEFAULT derain_debug
@@ -30,7 +31,7 @@ constexpr const char* caps_text =
     "height = (int) [ 1, max ], framerate = (fraction) [ 0, max ]";
 constexpr std::size_t pictures_in_advance = 3;
 
-enum Property { property_bundle = 1, property_engine, property_precision, property_deadline };
+enum Property { property_bundle = 1, property_engine, property_precision, property_deadline, property_stats };
 
 /// What the element holds between frames.
 struct Inside {
@@ -125,7 +126,7 @@ void set_property(GObject* object, guint id, const GValue* value, GParamSpec* sp
 }
 
 void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
-    const Inside& inside = inside_of(object);
+    Inside& inside = inside_of(object);
     switch (id) {
         case property_bundle:
             g_value_set_string(value, inside.bundle.c_str());
@@ -139,6 +140,12 @@ void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
         case property_deadline:
             g_value_set_double(value, inside.deadline_ms);
             break;
+        case property_stats: {
+            const auto filter = inside.current();
+            g_value_take_boxed(
+                value, filter ? filter->statistics(derain::gst::stats_of) : derain::gst::stats_of(derain::Tally()));
+            break;
+        }
         default:
             G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
     }
@@ -208,7 +215,9 @@ gboolean start(GstBaseTransform* transform) {
         inside.become(std::make_shared<derain::Filter>(
             engine, inside.deadline_ms > 0 ? std::optional(inside.deadline_ms) : std::nullopt,
             [](const derain::Picture& raw) { return raw; },
-            [transform](std::string_view line) { GST_WARNING_OBJECT(transform, "%s", std::string(line).c_str()); }));
+            [transform](std::string_view line) {
+                GST_ELEMENT_WARNING(transform, LIBRARY, FAILED, ("%s", std::string(line).c_str()), (nullptr));
+            }));
     } catch (const std::exception& error) {
         GST_ELEMENT_ERROR(transform, LIBRARY, INIT, ("%s", error.what()), (nullptr));
         return FALSE;
@@ -281,6 +290,11 @@ void add_properties(GObjectClass& object) {
             "deadline", "deadline",
             "Milliseconds after which the raw frame goes on where the derained one is not there; 0: none", 0,
             G_MAXDOUBLE, 0, flags));
+    constexpr auto readable = static_cast<GParamFlags>(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
+    g_object_class_install_property(
+        &object, property_stats,
+        g_param_spec_boxed("stats", "stats", "What became of the frames since the start, and how long they took",
+                           GST_TYPE_STRUCTURE, readable));
 }
 
 gboolean init_plugin(GstPlugin* plugin) {

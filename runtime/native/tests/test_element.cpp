@@ -102,6 +102,43 @@ TEST_F(Element, KeepsItsPropertiesWhileItRunsSoThatNoFrameOutgrowsItsMemory) {
     EXPECT_EQ(text("bundle"), larger.path().string());
 }
 
+TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
+    script = {{1, Fault::raise}};
+    play();
+    GstBus* bus = gst_bus_new();
+    gst_element_set_bus(element, bus);
+    for (const int level : {10, 20}) {
+        ASSERT_EQ(push(level), GST_FLOW_OK);
+        EXPECT_EQ(pulled(), level == 10 ? 245 : 20);
+    }
+    GstMessage* message = gst_bus_pop_filtered(bus, GST_MESSAGE_WARNING);
+    ASSERT_NE(message, nullptr);
+    GError* what = nullptr;
+    gst_message_parse_warning(message, &what, nullptr);
+    EXPECT_THAT(what->message, HasSubstr("engine fault: an illegal memory access was encountered"));
+    g_error_free(what);
+    gst_message_unref(message);
+    gst_element_set_bus(element, nullptr);
+    gst_object_unref(bus);
+
+    GstStructure* stats = nullptr;
+    g_object_get(element, "stats", &stats, nullptr);
+    ASSERT_NE(stats, nullptr);
+    const auto count = [stats](const char* field) {
+        guint64 value = 99;
+        EXPECT_TRUE(gst_structure_get_uint64(stats, field, &value)) << field;
+        return value;
+    };
+    EXPECT_EQ(count("presented"), 2U);
+    EXPECT_EQ(count("passed-through"), 1U);
+    EXPECT_EQ(count("engine-faults"), 1U);
+    EXPECT_EQ(count("deadline-misses"), 0U);
+    double ms = 0;
+    EXPECT_TRUE(gst_structure_get_double(stats, "inference-p99-ms", &ms));
+    EXPECT_GT(ms, 0);
+    gst_structure_free(stats);
+}
+
 /// A frame on a thread of its own, as upstream's, into an engine that is at work for two seconds.
 class SlowElement : public Element {
    protected:

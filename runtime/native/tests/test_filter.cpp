@@ -28,7 +28,7 @@ TEST(Filter, EachFrameComesBackCleanOrAsItCameWithTheReason) {
     EXPECT_EQ(why[0], std::nullopt);
     EXPECT_EQ(why[1], Why::fault);
     EXPECT_EQ(why[2], Why::away);
-    EXPECT_EQ(filter.tally().presented(), 4);
+    EXPECT_EQ(filter.statistics([](const Tally& tally) { return tally.presented(); }), 4);
 }
 
 TEST(Filter, ALateEngineIsNotWaitedForLongerThanTheDeadline) {

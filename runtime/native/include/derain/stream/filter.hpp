@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "derain/stream/pipeline.hpp"
@@ -13,7 +14,8 @@ namespace derain {
 
 /// Derains frames one after the other under the guard: what comes out is clean, or raw for a reason, and in time.
 ///
-/// For one thread at a time, but for `stop` and `go_on`. The engine, open and warmed up, works on a thread of its own.
+/// For one thread at a time, but for `stop`, `go_on` and `statistics`. The engine, open and warmed up, works on a
+/// thread of its own.
 class Filter {
    public:
     struct Shown {
@@ -34,7 +36,12 @@ class Filter {
     /// Without a deadline an engine that hangs would keep `process`, and so the host's end, for ever.
     void stop();
     void go_on();
-    [[nodiscard]] const Tally& tally() const { return loop_.tally(); }
+    /// Calls `read` with the counts so far, which do not change meanwhile; on any thread.
+    template <typename Read>
+    auto statistics(Read read) const {
+        const std::scoped_lock lock(mutex_);
+        return read(tally_);
+    }
 
    private:
     class Nowhere;
@@ -43,6 +50,8 @@ class Filter {
     FrameQueue frames_{Policy::latest};
     Guard guard_;
     std::unique_ptr<Sink> sink_;
+    mutable std::mutex mutex_;
+    Tally tally_;
     Worker worker_;
     Loop loop_;
     std::int64_t count_ = 0;
