@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
 
 #include "derain/stream/shared_frames.hpp"
 #include "derain/stream/streams.hpp"
@@ -125,8 +126,7 @@ TEST_F(Ring, ARingOfOtherFramesOrOfAnotherWriterIsRefusedByName) {
         SharedFrames::create(name_, spec_);
         FAIL() << "it was made twice";
     } catch (const Error& error) {
-        EXPECT_NE(std::string(error.what()).find("exists: another program writes to it, or died: `rm "),
-                  std::string::npos);
+        EXPECT_NE(std::string(error.what()).find("exists: another program writes to it: stop it"), std::string::npos);
     }
 }
 
@@ -246,6 +246,18 @@ TEST(SharedMemory, AWriterThatWasKilledCanBeStartedAgainAndOneThatLivesIsNotPush
     EXPECT_TRUE(refused());
     ::close(ready[0]);
     ::close(ready[1]);
+}
+
+TEST(SharedMemory, AWriterThatEndsLeavesANewerOnesRingAlone) {
+    const auto name = "derain-newer-" + std::to_string(::getpid());
+    const auto path = std::filesystem::path("/dev/shm") / name;
+    std::optional older = SharedFrames::create(name, testing::make_spec());
+    std::filesystem::remove(path);
+    std::optional newer = SharedFrames::create(name, testing::make_spec());
+    older.reset();
+    EXPECT_TRUE(std::filesystem::exists(path));
+    newer.reset();
+    EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 TEST_F(Ring, ARingWhoseWriterHoldsNoLockIsLeftAlone) {

@@ -87,6 +87,20 @@ std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, const st
 
 std::atomic_ref<std::uint64_t> atomic(std::uint64_t& word) { return std::atomic_ref(word); }
 
+/// Whether `path` still names this open file; another program may have put a newer one there.
+bool is_at(int file, const std::filesystem::path& path) {
+    struct stat ours {};
+    struct stat there {};
+    return ::fstat(file, &ours) == 0 && ::stat(path.c_str(), &there) == 0 && ours.st_dev == there.st_dev &&
+           ours.st_ino == there.st_ino;
+}
+
+/// Whether a writer that lives holds the ring's lock.
+bool is_held(const std::filesystem::path& path) {
+    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    return file && ::flock(file.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+}
+
 /// Removes a ring whose writer held a lock and lives no more; its readers are told.
 void remove_if_abandoned(const std::filesystem::path& path) {
     const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
@@ -96,9 +110,7 @@ void remove_if_abandoned(const std::filesystem::path& path) {
         ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
         return;
     }
-    struct stat ours {};
-    struct stat there {};
-    if (::fstat(file.get(), &ours) != 0 || ::stat(path.c_str(), &there) != 0 || ours.st_ino != there.st_ino) {
+    if (!is_at(file.get(), path)) {
         return;  // somebody else was faster
     }
     const std::uint64_t yes = 1;
@@ -115,9 +127,11 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
     remove_if_abandoned(path);
     FileDescriptor file(::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
     if (!file) {
-        throw Error(errno == EEXIST
-                        ? path.string() + ": exists: another program writes to it, or died: `rm " + path.string() + "`"
-                        : path.string() + ": cannot be made: " + std::generic_category().message(errno));
+        if (errno != EEXIST) {
+            throw Error(path.string() + ": cannot be made: " + std::generic_category().message(errno));
+        }
+        throw Error(path.string() + ": exists: another program writes to it" +
+                    (is_held(path) ? ": stop it" : ", or died: `rm " + path.string() + "`"));
     }
     ::flock(file.get(), LOCK_EX);
     // Unlike ftruncate: a page that is short later kills with SIGBUS.
@@ -180,7 +194,9 @@ SharedFrames::~SharedFrames() {
     }
     if (lock_ >= 0) {
         atomic(word(closed_at)).store(1, std::memory_order_release);
-        ::unlink(path_.c_str());
+        if (is_at(lock_, path_)) {
+            ::unlink(path_.c_str());
+        }
         ::close(lock_);
     }
     ::munmap(memory_.data(), memory_.size());
