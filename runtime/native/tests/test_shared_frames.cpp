@@ -241,6 +241,8 @@ TEST(SharedMemory, AWriterThatWasKilledCanBeStartedAgainAndOneThatLivesIsNotPush
     const auto reader = SharedFrames::attach(name, spec);
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
+    EXPECT_THAT(testing::fault([&] { static_cast<void>(SharedFrames::attach(name, spec)); }),
+                ::testing::EndsWith("its writer died: start it again"));
     const auto writer = SharedFrames::create(name, spec);
     EXPECT_TRUE(reader.closed());
     EXPECT_TRUE(refused());

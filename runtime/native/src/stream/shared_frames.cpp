@@ -101,13 +101,23 @@ bool is_held(const std::filesystem::path& path) {
     return file && ::flock(file.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
+/// Takes the lock that a dead writer left; one that a reader tries meanwhile is free again in no time.
+bool lock_dead(int file) {
+    for (int tries = 0; tries < 10; ++tries) {
+        if (::flock(file, LOCK_EX | LOCK_NB) == 0) {
+            return true;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+}
+
 /// Removes a ring whose writer held a lock and lives no more; its readers are told.
 void remove_if_abandoned(const std::filesystem::path& path) {
     const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
     std::array<std::uint64_t, slots_at / word_bytes> head{};
     if (!file || ::pread(file.get(), head.data(), slots_at, 0) != static_cast<ssize_t>(slots_at) ||
-        head[0] != std::bit_cast<std::uint64_t>(magic) || head[locked_at / word_bytes] != 1 ||
-        ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+        head[0] != std::bit_cast<std::uint64_t>(magic) || head[locked_at / word_bytes] != 1 || !lock_dead(file.get())) {
         return;
     }
     if (!is_at(file.get(), path)) {
@@ -175,6 +185,10 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
     if (seen != header_of(spec) || bytes < slots_at + slots * padded(spec.bytes())) {
         throw Error(path.string() + ": holds " + told(seen) + ", expected " + told(header_of(spec)) +
                     ": start its writer accordingly");
+    }
+    if (atomic(probe.word(locked_at)).load(std::memory_order_relaxed) == 1 &&
+        ::flock(file.get(), LOCK_SH | LOCK_NB) == 0) {
+        throw Error(path.string() + ": its writer died: start it again");
     }
     return {path, spec, map(file, bytes, path)};
 }

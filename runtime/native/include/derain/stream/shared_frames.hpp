@@ -43,7 +43,7 @@ class SharedFrames {
 
     /// Makes the ring; Error where there is one of that name, and where memory is short.
     static SharedFrames create(const std::string& name, const FrameSpec& spec);
-    /// Opens a ring; Error where there is none yet, or its frames are not `spec`'s.
+    /// Opens a ring; Error where there is none yet, its writer died, or its frames are not `spec`'s.
     static SharedFrames attach(const std::string& name, const FrameSpec& spec);
 
     SharedFrames(SharedFrames&& other) noexcept;
