@@ -206,6 +206,29 @@ TEST(Capture, AReopeningWithoutMemoryIsTriedAgain) {
     back->go_on.set();
 }
 
+TEST(Capture, WhyALostSourceDoesNotComeBackIsToldOnceAndKept) {
+    const auto stalled = script({1, wait});
+    std::atomic<int> attempts = 0;
+    stalled->on_reopening = [&attempts] { ++attempts; };
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    std::mutex mutex;
+    std::vector<std::string> lines;
+    Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, [&](std::string_view line) {
+        const std::scoped_lock lock(mutex);
+        lines.emplace_back(line);
+    });
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    ASSERT_TRUE(stalled->hangs.wait());
+    capture.watch(monotonic_ns() + 1000 * second_ns);
+    for (int patience = 0; patience < 20'000 && attempts < 3; ++patience) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    const std::scoped_lock lock(mutex);
+    EXPECT_EQ(std::ranges::count(lines, "the source is not back: camera: away"), 1);
+    EXPECT_TRUE(capture.fault()->ends_with(" s; not back: camera: away")) << *capture.fault();
+    EXPECT_EQ(capture.faults(), 1);
+}
+
 TEST(Capture, AFrameThatWaitsForRoomIsNotTheCamerasSilence) {
     const auto camera = script({1, 2, 3, hang});
     const auto queue = std::make_shared<FrameQueue>(Policy::every);

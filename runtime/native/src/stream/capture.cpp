@@ -187,8 +187,9 @@ class Capture::Thread {
         try {
             source = source_->reopened();
             source->set_policy(queue_->policy());
-        } catch (const std::exception&) {
-            return nullptr;  // not back yet
+        } catch (const std::exception& error) {
+            stay_away(error.what(), generation);
+            return nullptr;
         }
         bool wanted = false;
         {
@@ -216,9 +217,25 @@ class Capture::Thread {
         heard_ns_ = clock_();
     }
 
+    /// Tells why a source is not back, where that is news: the reason may have become another, with another mend.
+    void stay_away(const std::string& why, int generation) {
+        {
+            const std::scoped_lock lock(mutex_);
+            if (generation != generation_ || stopped_ || away_ == why) {
+                return;
+            }
+            away_ = why;
+            fault_ = lost_ + "; not back: " + why;
+        }
+        if (tell_) {
+            tell_("the source is not back: " + why);
+        }
+    }
+
     void lose(const std::string& why) {
         ++faults_;
-        fault_ = why;
+        fault_ = lost_ = why;
+        away_.clear();
         state_ = "lost (" + why + ")";
         if (tell_) {
             tell_("source lost: " + why + ": reopening it");
@@ -236,6 +253,7 @@ class Capture::Thread {
     BackOff back_off_;
     std::int64_t count_ = 0;
     std::int64_t heard_ns_;
+    std::string lost_, away_;  // why it was lost, and why it is not back
     std::shared_ptr<Source> current_;
     bool putting_ = false;  // a frame waits for room: that is not the source's silence
     int generation_ = 0;

@@ -44,7 +44,7 @@ class Capture {
 
     /// What ended the source early.
     [[nodiscard]] std::exception_ptr error() const;
-    /// How often a live source was lost, and why the last time.
+    /// How often a live source was lost, and why the last time, with why it is not back.
     [[nodiscard]] std::int64_t faults() const;
     [[nodiscard]] std::optional<std::string> fault() const;
     /// A word or two for a status line.
