@@ -57,6 +57,9 @@ struct Inside {
 
     /// The bundle, read once; Error where it cannot be.
     const derain::Manifest& manifest() {
+        if (bundle.empty()) {
+            throw derain::Error("no bundle, expected a folder made by `derain export`: set the property bundle");
+        }
         if (!loaded) {
             loaded.emplace(derain::Bundle::load(bundle));
         }

@@ -139,6 +139,23 @@ TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
     gst_structure_free(stats);
 }
 
+TEST_F(Element, NamesThePropertyThatIsMissing) {
+    element = gst_element_factory_make("derain", nullptr);
+    GstBus* bus = gst_bus_new();
+    gst_element_set_bus(element, bus);
+    EXPECT_EQ(gst_element_set_state(element, GST_STATE_PAUSED), GST_STATE_CHANGE_FAILURE);
+    GstMessage* message = gst_bus_pop_filtered(bus, GST_MESSAGE_ERROR);
+    ASSERT_NE(message, nullptr);
+    GError* what = nullptr;
+    gst_message_parse_error(message, &what, nullptr);
+    EXPECT_STREQ(what->message, "no bundle, expected a folder made by `derain export`: set the property bundle");
+    g_error_free(what);
+    gst_message_unref(message);
+    gst_element_set_state(element, GST_STATE_NULL);
+    gst_object_unref(element);
+    gst_object_unref(bus);
+}
+
 /// A frame on a thread of its own, as upstream's, into an engine that is at work for two seconds.
 class SlowElement : public Element {
    protected:
