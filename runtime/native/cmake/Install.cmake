@@ -22,9 +22,12 @@ write_basic_package_version_file(derainConfigVersion.cmake COMPATIBILITY SameMin
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/derainConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/derainConfigVersion.cmake
   DESTINATION ${package})
 
-# Relative to itself, so that the prefix may be chosen when it is installed.
+# Relative to itself, so that the prefix may be chosen when it is installed; CMAKE_INSTALL_LIBDIR may be absolute.
 set(pc ${CMAKE_CURRENT_BINARY_DIR}/derain.pc)
-file(RELATIVE_PATH up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+file(RELATIVE_PATH up ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+file(RELATIVE_PATH pc_libdir ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_LIBDIR})
+file(RELATIVE_PATH pc_includedir ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
 set(pc_prefix "\${pcfiledir}/${up}")
 configure_file(cmake/derain.pc.in ${pc} @ONLY)
 install(FILES ${pc} DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
