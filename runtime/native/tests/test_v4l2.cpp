@@ -23,6 +23,7 @@ class PlayedCamera final : public VideoDevice {
     std::uint32_t flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
     std::int64_t stamp_ns = monotonic_ns() / 1000 * 1000;  // of every frame
     v4l2_fract period = {.numerator = 1, .denominator = 25};
+    std::uint32_t device_caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
     bool busy = false, unplugged = false;
     bool shared = false;                              // by all openings: it takes no format while it streams
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
@@ -41,9 +42,12 @@ class PlayedCamera final : public VideoDevice {
     int control(unsigned long request, void* argument) override {
         const std::scoped_lock lock(mutex_);
         switch (request) {
-            case VIDIOC_QUERYCAP:
-                static_cast<v4l2_capability*>(argument)->capabilities = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
+            case VIDIOC_QUERYCAP: {
+                auto& capability = *static_cast<v4l2_capability*>(argument);
+                capability.capabilities = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING | V4L2_CAP_DEVICE_CAPS;
+                capability.device_caps = device_caps;
                 return 0;
+            }
             case VIDIOC_S_FMT: {
                 if (shared && streaming_) {
                     return EBUSY;
@@ -400,6 +404,9 @@ TEST_F(V4l2, Nv12AndUyvyGoThroughAsTheyAre) {
 }
 
 TEST_F(V4l2, WhatACameraCannotDoIsToldWithItsMend) {
+    device_->device_caps = V4L2_CAP_META_CAPTURE | V4L2_CAP_STREAMING;  // the second node of a USB camera
+    EXPECT_NE(fault().find("/dev/video7: is no camera that streams"), std::string::npos);
+    device_->device_caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
     device_->unplugged = true;
     EXPECT_NE(fault().find("/dev/video7: the camera stopped delivering frames"), std::string::npos);
     device_->busy = true;

@@ -207,16 +207,20 @@ class Buffers final : public Store {
     bool stopped_ = false;
 };
 
+/// What this node can do: a camera's `capabilities` are those of all its nodes, that of its metadata among them.
+std::uint32_t caps_of(const v4l2_capability& capability) {
+    return (capability.capabilities & V4L2_CAP_DEVICE_CAPS) != 0 ? capability.device_caps : capability.capabilities;
+}
+
 class Camera final : public DecodedSource {
    public:
     Camera(const std::string& location, const FrameSpec& spec, OpenDevice open)
         : DecodedSource(location, spec), open_(std::move(open)) {
         set_live(true);
         const auto device = open_();
+        constexpr std::uint32_t needed = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
         v4l2_capability capability{};
-        if (device->control(VIDIOC_QUERYCAP, &capability) != 0 ||
-            (capability.capabilities & V4L2_CAP_VIDEO_CAPTURE) == 0 ||
-            (capability.capabilities & V4L2_CAP_STREAMING) == 0) {
+        if (device->control(VIDIOC_QUERYCAP, &capability) != 0 || (caps_of(capability) & needed) != needed) {
             throw Error(location + ": is no camera that streams: list those with `v4l2-ctl --list-devices`");
         }
         choose_format(*device);
