@@ -54,6 +54,22 @@ TEST_F(Gstreamer, AnAppsinkThatDropsNothingGivesEveryFrameAndThenTheEnd) {
     EXPECT_EQ(fault([&] { source->next(); }), "gst:" + pipeline + ": the pipeline ended: try it with `gst-launch-1.0`");
 }
 
+TEST_F(Gstreamer, ASlowReaderMissesFramesUnderLatestAndNoneUnderEvery) {
+    for (const std::string sink : {"", " ! videoconvert ! appsink drop=true max-buffers=1 sync=false"}) {
+        for (const auto policy : {Policy::latest, Policy::every}) {
+            const auto source = make_gstreamer_source(pattern("red", 30) + sink, testing::make_spec(), patience);
+            source->set_policy(policy);
+            int frames = 0;
+            static_cast<void>(fault([&] {
+                for (; source->next(); ++frames) {
+                    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                }
+            }));
+            EXPECT_EQ(frames == 30, policy == Policy::every) << frames;
+        }
+    }
+}
+
 TEST_F(Gstreamer, APipelineWithoutAnAppsinkIsConvertedAndGivesItsNewestFrame) {
     const auto source = make_gstreamer_source("videotestsrc pattern=red ! " + std::string(caps) + ",format=RGBA",
                                               testing::make_spec("frame", Pixels::rgb8), patience);

@@ -98,6 +98,8 @@ class Pipeline {
         const Owned<GstCaps> caps(gst_caps_from_string(caps_text));
         gst_app_sink_set_caps(GST_APP_SINK(sink_.get()), caps.get());
         gst_base_sink_set_last_sample_enabled(GST_BASE_SINK(sink_.get()), TRUE);
+        drops_ = gst_app_sink_get_drop(GST_APP_SINK(sink_.get())) == TRUE;
+        keep_every();  // until it is known what is wanted
         gst_bus_set_sync_handler(bus_.get(), keep_errors, nullptr, nullptr);
         started_ = set_state(*pipeline_, GST_STATE_PLAYING);
     }
@@ -113,6 +115,11 @@ class Pipeline {
         }
         return sample;
     }
+
+    /// Lets the frames wait for their reader, however many the description would drop.
+    void keep_every() { gst_app_sink_set_drop(GST_APP_SINK(sink_.get()), FALSE); }
+    /// Drops as the description says.
+    void keep_newest() { gst_app_sink_set_drop(GST_APP_SINK(sink_.get()), drops_ ? TRUE : FALSE); }
 
     /// The next frame; nothing where none came in time.
     Owned<GstSample> pull(std::int64_t wait_ns) {
@@ -163,6 +170,7 @@ class Pipeline {
     Owned<GstElement> pipeline_;
     Owned<GstElement> sink_;
     Owned<GstBus> bus_;
+    bool drops_ = false;
     StateChange started_;
 };
 
@@ -216,6 +224,9 @@ class GstreamerSource final : public DecodedSource {
     }
 
     Read read() override {
+        if (policy() == Policy::latest) {
+            pipeline_->keep_newest();
+        }
         const auto until_ns = monotonic_ns() + patience_.next_ms * ms_ns;
         while (!closed()) {
             if (const auto sample = pipeline_->pull(look_ns)) {
