@@ -149,6 +149,21 @@ def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bun
     assert len(frames_of(clip, bundle.manifest.output)) >= presented  # one stands for those that did not come in time
 
 
+def test_two_signals_at_once_are_one_stop(bundle, program, wait_until, tmp_path):
+    clip, report = tmp_path / "out.mkv", tmp_path / "report.json"
+    source = "test://rain?live=1&frames=1000000&fps=30"
+    arguments = [program, "run", bundle.path, "--source", source, "--sink", clip, "--json", report]
+    with subprocess.Popen(list(map(str, arguments))) as process:
+        try:
+            wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert json.loads(report.read_text())["presented"] >= 1
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [

@@ -1,11 +1,13 @@
 #include <atomic>
 #include <csignal>
+#include <ctime>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "choices.hpp"
 #include "commands.hpp"
+#include "derain/stream/clock.hpp"
 #include "derain/stream/redact.hpp"
 #include "derain/stream/streams.hpp"
 #include "show.hpp"
@@ -19,21 +21,29 @@ namespace {
 constexpr double live_deadline_ms = 500;
 
 // NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): a signal's handler reaches nothing else
-std::atomic<bool> stop = false;
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal's handler may set nothing else");
+std::atomic<std::int64_t> stopped_ns = 0;
+static_assert(std::atomic<std::int64_t>::is_always_lock_free, "a signal's handler may set nothing else");
 
-void on_signals(void (*handler)(int)) {
-    for (const int signal : {SIGINT, SIGTERM}) {
-        static_cast<void>(std::signal(signal, handler));
+// A terminal and a supervisor may both signal one stop; a person who insists takes longer.
+constexpr std::int64_t insists_after_ns = second_ns;
+
+/// The first stops the stream, one that comes a second later ends the process.
+void on_signal(int signal) {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    const auto now_ns = now.tv_sec * second_ns + now.tv_nsec;
+    std::int64_t first_ns = 0;
+    if (!stopped_ns.compare_exchange_strong(first_ns, now_ns) && now_ns - first_ns >= insists_after_ns) {
+        static_cast<void>(std::signal(signal, SIG_DFL));
+        static_cast<void>(std::raise(signal));
     }
 }
 
-/// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had; the second ends the process.
+/// Lets SIGINT (Ctrl-C) and SIGTERM end a stream as if its source had.
 void stop_on_signals() {
-    on_signals([](int) {
-        on_signals(SIG_DFL);
-        stop = true;
-    });
+    for (const int signal : {SIGINT, SIGTERM}) {
+        static_cast<void>(std::signal(signal, on_signal));
+    }
 }
 
 struct RunChoice {
@@ -69,7 +79,7 @@ void derain_stream(const RunChoice& choice) {
                        .deadline_ms = choice.deadline_ms,
                        .to_output = between(manifest.input, manifest.output),
                        .tell = [](std::string_view line) { std::cerr << std::string(line) + "\n"; },
-                       .stop = [] { return stop.load(); }};
+                       .stop = [] { return stopped_ns != 0; }};
     if (!options.deadline_ms && source->live()) {
         options.deadline_ms = live_deadline_ms;
     }
@@ -87,7 +97,7 @@ void derain_stream(const RunChoice& choice) {
     sink->close();
     source->close();
     nlohmann::ordered_json document = report;
-    if (comparison && !stop) {
+    if (comparison && stopped_ns == 0) {
         document["psnr_rgb"] = comparison->mean();
     }
     if (!choice.json.empty()) {
