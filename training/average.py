@@ -9,6 +9,10 @@ import torch
 from derain.training.models import build
 from derain.training.models.checkpoint import load, save_weights
 
+LEAST_ALIKE = 0.5
+"""The cosine between the convolutions of two runs, below which they did not begin from one another: daiam-edge's three
+stages stand at 0.90 to 0.97, runs from other random weights at 0.00."""
+
 
 def average(weights: Sequence[str], out: Path) -> None:
     """Write the mean of the weights of runs that began from one another, as fp16, with what each says of itself.
@@ -21,7 +25,8 @@ def average(weights: Sequence[str], out: Path) -> None:
         out: the file to write, by atomic rename.
 
     Raises:
-        FileNotFoundError, ValueError: fewer than two, weights that `load` refuses, or unlike networks.
+        FileNotFoundError, ValueError: fewer than two, weights that `load` refuses, unlike networks, or runs that did
+            not begin from one another, whose mean is no better than random weights.
     """
     if len(weights) < 2:
         raise ValueError(f"{len(weights)} weights to average: expected at least 2")
@@ -34,7 +39,20 @@ def average(weights: Sequence[str], out: Path) -> None:
                 f"{first.options}: average runs of one network"
             )
     states = [run.network.state_dict() for run in runs]
+    for name, state in zip(weights[1:], states[1:], strict=True):
+        if (alike := _alike(states[0], state)) < LEAST_ALIKE:
+            raise ValueError(
+                f"{weights[0]} and {name} did not begin from one another (the cosine between their convolutions is "
+                f"{alike:.2f}, expected {LEAST_ALIKE} or more), so their mean is good for nothing: train one from the "
+                "other's weights (`network: {start: …}`)"
+            )
     network = build(first.name, **first.options)
     network.load_state_dict({key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]})
     notes = {"mean_of": json.dumps([run.notes for run in runs])}
     save_weights(out, network, first.name, first.options, torch.float16, **notes)
+
+
+def _alike(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """The cosine between two networks' convolution kernels, taken as one vector, in [-1, 1]."""
+    a, b = (torch.cat([value.flatten() for value in state.values() if value.ndim == 4]) for state in (first, second))
+    return float(torch.cosine_similarity(a, b, dim=0))

@@ -13,12 +13,13 @@ from derain.training.models.checkpoint import load, save_weights
 
 @pytest.fixture
 def runs(tmp_path, lively) -> list[str]:
+    """The second is the first, moved a little, as a run that began from it."""
     for seed in (1, 2):
         torch.manual_seed(seed)
         network = lively(build("daiam-nano"))
         with torch.no_grad():
             for value in network.parameters():
-                value.add_(torch.randn_like(value) * 0.1)
+                value.add_(torch.randn_like(value) * 0.01)
         save_weights(tmp_path / f"{seed}.safetensors", network, "daiam-nano", {}, torch.float32, seed=str(seed))
     return [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)]
 
@@ -44,4 +45,15 @@ def test_unlike_networks_and_single_files_are_refused_and_nothing_is_written(run
         average([*runs, str(other)], out)
     with pytest.raises(ValueError, match="1 weights to average: expected at least 2"):
         average(runs[:1], out)
+    assert not out.exists()
+
+
+def test_runs_that_did_not_begin_from_one_another_are_refused(runs, tmp_path, lively):
+    stranger = tmp_path / "stranger.safetensors"
+    save_weights(stranger, lively(build("daiam-nano"), seed=9), "daiam-nano", {}, torch.float32)
+    out = tmp_path / "mean.safetensors"
+    with pytest.raises(
+        ValueError, match=r"1\.safetensors and .*stranger\.safetensors did not begin from one another .*0\.0"
+    ):
+        average([*runs, str(stranger)], out)
     assert not out.exists()
