@@ -67,6 +67,8 @@ def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[st
 
     Returns {metric: {"input": mean, "output": mean}} for each of `METRICS`; "images", a list with every pair's name,
     group and scores; and "groups", the means and the "count" of each group, where the pairs have any.
+
+    Raises ValueError with the pair's name where `derain` refuses it, or it is too small for SSIM.
     """
     return summarise(
         [
@@ -74,11 +76,18 @@ def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[st
                 "name": pair.name,
                 "group": pair.group,
                 "input": score(pair.rainy, pair.clean),
-                "output": score(derain(pair.rainy), pair.clean),
+                "output": score(_derained(pair, derain), pair.clean),
             }
             for pair in map(_scorable, pairs)
         ]
     )
+
+
+def _derained(pair: Pair, derain: Callable[[Image], Image]) -> Image:
+    try:
+        return derain(pair.rainy)
+    except ValueError as error:
+        raise ValueError(f"{pair.name}: {error}") from error
 
 
 def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:

@@ -118,6 +118,17 @@ def test_a_pair_too_small_for_ssim_is_named():
         evaluate(lambda image: image, [Pair("a", tiny, tiny)])
 
 
+def test_a_pair_that_what_derains_refuses_is_named(picture):
+    def of_one_size(image):
+        if image.shape[1] != 64:
+            raise ValueError("frames are 60x48, the bundle expects 64x48")
+        return image
+
+    pairs = [Pair(str(width), picture(width=width), picture(width=width)) for width in (64, 60)]
+    with pytest.raises(ValueError, match=r"^60: frames are 60x48, the bundle expects 64x48$"):
+        evaluate(of_one_size, pairs)
+
+
 def test_images_of_any_size_are_padded_for_the_network_and_cropped_back(picture):
     for width, height in ((64, 48), (61, 47), (17, 18)):
         image = picture(width=width, height=height)
