@@ -2,11 +2,12 @@
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, MetricsHandler
 
 from derain.runtime.address import host_and_port
 from derain.runtime.frames import Frame, Image
 from derain.runtime.guard import State
+from derain.runtime.http_server import HttpServer
 from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord, Outcome, Status, Why
 
@@ -50,11 +51,11 @@ class Metrics(Observer):
         except ValueError as error:
             raise ValueError(f"--metrics {address}: {error}") from error
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            self._server = HttpServer(host, port, MetricsHandler.factory(registry))
         except OSError as error:
             told = os.strerror(error.errno) if error.errno and error.errno > 0 else error
             raise OSError(f"--metrics {address}: cannot listen there: {told}: give another HOST:PORT") from error
-        self.address = f"http://{host}:{self._server.server_port}/metrics"
+        self.address = self._server.address + "/metrics"
 
     def on_frame(self, record: FrameRecord, frame: Frame, shown: Image) -> None:
         """Count a presented frame and its times."""
@@ -91,9 +92,7 @@ class Metrics(Observer):
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def _count(self, record: FrameRecord) -> None:
         self._outcomes[record.outcome].inc()

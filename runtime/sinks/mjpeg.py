@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import cv2
@@ -10,14 +10,13 @@ import cv2
 from derain.runtime.address import LOCAL, host_and_port, is_local
 from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
+from derain.runtime.http_server import HttpServer
 from derain.runtime.sinks.base import Sink, register
 
 log = logging.getLogger(__name__)
 HOST, PORT = "127.0.0.1", 8090
 QUALITY = 85
 BOUNDARY = "derain-frame"
-MOST_CLIENTS = 64
-PATIENCE_S = 10.0  # with a client that neither asks nor reads
 
 
 @register("mjpeg")
@@ -42,11 +41,10 @@ class HttpStream(Sink):
         self._coding = threading.Lock()
         handler = type("Handler", (_Handler,), {"stream": self, "local": is_local(host)})
         try:
-            self._server = _Server((host, port), handler)
+            self._server = HttpServer(host, port, handler)
         except OSError as error:
             raise OSError(f"{self.location}: cannot listen there: {error.strerror or error}: give another") from error
-        self.address = f"http://{self._server.server_address[0]!s}:{self._server.server_address[1]}/"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="derain-mjpeg", daemon=True).start()
+        self.address = self._server.address + "/"
 
     def _write(self, image: Image, captured_ns: int) -> None:
         with self._newest:
@@ -74,30 +72,7 @@ class HttpStream(Sink):
                 return
             self._open = False
             self._newest.notify_all()
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    """A thread for each of a bounded number of clients: each holds a file open, of which the stream needs some."""
-
-    daemon_threads = True
-
-    def __init__(self, *arguments: Any) -> None:
-        self._room = threading.Semaphore(MOST_CLIENTS)
-        super().__init__(*arguments)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
+        self._server.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -105,7 +80,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     stream: HttpStream
     local: bool
-    timeout = PATIENCE_S
 
     def do_GET(self) -> None:
         """Send frames until the client or the sink goes."""

@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 import time
+import urllib.request
 
 import cv2
 import numpy as np
@@ -13,8 +14,10 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from derain.cli.run import run
+from derain.runtime import http_server
+from derain.runtime.metrics import Metrics
 from derain.runtime.redact import redact
-from derain.runtime.sinks import mjpeg, open_sink
+from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 
 SECRET = "hunter2"
@@ -279,12 +282,14 @@ def test_a_stream_for_this_machine_answers_to_its_names_only(smooth, make_spec):
             connection.close()
 
 
-def test_clients_beyond_the_most_are_let_go_and_those_that_ask_nothing_too(smooth, make_spec, monkeypatch):
-    monkeypatch.setattr(mjpeg, "MOST_CLIENTS", 2)
-    monkeypatch.setattr(mjpeg._Handler, "timeout", 0.5)
-    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
-        sink.write(smooth)
-        host, port = sink.address.removeprefix("http://").strip("/").split(":")
+@pytest.mark.parametrize("what", ["mjpeg", "metrics"])
+def test_clients_beyond_the_most_are_let_go_and_those_that_ask_nothing_too(what, smooth, make_spec, monkeypatch):
+    monkeypatch.setattr(http_server, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(http_server, "PATIENCE_S", 0.5)
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) if what == "mjpeg" else Metrics("127.0.0.1:0") as served:
+        if what == "mjpeg":
+            served.write(smooth)
+        host, port = served.address.removeprefix("http://").partition("/")[0].split(":")
         idle = [socket.create_connection((host, int(port)), 10) for _ in range(3)]
         start = time.monotonic()
         assert idle[2].recv(1) == b""
@@ -297,3 +302,16 @@ def test_clients_beyond_the_most_are_let_go_and_those_that_ask_nothing_too(smoot
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
+
+
+def test_an_ipv6_address_is_listened_at(smooth, make_spec):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with open_sink("mjpeg://[::1]:0", make_spec("clean")) as sink, Metrics("[::1]:0") as metrics:
+        sink.write(smooth)
+        for served in (sink, metrics):
+            assert served.address.startswith("http://[::1]:")
+            with urllib.request.urlopen(served.address, timeout=10) as answer:
+                assert answer.status == 200
