@@ -35,7 +35,7 @@ from derain.export.exporter import traced
 from derain.export.onnx_graph import to_onnx
 from derain.export.probe import seeded_frame
 from derain.export.unroll import unroll
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.training.config import TrainConfig
 from derain.training.data import held_out_files, read_rgb, to_tensor
 from derain.training.losses import psnr

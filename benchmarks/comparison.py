@@ -48,7 +48,7 @@ import yaml
 from derain.cli.data import data_root
 from derain.export.exporter import traced
 from derain.export.unroll import unroll
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.training.atomic import write_text
 from derain.training.comparison.budget import Pace, fitted
 from derain.training.comparison.page import page, scenes_to_show

@@ -28,7 +28,7 @@ from derain.export.onnx_graph import summarise, to_onnx
 from derain.export.probe import seeded_frame
 from derain.export.trace import macs
 from derain.export.unroll import unroll
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.training.models import build
 
 GIB = 2**30

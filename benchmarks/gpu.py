@@ -35,7 +35,7 @@ from gpu_cases import API, MIN_PSNR, Case, prepare_cases, psnr, read_case
 from gpu_engines import ENGINES
 
 from derain.runtime.atomic import write_bytes
-from derain.runtime.bundle import Precision
+from derain.runtime.manifest import Precision
 
 WARM_UP = 20
 """Runs that are not timed."""

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from derain.runtime.atomic import new_directory
-from derain.runtime.bundle import Bundle, FrameSpec, GraphEntry, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import FrameSpec, GraphEntry, Precision
 from derain.runtime.sources import open_source
 from derain.training.models import build
 from derain.training.models.checkpoint import load, resolve, save_weights

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from derain.export.camera import CameraModel
 from derain.runtime import engines
-from derain.runtime.bundle import Precision
 from derain.runtime.engines.onnxruntime import load_cuda_libraries
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
+from derain.runtime.manifest import Precision
 from derain.training.models import Prediction
 from derain.training.models.checkpoint import load
 

@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from onnx import TensorProto, helper
 
-from derain.runtime.bundle import Bundle, Description, FrameSpec, GraphEntry, ModelInfo, UnrollInfo
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import FrameSpec, GraphEntry, ManifestContent, ModelInfo, UnrollInfo
 
 BUILT = Path(__file__).resolve().parent.parent / "build/native/default/runtime/native/stream/derain-stream"
 WIDTH, HEIGHT = 1280, 720
@@ -37,7 +38,7 @@ def inverting_bundle(folder: Path) -> Bundle:
         [helper.make_tensor_value_info("clean", TensorProto.UINT8, clean.shape)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    description = Description(
+    description = ManifestContent(
         derain_version="0",
         model=ModelInfo(name="invert", parameters=0),
         unroll=UnrollInfo(encoder_steps=1, decoder_steps=1, macs=0, macs_naive=0),

@@ -19,8 +19,9 @@ import numpy as np
 
 from derain.runtime import pipeline
 from derain.runtime.bench import CameraClock
-from derain.runtime.bundle import Bundle, Description, FrameSpec, Manifest, ModelInfo, UnrollInfo
+from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec, Manifest, ManifestContent, ModelInfo, UnrollInfo
 from derain.runtime.records import RunReport
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import Source
@@ -44,7 +45,7 @@ class Memory(Source):
 def inverting_engine(width: int, height: int) -> ScriptedEngine:
     """An engine without a file: it returns 255 - frame."""
     spec = FrameSpec(tensor="frame", width=width, height=height)
-    description = Description(
+    description = ManifestContent(
         derain_version="0",
         model=ModelInfo(name="invert", parameters=0, weights="none"),
         unroll=UnrollInfo(encoder_steps=1, decoder_steps=1, macs=0, macs_naive=0),

@@ -15,8 +15,9 @@ from derain.calibration.ranges import Method, histograms
 from derain.calibration.sensitivity import Judge, LayerCost, Progress, costs, smallest_kept
 from derain.export.lint import lint
 from derain.export.precision import overflowing, psnr, to_fp16
-from derain.runtime.bundle import Bundle, GraphEntry, Precision, Quality
+from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame
+from derain.runtime.manifest import GraphEntry, Precision, Quality
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources import Source
 
 FEWEST = 4

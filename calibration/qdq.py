@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from derain.export.onnx_graph import producers
-from derain.runtime.bundle import Precision
+from derain.runtime.manifest import Precision
 
 EDGE = ("decode_", "encode_")
 """Names that begin so are the camera edge's own colour conversion, not the network."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from derain.calibration.qdq import LARGEST, rounded
 from derain.export.probe import Frame, tensors
-from derain.runtime.bundle import Precision
+from derain.runtime.manifest import Precision
 
 BINS = 2048
 PERCENTILE = 99.999

@@ -15,8 +15,8 @@ import onnx
 
 from derain.export.precision import mse
 from derain.export.probe import Frame, Runner
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import to_bgr
+from derain.runtime.manifest import FrameSpec
 
 log = logging.getLogger(__name__)
 

@@ -61,7 +61,8 @@ def bench(
     from derain.runtime import engines
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bench import bench as measure
-    from derain.runtime.bundle import Bundle, Precision
+    from derain.runtime.bundle import Bundle
+    from derain.runtime.manifest import Precision
     from derain.runtime.page import page
     from derain.runtime.sources import open_source
 
@@ -115,9 +116,9 @@ def _compare_all(
     from rich.table import Table
 
     from derain.runtime.atomic import write_bytes
-    from derain.runtime.bundle import FrameSpec
     from derain.runtime.comparison import compare_all
     from derain.runtime.comparison_page import comparison_page
+    from derain.runtime.manifest import FrameSpec
     from derain.runtime.sources import open_source
 
     spec = bundle.manifest.input

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from derain.runtime.bundle import Precision
+from derain.runtime.manifest import Precision
 
 
 def build(

@@ -59,8 +59,9 @@ def calibrate(
     from derain.calibration.ranges import Method
     from derain.export.exporter import is_untrained
     from derain.runtime.atomic import write_bytes
-    from derain.runtime.bundle import Bundle, FrameSpec, Precision
+    from derain.runtime.bundle import Bundle
     from derain.runtime.engines.tensorrt_api import build_command
+    from derain.runtime.manifest import FrameSpec, Precision
     from derain.runtime.sources import open_source
 
     given = {"--truth": truth, "--method": method is not How.BEST, "--rest": rest is not Rest.FP16}

@@ -29,7 +29,7 @@ def demo(
 
     from derain.export.exporter import export
     from derain.runtime import engines, pipeline
-    from derain.runtime.bundle import FrameSpec
+    from derain.runtime.manifest import FrameSpec
     from derain.runtime.memory import keep_freed_memory
     from derain.runtime.quality import TruthComparison
     from derain.runtime.sinks import open_sink

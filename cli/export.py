@@ -45,7 +45,8 @@ def export(
 
 def _made(out: Path) -> list[str]:
     """What a bundle at `out` holds that took more than an export to make."""
-    from derain.runtime.bundle import Bundle, Precision
+    from derain.runtime.bundle import Bundle
+    from derain.runtime.manifest import Precision
 
     try:
         manifest = Bundle.load(out).manifest

@@ -70,7 +70,7 @@ def run(
 
 
 def _comparison(truth: str, opened: Opened) -> "TruthComparison":
-    from derain.runtime.bundle import PixelFormat
+    from derain.runtime.pixels import PixelFormat
     from derain.runtime.quality import TruthComparison
     from derain.runtime.queues import Policy
     from derain.runtime.sources import open_source

@@ -112,7 +112,8 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     """Run until the source ends or a signal comes; the report, and whether it was a signal. `watch` gives a watcher."""
     from derain.cli.live import live_line, stopping
     from derain.runtime import engines, pipeline
-    from derain.runtime.bundle import Bundle, Precision
+    from derain.runtime.bundle import Bundle
+    from derain.runtime.manifest import Precision
     from derain.runtime.observers import Observers
     from derain.runtime.queues import Policy
     from derain.runtime.sinks import open_sink

@@ -15,8 +15,9 @@ from typing import Any
 
 from derain.runtime import cuda
 from derain.runtime.atomic import write_bytes
-from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines.tensorrt_api import PORTABLE, Api, choose, errors, logger, start
+from derain.runtime.manifest import EngineEntry, Precision
 
 log = logging.getLogger(__name__)
 

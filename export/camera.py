@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.runtime.bundle import FrameSpec, PixelFormat, rgb_to_yuv
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import PixelFormat, rgb_to_yuv
 from derain.training.models import size_multiple
 
 CHROMA_BLOCK = {PixelFormat.NV12: (2, 2), PixelFormat.UYVY: (1, 2)}

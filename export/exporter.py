@@ -15,18 +15,9 @@ from derain.export.onnx_graph import to_onnx
 from derain.export.rewrite import DEFAULT, rewrite, with_rewrites
 from derain.export.trace import trace
 from derain.export.unroll import UnrollReport, unroll
-from derain.runtime.bundle import (
-    Bundle,
-    ColorMatrix,
-    ColorRange,
-    Description,
-    FrameSpec,
-    GraphEntry,
-    ModelInfo,
-    PixelFormat,
-    Precision,
-    UnrollInfo,
-)
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import FrameSpec, GraphEntry, ManifestContent, ModelInfo, Precision, UnrollInfo
+from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import parameter_count, recurrent_steps
 from derain.training.models.checkpoint import load, save_weights
 
@@ -94,7 +85,7 @@ def export(
     graph = with_rewrites(to_onnx(unrolled, frame.tensor, clean.tensor), rewritten)
     encoder_steps, decoder_steps = recurrent_steps(trained.network)
 
-    description = Description(
+    description = ManifestContent(
         derain_version=version("derain"),
         model=ModelInfo(
             name=trained.name,

@@ -13,7 +13,8 @@ from derain.export.onnx_graph import producers
 from derain.export.probe import Runner
 from derain.export.verify import reference_tensors
 from derain.runtime.atomic import write_bytes
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import Precision
 
 
 def write_minimal(bundle: Bundle, precision: Precision, tensor: str, frame: NDArray[np.uint8], path: Path) -> Path:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from derain.export.probe import MIN_PSNR, Frame, Runner, float_tensors, seeded_frame, tensors
-from derain.runtime.bundle import Bundle, GraphEntry, Precision, Quality
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import GraphEntry, Precision, Quality
 
 log = logging.getLogger(__name__)
 

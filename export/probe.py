@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from derain.export.onnx_graph import tensor_shapes
-from derain.runtime.bundle import FrameSpec, Precision
+from derain.runtime.manifest import FrameSpec, Precision
 
 Frame = NDArray[np.uint8]
 

@@ -21,7 +21,8 @@ from derain.export.exporter import bundle_network, traced
 from derain.export.precision import psnr
 from derain.export.probe import MIN_PSNR, FiniteRunner, Frame, Runner, seeded_frame
 from derain.runtime import engines
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import Precision
 from derain.runtime.memory import release_freed_memory
 
 log = logging.getLogger(__name__)

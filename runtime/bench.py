@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from derain.runtime import pipeline
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.engines import Engine
 from derain.runtime.frames import Frame, Image
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.queues import Policy
 from derain.runtime.records import FrameRecord, RunReport
 from derain.runtime.sinks.null import NullSink

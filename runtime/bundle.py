@@ -10,181 +10,17 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import ValidationError
 
 from derain.runtime.atomic import new_directory
 from derain.runtime.faults import first_fault
-from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat, rgb_to_yuv
-
-__all__ = [
-    "MANIFEST",
-    "Bundle",
-    "ColorMatrix",
-    "ColorRange",
-    "Description",
-    "EngineEntry",
-    "FileEntry",
-    "FrameSpec",
-    "GraphEntry",
-    "Manifest",
-    "ModelInfo",
-    "PixelFormat",
-    "Precision",
-    "Quality",
-    "UnrollInfo",
-    "rgb_to_yuv",
-]
+from derain.runtime.manifest import EngineEntry, GraphEntry, Manifest, ManifestContent, Precision, Quality
 
 MANIFEST = "manifest.json"
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Precision(StrEnum):
-    """The arithmetic written into a graph."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-    FP8 = "fp8"
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FrameSpec(_Checked):
-    """A frame at the graph's edge: the tensor's name and the camera bytes in it. bgr8 and rgb8 ignore the colour keys.
-
-    The default colour, BT.601 in limited range, is what USB cameras and OpenCV mean by YCbCr.
-    """
-
-    tensor: str
-    width: Positive
-    height: Positive
-    pixels: PixelFormat = PixelFormat.BGR8
-    matrix: ColorMatrix = ColorMatrix.BT601
-    range: ColorRange = ColorRange.LIMITED
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The tensor's shape, with the leading 1."""
-        return self.pixels.frame_shape(self.width, self.height)
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape of one frame's bytes on the host: the tensor's without the leading 1."""
-        return self.shape[1:]
-
-    @model_validator(mode="after")
-    def _has_a_shape(self) -> Self:
-        self.pixels.frame_shape(self.width, self.height)
-        return self
-
-
-class ModelInfo(_Checked):
-    """What was exported: `config` rebuilds the model from the registry, `weights` is the safetensors file beside it."""
-
-    name: str
-    parameters: Count
-    weights: FileName = "weights.safetensors"
-    config: dict[str, Any] = {}
-
-
-class UnrollInfo(_Checked):
-    """The recurrent steps, and one frame's multiply-accumulates in the graph and before the unroller."""
-
-    encoder_steps: Positive
-    decoder_steps: Positive
-    macs: Count
-    macs_naive: Count
-
-
-class GraphEntry(_Checked):
-    """An ONNX graph and the arithmetic written into it."""
-
-    precision: Precision
-    file: FileName
-
-
-class EngineEntry(_Checked):
-    """A built engine: for which API and version, for which GPU architecture, with which builder options."""
-
-    file: FileName
-    precision: Precision
-    api: str
-    api_version: str
-    arch: str
-    options: dict[str, Any] = {}
-
-
-class Quality(_Checked):
-    """Mean quality of one precision's output on named frames; None: not measured, or infinite (identical frames).
-
-    PSNR is in dB over 8-bit RGB: `psnr_rgb` and `ssim_rgb` against the clean frames, `psnr_vs_fp32` and
-    `max_abs_diff` (grey levels) against the FP32 graph; FP16's `psnr_vs_fp32` is over the camera's own bytes.
-    """
-
-    frames: str
-    precision: Precision
-    psnr_rgb: FiniteFloat | None = None
-    ssim_rgb: FiniteFloat | None = None
-    psnr_vs_fp32: FiniteFloat | None = None
-    max_abs_diff: Count | None = None
-
-
-class FileEntry(_Checked):
-    """The identity of one file."""
-
-    sha256: Sha256
-    bytes: Count
-
-
-class Description(_Checked):
-    """The manifest but for its file list, which `Bundle.write` makes."""
-
-    schema_version: Literal[1] = 1
-    derain_version: str
-    model: ModelInfo
-    unroll: UnrollInfo
-    input: FrameSpec
-    output: FrameSpec
-    graphs: tuple[GraphEntry, ...]
-    engines: tuple[EngineEntry, ...] = ()
-    quality: tuple[Quality, ...] = ()
-
-    @property
-    def named_files(self) -> set[str]:
-        """Every file this names."""
-        return {self.model.weights, *(graph.file for graph in self.graphs), *(engine.file for engine in self.engines)}
-
-    @model_validator(mode="after")
-    def _one_graph_a_precision(self) -> Self:
-        precisions = [graph.precision for graph in self.graphs]
-        if len(set(precisions)) != len(precisions):
-            raise ValueError(f"graphs: one graph a precision expected, got {', '.join(precisions)}")
-        return self
-
-
-class Manifest(Description):
-    """`manifest.json`, whole."""
-
-    files: dict[FileName, FileEntry]
-
-    @model_validator(mode="after")
-    def _names_and_files_agree(self) -> Self:
-        if missing := sorted(self.named_files - self.files.keys()):
-            raise ValueError(f"files: no entry for {missing[0]}, which the manifest names")
-        if unnamed := sorted(self.files.keys() - self.named_files):
-            raise ValueError(f"files: {unnamed[0]} is listed, but no model, graph or engine names it")
-        return self
 
 
 class Bundle:
@@ -245,7 +81,7 @@ class Bundle:
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 
     @classmethod
-    def write(cls, directory: Path | str, description: Description, files: Mapping[str, bytes | Path]) -> Self:
+    def write(cls, directory: Path | str, description: ManifestContent, files: Mapping[str, bytes | Path]) -> Self:
         """Write a bundle whole: `files` maps every name the description names to its bytes or to a file to copy.
 
         The folder appears by rename, so that a reader never sees half of it. An older bundle of that name is replaced,
@@ -257,7 +93,7 @@ class Bundle:
             return cls._write(directory, description, files)
 
     @classmethod
-    def _write(cls, directory: Path, description: Description, files: Mapping[str, bytes | Path]) -> Self:
+    def _write(cls, directory: Path, description: ManifestContent, files: Mapping[str, bytes | Path]) -> Self:
         strangers = _strangers(directory, files)
         with new_directory(directory) as folder:
             for path in strangers:
@@ -324,7 +160,7 @@ class Bundle:
         old_quality = (entry for entry in old.quality if entry.precision not in stale)
         new_engines = {entry.file: entry for entry in (*old_engines, *engines)}
         new_quality = {(entry.frames, entry.precision): entry for entry in (*old_quality, *quality)}
-        description = Description.model_validate(
+        description = ManifestContent.model_validate(
             old.model_dump(exclude={"files"})
             | {
                 "graphs": tuple(new_graphs.values()),

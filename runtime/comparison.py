@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from derain.runtime import engines
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines import Engine
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
+from derain.runtime.manifest import Precision
 from derain.runtime.quality import EQUAL, psnr
 
 log = logging.getLogger(__name__)

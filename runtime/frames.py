@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec, PixelFormat, rgb_to_yuv
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import PixelFormat, rgb_to_yuv
 
 Image = npt.NDArray[np.uint8]
 

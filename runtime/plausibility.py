@@ -7,8 +7,9 @@ luma at about 48 by 64 points, 30 µs a 1920x1080 frame; a full comparison would
 
 import numpy as np
 
-from derain.runtime.bundle import FrameSpec, PixelFormat
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import PixelFormat
 
 ROWS, COLUMNS = 48, 64
 FLAT = 2  # grey levels between the darkest and the brightest point of a flat picture, which may be dithered

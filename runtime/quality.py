@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord
 from derain.runtime.sources import Source

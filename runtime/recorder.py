@@ -14,8 +14,8 @@ from pathlib import Path
 
 from derain.runtime.atomic import new_directory
 from derain.runtime.background import Background
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord, Outcome, Status, Why
 from derain.runtime.sinks import open_sink

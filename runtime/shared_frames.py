@@ -33,8 +33,8 @@ from typing import Self
 
 import numpy as np
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 
 MAGIC, VERSION = b"DERAINSH", 1
 FIXED = struct.Struct("<8sIIII8s")

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
+from derain.runtime.manifest import Precision
 
 log = logging.getLogger(__name__)
 EngineT = TypeVar("EngineT", bound="Engine")

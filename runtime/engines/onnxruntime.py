@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, ClassVar
 
 from derain.runtime import cuda
-from derain.runtime.bundle import Bundle, FrameSpec, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines.base import Engine, register
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec, Precision
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from derain.runtime import cuda
-from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines.base import Engine, register
 from derain.runtime.engines.tensorrt_api import APIS, PORTABLE, Api, errors, logger, start
 from derain.runtime.frames import Image
+from derain.runtime.manifest import EngineEntry, Precision
 
 log = logging.getLogger(__name__)
 

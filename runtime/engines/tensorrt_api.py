@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from derain.runtime.bundle import EngineEntry
+from derain.runtime.manifest import EngineEntry
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import cv2
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image, scaled, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord, Outcome, Status
 

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Sink"]] = {}

@@ -2,8 +2,8 @@
 
 import cv2
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from derain.runtime.atomic import temporary_beside
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
 
 CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 
 from derain.runtime.atomic import write_bytes
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
 
 

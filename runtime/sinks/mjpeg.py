@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 
 from derain.runtime.address import LOCAL, host_and_port, is_local
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.http_server import HttpServer
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
 
 log = logging.getLogger(__name__)

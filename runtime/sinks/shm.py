@@ -1,7 +1,7 @@
 """`shm://name`: frames for other processes of this machine, in a ring that never waits for them."""
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.shared_frames import SharedFrames
 from derain.runtime.sinks.base import Sink, register
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Frame, Image, from_bgr, scaled
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Source"]] = {}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import cv2
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import Source, register
 from derain.runtime.sources.container import is_cut_short
 

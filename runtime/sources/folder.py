@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import Source, register
 from derain.runtime.sources.coded import decode
 

@@ -2,7 +2,7 @@
 
 import cv2
 
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.redact import redact
 from derain.runtime.sources.base import register
 from derain.runtime.sources.opencv import LiveCapture

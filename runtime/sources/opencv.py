@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import cv2
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import OLDEST_NS, Source
 
 FASTEST = 240.0

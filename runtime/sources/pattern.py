@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.faults import first_fault
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import BROKEN, Source, register
 from derain.runtime.sources.coded import decode
 

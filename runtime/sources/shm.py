@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
 from derain.runtime.sources.base import Source, of_our_clock, register
 

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import BROKEN, of_our_clock, register
 from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture

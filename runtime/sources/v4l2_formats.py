@@ -5,8 +5,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from derain.runtime.bundle import FrameSpec, PixelFormat
 from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import PixelFormat
 
 # By the bytes the bundle eats, the best first. YUYV is UYVY with each pair of bytes swapped, which costs one copy;
 # NV12 shares its chroma over two rows and can be had from neither without computing.

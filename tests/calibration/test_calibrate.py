@@ -15,8 +15,10 @@ from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
 from derain.export.lint import findings
 from derain.export.precision import to_fp16
-from derain.runtime.bundle import Bundle, EngineEntry, PixelFormat, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
+from derain.runtime.manifest import EngineEntry, Precision
+from derain.runtime.pixels import PixelFormat
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 

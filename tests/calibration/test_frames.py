@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from derain.calibration.frames import ALIKE, _thumbnail, choose, recorded
-from derain.runtime.bundle import FrameSpec, PixelFormat
 from derain.runtime.frames import Frame, from_bgr
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import PixelFormat
 from derain.runtime.sources import open_source
 
 SPEC = FrameSpec(tensor="frame", width=48, height=32)

@@ -12,7 +12,8 @@ from derain.export.exporter import export
 from derain.export.onnx_graph import producers
 from derain.export.precision import to_fp16
 from derain.export.probe import Runner
-from derain.runtime.bundle import PixelFormat, Precision
+from derain.runtime.manifest import Precision
+from derain.runtime.pixels import PixelFormat
 
 TYPES = {Precision.INT8: TensorProto.INT8, Precision.FP8: TensorProto.FLOAT8E4M3FN}
 EIGHT = [Precision.INT8, Precision.FP8]

@@ -5,7 +5,7 @@ import pytest
 
 from derain.calibration.qdq import rounded
 from derain.calibration.ranges import Histogram, Method
-from derain.runtime.bundle import Precision
+from derain.runtime.manifest import Precision
 
 
 def histogram(*values: np.ndarray) -> Histogram:

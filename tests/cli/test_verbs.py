@@ -13,9 +13,10 @@ import yaml
 
 from derain.export.onnx_graph import summarise
 from derain.export.precision import ensure_graph
-from derain.runtime.bundle import Bundle, EngineEntry, GraphEntry, Precision, Quality
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from derain.runtime.manifest import EngineEntry, GraphEntry, Precision, Quality
 from derain.training.evaluate import METRICS
 from derain.training.models import build, parameter_count
 

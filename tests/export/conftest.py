@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 
 WIDTH, HEIGHT = 32, 24
 

@@ -14,9 +14,11 @@ from derain.export.build import BuildOptions, build
 from derain.export.exporter import export
 from derain.export.onnx_graph import OPSET
 from derain.export.precision import to_fp16
-from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.cuda import GpuError
 from derain.runtime.engines import tensorrt_api
+from derain.runtime.manifest import GraphEntry, Precision
+from derain.runtime.pixels import PixelFormat
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
 RTX = tensorrt_api.APIS["tensorrt-rtx"]

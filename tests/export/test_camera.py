@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from derain.export.camera import CameraModel, FrameDecoder, FrameEncoder
-from derain.runtime.bundle import ColorMatrix, ColorRange, FrameSpec, PixelFormat
 from derain.runtime.frames import from_bgr, to_bgr
+from derain.runtime.manifest import FrameSpec
+from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import Prediction
 
 COLOURS = [(matrix, colour_range) for matrix in ColorMatrix for colour_range in ColorRange]

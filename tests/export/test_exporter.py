@@ -11,7 +11,9 @@ from derain.export import exporter
 from derain.export.exporter import MAX_SIDE, MIN_SIDE, bundle_network, export, parse_size
 from derain.export.onnx_graph import summarise
 from derain.export.unroll import unroll
-from derain.runtime.bundle import Bundle, ColorMatrix, ColorRange, PixelFormat, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import Precision
+from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import build, parameter_count
 from derain.training.models.checkpoint import save_weights
 

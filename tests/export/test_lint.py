@@ -11,7 +11,8 @@ from derain.export.lint import findings, lint
 from derain.export.onnx_graph import to_onnx
 from derain.export.precision import to_fp16
 from derain.export.unroll import unroll
-from derain.runtime.bundle import PixelFormat, Precision
+from derain.runtime.manifest import Precision
+from derain.runtime.pixels import PixelFormat
 from derain.training.models import build
 
 BLOCK = "streak_encoder_blocks_0"

@@ -11,7 +11,8 @@ from derain.export.exporter import export
 from derain.export.minimal import extract, write_minimal
 from derain.export.precision import to_fp16
 from derain.export.probe import seeded_frame
-from derain.runtime.bundle import Bundle, GraphEntry, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import GraphEntry, Precision
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 

@@ -13,7 +13,8 @@ from derain.export.precision import ensure_graph
 from derain.export.trace import trace
 from derain.export.unroll import unroll
 from derain.export.verify import verify
-from derain.runtime.bundle import PixelFormat, Precision
+from derain.runtime.manifest import Precision
+from derain.runtime.pixels import PixelFormat
 from derain.training.models import PEERS, build
 from derain.training.models.checkpoint import save_weights
 

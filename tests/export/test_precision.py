@@ -12,7 +12,9 @@ from derain.export.onnx_graph import OPSET
 from derain.export.precision import ensure_graph, make_fp16, psnr, to_fp16
 from derain.export.probe import Runner, seeded_frame
 from derain.export.verify import verify
-from derain.runtime.bundle import Bundle, FrameSpec, PixelFormat, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import FrameSpec, Precision
+from derain.runtime.pixels import PixelFormat
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 

@@ -16,9 +16,11 @@ from derain.export.exporter import bundle_network, export
 from derain.export.precision import add_fp16, ensure_graph, to_fp16
 from derain.export.probe import MIN_PSNR, seeded_frame
 from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
-from derain.runtime.bundle import Bundle, GraphEntry, PixelFormat, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from derain.runtime.manifest import GraphEntry, Precision
+from derain.runtime.pixels import PixelFormat
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 

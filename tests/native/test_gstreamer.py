@@ -10,7 +10,7 @@ import pytest
 
 from derain.export import exporter
 from derain.runtime import engines
-from derain.runtime.bundle import PixelFormat
+from derain.runtime.pixels import PixelFormat
 
 BUILT = Path("build/native/default/runtime/native/gst")
 SIZE = 64, 48

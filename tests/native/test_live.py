@@ -17,7 +17,7 @@ PYTHON = [sys.executable, "-c", "from derain.cli.main import main; main()"]
 WRITER = """
 import signal, sys, time
 import numpy as np
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.shared_frames import SharedFrames
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -5,8 +5,8 @@ import pytest
 
 from derain.export import exporter
 from derain.runtime import engines
-from derain.runtime.bundle import PixelFormat
 from derain.runtime.frames import from_bgr
+from derain.runtime.pixels import PixelFormat
 
 SIZE = 320, 192
 

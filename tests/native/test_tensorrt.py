@@ -6,7 +6,8 @@ import pytest
 
 from derain.export import build, exporter
 from derain.runtime import cuda, engines
-from derain.runtime.bundle import Bundle, Precision
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import Precision
 
 SIZE = 320, 192
 

@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 from pydantic import BaseModel
 
-from derain.runtime.bundle import Bundle, Description, FrameSpec, GraphEntry, ModelInfo, PixelFormat, UnrollInfo
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import FrameSpec, GraphEntry, ManifestContent, ModelInfo, UnrollInfo
+from derain.runtime.pixels import PixelFormat
 
 WIDTH, HEIGHT = 32, 16
 
@@ -36,7 +38,7 @@ def make_graph(shape: tuple[int, ...], output: str = "clean") -> bytes:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
 
 
-def make_description(**changes) -> Description:
+def make_description(**changes) -> ManifestContent:
     fields = {
         "derain_version": "0.1.0",
         "model": ModelInfo(name="invert", parameters=0),
@@ -45,7 +47,7 @@ def make_description(**changes) -> Description:
         "output": make_spec("clean"),
         "graphs": (GraphEntry(precision="fp32", file="graph.fp32.onnx"),),
     }
-    return Description(**(fields | changes))
+    return ManifestContent(**(fields | changes))
 
 
 @pytest.fixture(name="make_spec")
@@ -59,7 +61,7 @@ def make_graph_fixture() -> Callable[..., bytes]:
 
 
 @pytest.fixture(name="make_description")
-def make_description_fixture() -> Callable[..., Description]:
+def make_description_fixture() -> Callable[..., ManifestContent]:
     return make_description
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from derain.runtime import bundle as bundles
-from derain.runtime.bundle import Bundle, EngineEntry, GraphEntry, Precision, Quality
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import EngineEntry, GraphEntry, Precision, Quality
 
 
 def edited(bundle: Bundle, **changes) -> Path:

@@ -9,12 +9,12 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from derain.cli.bench import bench as verb
-from derain.runtime.bundle import GraphEntry, Precision
 from derain.runtime.comparison import Comparison, Row, compare_all, verdict
 from derain.runtime.comparison_page import comparison_page
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.latency import Percentiles
+from derain.runtime.manifest import GraphEntry, Precision
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from derain.runtime import engines
-from derain.runtime.bundle import PixelFormat, Precision
 from derain.runtime.engines.onnxruntime import OnnxRuntimeCudaEngine
+from derain.runtime.manifest import Precision
+from derain.runtime.pixels import PixelFormat
 
 
 @pytest.mark.parametrize("pixels", list(PixelFormat))

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from derain.runtime.bundle import ColorMatrix, ColorRange, PixelFormat, rgb_to_yuv
 from derain.runtime.frames import from_bgr, to_bgr
+from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat, rgb_to_yuv
 
 COLOURS = list(itertools.product(ColorMatrix, ColorRange))
 

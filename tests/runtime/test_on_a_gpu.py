@@ -14,8 +14,8 @@ from derain.export.exporter import export
 from derain.export.precision import ensure_graph
 from derain.export.verify import Distance, verify
 from derain.runtime import cuda, engines
-from derain.runtime.bundle import Precision
 from derain.runtime.engines.tensorrt import FIRST_WITH_FP8
+from derain.runtime.manifest import Precision
 from derain.runtime.sources import open_source
 
 ENGINES = {

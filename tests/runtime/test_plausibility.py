@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from derain.runtime.bundle import PixelFormat
 from derain.runtime.frames import from_bgr
+from derain.runtime.pixels import PixelFormat
 from derain.runtime.plausibility import Plausibility, luma_sample
 
 

@@ -84,7 +84,7 @@ def test_no_reader_ever_sees_a_torn_frame_while_the_writer_races(ring, make_spec
 def test_another_process_writes_and_the_source_reads_until_it_closes(name, make_spec):
     code = f"""
 import time, numpy as np
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks import open_sink
 spec = FrameSpec(tensor="clean", width=32, height=16)
 with open_sink("shm://{name}", spec) as sink:
@@ -274,7 +274,7 @@ def test_a_time_of_another_clock_is_not_taken_for_a_frame_s(ring, name, make_spe
 def test_a_writer_that_was_killed_can_be_started_again_and_one_that_lives_is_not_pushed_out(name, make_spec):
     code = f"""
 import sys, time
-from derain.runtime.bundle import FrameSpec
+from derain.runtime.manifest import FrameSpec
 from derain.runtime.shared_frames import SharedFrames
 ring = SharedFrames.create({name!r}, FrameSpec(tensor="frame", width=32, height=16))
 print("ready", flush=True)

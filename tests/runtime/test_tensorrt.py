@@ -7,8 +7,9 @@ import pytest
 
 from derain.runtime import cuda, engines
 from derain.runtime.bench import bench
-from derain.runtime.bundle import Bundle, EngineEntry, Precision
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines import tensorrt_api
+from derain.runtime.manifest import EngineEntry, Precision
 from derain.runtime.page import page
 
 VERSION = "1.6.1.120"
