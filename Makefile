@@ -40,7 +40,7 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
-	rm -rf build/typed
+	rm -rf build/typed build/lib
 	$(VENV)/bin/pip install --quiet --no-deps --target build/typed .
 	MYPYPATH=build/typed $(VENV)/bin/mypy -p derain
 

@@ -21,7 +21,6 @@ machine does; ratios are to the first.
 
 import argparse
 import json
-import math
 import statistics
 from collections.abc import Callable, Iterable
 from multiprocessing import get_context
@@ -31,11 +30,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_cases import API, MIN_PSNR, Case, prepare_cases, psnr, read_case
+from gpu_cases import API, Case, prepare_cases, read_case
 from gpu_engines import ENGINES
 
 from derain.runtime.atomic import write_bytes
 from derain.runtime.manifest import Precision
+from derain.runtime.psnr import MIN_PSNR, finite_or_none, psnr
 
 WARM_UP = 20
 """Runs that are not timed."""
@@ -50,21 +50,19 @@ def measured(case: Case, engine: str, precision: Precision, device: torch.device
         candidate = ENGINES[engine](case, precision, device)
         seen = np.stack([candidate.infer(image) for image in case.frames])
         near = psnr(seen, case.expected)
-        row: dict[str, Any] = {"psnr_vs_fp32": finite(near), "passed": near >= MIN_PSNR[precision], "ms": {}}
+        row: dict[str, Any] = {"psnr_vs_fp32": finite_or_none(near), "passed": near >= MIN_PSNR[precision], "ms": {}}
         if case.truth is not None:
             truth = case.truth
-            row |= {"psnr_truth": finite(psnr(seen, truth)), "psnr_truth_fp32": finite(psnr(case.expected, truth))}
+            row |= {
+                "psnr_truth": finite_or_none(psnr(seen, truth)),
+                "psnr_truth_fp32": finite_or_none(psnr(case.expected, truth)),
+            }
         for name, once in candidate.timers.items():
             for _ in range(WARM_UP):
                 once()
             times = sorted(once() for _ in range(repeats))
             row["ms"][name] = {"p50": statistics.median(times), "p99": times[int(0.99 * (len(times) - 1))]}
     return row
-
-
-def finite(decibels: float) -> float | None:
-    """As JSON knows it: None for infinity."""
-    return decibels if math.isfinite(decibels) else None
 
 
 def interleaved(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
@@ -75,7 +73,9 @@ def interleaved(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
         for case in cases:
             candidate = ENGINES[API](case, Precision.FP16, torch.device("cuda"))
             near = psnr(np.stack([candidate.infer(image) for image in case.frames]), case.expected)
-            rows.append({"case": case.name, "psnr_vs_fp32": finite(near), "passed": near >= MIN_PSNR[Precision.FP16]})
+            rows.append(
+                {"case": case.name, "psnr_vs_fp32": finite_or_none(near), "passed": near >= MIN_PSNR[Precision.FP16]}
+            )
             timers.append(candidate.timers["network"])
         for _ in range(WARM_UP):
             for once in timers:
@@ -139,7 +139,7 @@ def measure(
     for engine in chosen:
         for folder, case in cases.items():
             present = {graph.precision for graph in case.bundle.manifest.graphs}
-            for precision in MIN_PSNR if engine.startswith(API) else (Precision.FP16,):
+            for precision in (Precision.FP16, Precision.FP8) if engine.startswith(API) else (Precision.FP16,):
                 key = (case.name, engine, str(precision))
                 if precision not in present or key in done:
                     continue

@@ -6,7 +6,6 @@ output, that of the FP32 graph, is computed at full size.
 """
 
 import argparse
-import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,14 +20,12 @@ from torch import nn
 from derain.runtime.atomic import new_directory
 from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import FrameSpec, GraphEntry, Precision
+from derain.runtime.psnr import MIN_PSNR, psnr
 from derain.runtime.sources import open_source
 from derain.training.models import build
 from derain.training.models.checkpoint import load, resolve, save_weights
 
 API = "tensorrt-rtx"
-MIN_PSNR = {Precision.FP16: 50.0, Precision.FP8: 30.0}
-"""dB against FP32 that a right engine reaches, as `derain verify` has it."""
-
 CLEARLY = 3.0
 """dB by which a wrong picture must miss them."""
 
@@ -139,12 +136,6 @@ def save_lively(file: Path, name: str, options: dict[str, Any]) -> None:
     save_weights(file, enliven(build(name, **options)), name, options, torch.float32, weights="random")
 
 
-def psnr(seen: Frames, expected: Frames) -> float:
-    """dB over all bytes; infinite where they are equal."""
-    error = float(np.square(seen.astype(np.float32) - expected).mean())
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
-
-
 def prepare_cases(arguments: argparse.Namespace) -> None:
     """The case of --weights and --size, or `CASES`; with --rewrites one of each choice of rewrites."""
     from derain.export.exporter import parse_size
@@ -219,11 +210,10 @@ def _corner(side: int, wanted: int) -> int:
 
 def _reduced(bundle: Bundle, scout: Bundle, images: list[Frames], fp8: bool) -> Mapping[Precision, bytes]:
     """The FP16 and FP8 graphs of a bundle, from what the same network shows on the corners of its frames."""
-    import onnx
+    from derain.export.fp16 import make_fp16, to_fp16
+    from derain.export.onnx_graph import read_onnx
 
-    from derain.export.precision import make_fp16, to_fp16
-
-    whole, small = (onnx.shape_inference.infer_shapes(onnx.load(b.graph()), data_prop=True) for b in (bundle, scout))
+    whole, small = (read_onnx(b.graph()) for b in (bundle, scout))
     if [node.name for node in whole.graph.node] != [node.name for node in small.graph.node]:
         raise ValueError(f"{bundle.path}: its graph has other nodes at {images[0].shape[1::-1]}: take another size")
     _, report = make_fp16(small, images)
@@ -237,8 +227,8 @@ def _fp8(whole: Any, small: Any, images: list[Frames], islands: Iterable[str]) -
     """Every layer in FP8, its ranges as wide as the corners need."""
     from derain.calibration.qdq import activations, layers, quantize
     from derain.calibration.ranges import Method, histograms
+    from derain.export.fp16 import to_fp16
     from derain.export.lint import lint
-    from derain.export.precision import to_fp16
 
     collected = histograms(small, activations(small), images)
     limits = {name: histogram.limit(Method.MINMAX, Precision.FP8) for name, histogram in collected.items()}

@@ -1,31 +1,34 @@
 """From a bundle and frames to its INT8 or FP8 graph: ranges, sensitivity, the layers that stay, and what it costs."""
 
 import logging
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
 from derain.calibration.frames import choose
 from derain.calibration.qdq import activations, layers, quantize
 from derain.calibration.ranges import Method, histograms
 from derain.calibration.sensitivity import Judge, LayerCost, Progress, costs, smallest_kept
+from derain.export.fp16 import overflowing, to_fp16
 from derain.export.lint import lint
-from derain.export.precision import overflowing, psnr, to_fp16
+from derain.export.onnx_graph import read_onnx
 from derain.runtime.bundle import Bundle
-from derain.runtime.frames import Frame
+from derain.runtime.frames import Frame, Image
 from derain.runtime.manifest import GraphEntry, Precision, Quality
+from derain.runtime.psnr import finite_or_none, max_abs_diff, psnr
 
 log = logging.getLogger(__name__)
 
 MAX_LOSS = 0.15
 """dB that the defaults may cost."""
 
-JUDGED = 4
-"""Every so many chosen frames, one judges the result and gives no ranges."""
+EVERY_NTH_JUDGES = 4
+"""Of the chosen frames, one in so many judges the result and gives no ranges."""
+
+SCANNED = 4
+"""Frames on which values beyond FP16's reach are looked for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Calibration:
     max_abs_diff: int
     psnr_rgb: float | None
     psnr_rgb_fp32: float | None
+    ssim_rgb: float | None
+    ssim_rgb_fp32: float | None
     frames: tuple[int, ...]
     """Ids of the frames that gave the ranges."""
     judged: tuple[int, ...]
@@ -51,7 +56,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self) | {"psnr_vs_fp32": self.psnr_vs_fp32 if math.isfinite(self.psnr_vs_fp32) else None}
+        return asdict(self) | {"psnr_vs_fp32": finite_or_none(self.psnr_vs_fp32)}
 
 
 def calibrate(
@@ -83,41 +88,19 @@ def calibrate(
     Raises:
         ValueError: bad frames (see `frames.choose`), another number of clean ones, or no layer fits the loss.
     """
-    manifest = bundle.manifest
     seen = _Counted(stream)
-    chosen = choose(seen, manifest.input, count, name)
-    judging = chosen[JUDGED - 1 :: JUDGED]
-    ranging = [frame for index, frame in enumerate(chosen) if index % JUDGED != JUDGED - 1]
-    model = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph()), data_prop=True)
+    chosen = choose(seen, bundle.manifest.input, count, name)
+    judging = chosen[EVERY_NTH_JUDGES - 1 :: EVERY_NTH_JUDGES]
+    ranging = [frame for index, frame in enumerate(chosen) if index % EVERY_NTH_JUDGES != EVERY_NTH_JUDGES - 1]
+    model = read_onnx(bundle.graph())
     truths = None if truth is None else _truths(truth, judging, seen.count)
-    judge = Judge(model, [frame.image for frame in judging], truths, manifest.output)
+    judge = Judge(model, [frame.image for frame in judging], truths, bundle.manifest.output)
+    quantiser = _Quantiser(model, precision, rest, [frame.image for frame in ranging], progress)
 
-    progress("ranges", 0.0)
-    images = [frame.image for frame in ranging]
-    collected = histograms(model, activations(model), images)
-    convolutions = layers(model)
-    islands = overflowing(model, images[:JUDGED])[0] if rest is Precision.FP16 else set()
-
-    def ranges(method: Method) -> dict[str, float]:
-        return {tensor: histogram.limit(method, precision) for tensor, histogram in collected.items()}
-
-    def as_it_runs(names: list[str], limits: dict[str, float]) -> onnx.ModelProto:
-        graph = quantize(model, limits, precision, names)
-        return to_fp16(graph, islands) if rest is Precision.FP16 else graph
-
-    losses: dict[Method, float] = {}
-    for tried in [method] if method else list(Method):
-        losses[tried] = judge.loss(judge.outputs(as_it_runs(convolutions, ranges(tried))))
-        progress("ranges", len(losses) / (1 if method else len(Method)))
+    losses = quantiser.losses([method] if method else list(Method), judge)
     best = min(losses, key=lambda tried: losses[tried])
-    limits = ranges(best)
-
-    found: list[LayerCost] = []
-    kept: list[str] = []
-    if losses[best] > max_loss:
-        found = costs(judge, convolutions, lambda names: quantize(model, limits, precision, names), progress)
-        kept = smallest_kept(found, max_loss, lambda names: judge.loss(judge.outputs(as_it_runs(names, limits))))
-    graph = as_it_runs([layer for layer in convolutions if layer not in set(kept)], limits)
+    found, kept = quantiser.kept(best, judge, max_loss) if losses[best] > max_loss else ([], [])
+    graph = quantiser.graph(best, without=kept)
     lint(graph)
     outputs = judge.outputs(graph)
     result = Calibration(
@@ -128,9 +111,11 @@ def calibrate(
         kept=tuple(kept),
         loss_db=judge.loss(outputs),
         psnr_vs_fp32=psnr(outputs, judge.expected),
-        max_abs_diff=max(_worst(a, b) for a, b in zip(outputs, judge.expected, strict=True)),
+        max_abs_diff=max(max_abs_diff(a, b) for a, b in zip(outputs, judge.expected, strict=True)),
         psnr_rgb=judge.psnr_rgb(outputs),
         psnr_rgb_fp32=judge.psnr_rgb(judge.expected),
+        ssim_rgb=judge.ssim_rgb(outputs),
+        ssim_rgb_fp32=judge.ssim_rgb(judge.expected),
         frames=tuple(frame.id for frame in ranging),
         judged=tuple(frame.id for frame in judging),
     )
@@ -139,10 +124,53 @@ def calibrate(
         frames=name,
         precision=precision,
         psnr_rgb=result.psnr_rgb,
-        psnr_vs_fp32=result.psnr_vs_fp32 if math.isfinite(result.psnr_vs_fp32) else None,
+        ssim_rgb=result.ssim_rgb,
+        psnr_vs_fp32=finite_or_none(result.psnr_vs_fp32),
         max_abs_diff=result.max_abs_diff,
     )
     return bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry], quality=[quality]), result
+
+
+class _Quantiser:
+    """An FP32 graph and what its tensors hold on some frames, from which its 8-bit graphs are made."""
+
+    def __init__(
+        self, model: onnx.ModelProto, precision: Precision, rest: Precision, images: list[Image], progress: Progress
+    ) -> None:
+        self.model, self.precision, self.rest, self.progress = model, precision, rest, progress
+        self.layers = layers(model)
+        progress("ranges", 0.0)
+        self._histograms = histograms(model, activations(model), images)
+        self._limits: dict[Method, dict[str, float]] = {}
+        self._islands = overflowing(model, images[:SCANNED])[0] if rest is Precision.FP16 else set[str]()
+
+    def graph(self, method: Method, without: Collection[str] = ()) -> onnx.ModelProto:
+        """The graph as it will run, with all layers but those `without` in 8 bits."""
+        graph = self._in_8_bits(method, [layer for layer in self.layers if layer not in without])
+        return to_fp16(graph, self._islands) if self.rest is Precision.FP16 else graph
+
+    def losses(self, methods: list[Method], judge: Judge) -> dict[Method, float]:
+        """What each method costs in dB with all layers in 8 bits."""
+        losses: dict[Method, float] = {}
+        for method in methods:
+            losses[method] = judge.loss(judge.outputs(self.graph(method)))
+            self.progress("ranges", len(losses) / len(methods))
+        return losses
+
+    def kept(self, method: Method, judge: Judge, max_loss: float) -> tuple[list[LayerCost], list[str]]:
+        """What each layer costs, and the fewest to keep in floating point for at most `max_loss` dB."""
+        found = costs(judge, self.layers, lambda names: self._in_8_bits(method, names), self.progress)
+
+        def loss(kept: list[str]) -> float:
+            return judge.loss(judge.outputs(self.graph(method, without=kept)))
+
+        return found, smallest_kept(found, max_loss, loss)
+
+    def _in_8_bits(self, method: Method, names: list[str]) -> onnx.ModelProto:
+        if method not in self._limits:
+            limit = {name: histogram.limit(method, self.precision) for name, histogram in self._histograms.items()}
+            self._limits[method] = limit
+        return quantize(self.model, self._limits[method], self.precision, names)
 
 
 class _Counted:
@@ -164,7 +192,3 @@ def _truths(stream: Iterable[Frame], wanted: list[Frame], expected: int) -> list
     if truth.count != expected:
         raise ValueError(f"--truth has {truth.count} frames, --frames {expected}: expected one clean frame for each")
     return [found[frame.id] for frame in wanted]
-
-
-def _worst(a: Any, b: Any) -> int:
-    return int(np.abs(a.astype(np.int16) - b).max())

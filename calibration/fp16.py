@@ -1,9 +1,9 @@
-"""FP16 on the camera's own frames: the same choice of frames as for 8 bits, `derain.export.precision` does the rest."""
+"""FP16 on the camera's own frames: the same choice of frames as for 8 bits, `derain.export.fp16` does the rest."""
 
 from collections.abc import Iterable
 
 from derain.calibration.frames import choose
-from derain.export.precision import Fp16Report, add_fp16
+from derain.export.fp16 import Fp16Report, add_fp16
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame
 

@@ -8,7 +8,7 @@
   convolution, so that both operands come from 8 bits and the Add joins the convolution's kernel.
 - What else there is, gates and cell path among them, computes in floating point.
 
-Scales are numbers that FP16 holds exactly, so that `derain.export.precision.to_fp16` may turn the rest into FP16.
+Scales are numbers that FP16 holds exactly, so that `derain.export.fp16.to_fp16` may turn the rest into FP16.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from derain.export.onnx_graph import producers
+from derain.export.onnx_graph import producers, without_nodes
 from derain.runtime.manifest import Precision
 
 EDGE = ("decode_", "encode_")
@@ -29,7 +29,7 @@ WHITENING = "to_blocks_"
 """In the names of the fixed convolution that gives a compact network its pixels. In symmetric INT8 the camera's 8 bits
 would be 7 there: under 1 % of the arithmetic, and nearly all of the loss."""
 
-LARGEST = {Precision.INT8: 127.0, Precision.FP8: 448.0}
+MAX_LEVEL = {Precision.INT8: 127.0, Precision.FP8: 448.0}
 EIGHT_BITS = {Precision.INT8: np.int8, Precision.FP8: ml_dtypes.float8_e4m3fn}
 SMALLEST_SCALE = 2.0**-14
 """FP16's smallest normal number: a smaller scale would lose digits."""
@@ -52,9 +52,7 @@ def quantize(
 ) -> onnx.ModelProto:
     """The FP32 graph with the convolutions named in `quantised` in 8 bits; `limits` are the ranges of `activations`."""
     chosen = set(quantised)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:], result.graph.value_info[:]
+    result = without_nodes(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     zero = f"{precision}_zero"
     if chosen:
@@ -118,14 +116,14 @@ def quantize(
 
 def _scales(limits: NDArray[np.float64] | np.float64, precision: Precision) -> NDArray[np.float16]:
     """limit / largest level, rounded up to FP16 so that the limit still fits; a channel of zeros gets the smallest."""
-    exact = np.maximum(np.asarray(limits) / LARGEST[precision], SMALLEST_SCALE)
+    exact = np.maximum(np.asarray(limits) / MAX_LEVEL[precision], SMALLEST_SCALE)
     rounded = exact.astype(np.float16)
     return np.where(rounded < exact, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float16)
 
 
 def rounded(steps: NDArray[np.float64], precision: Precision) -> NDArray[np.float64]:
     """Values in units of a scale as 8 bits hold them: clipped, and rounded to a whole number or to E4M3."""
-    bounded = np.clip(steps, -LARGEST[precision], LARGEST[precision])
+    bounded = np.clip(steps, -MAX_LEVEL[precision], MAX_LEVEL[precision])
     return np.asarray(bounded.astype(EIGHT_BITS[precision]) if precision is Precision.FP8 else np.rint(bounded), float)
 
 

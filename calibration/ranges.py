@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from derain.calibration.qdq import LARGEST, rounded
-from derain.export.probe import Frame, tensors
+from derain.calibration.qdq import MAX_LEVEL, rounded
+from derain.export.probe import tensors
+from derain.runtime.frames import Image
 from derain.runtime.manifest import Precision
 
 BINS = 2048
@@ -62,7 +63,7 @@ class Histogram:
         return float(min(self.peak, _CUTS[method](self, precision)))
 
 
-def histograms(model: onnx.ModelProto, names: list[str], frames: list[Frame]) -> dict[str, Histogram]:
+def histograms(model: onnx.ModelProto, names: list[str], frames: list[Image]) -> dict[str, Histogram]:
     """The histogram of each tensor over all frames; every recurrent step has tensors, so histograms, of its own."""
     collected = {name: Histogram() for name in names}
     for name, value in tensors(model, names, frames):
@@ -79,7 +80,7 @@ def _percentile(histogram: Histogram, precision: Precision) -> float:
 def _mse(histogram: Histogram, precision: Precision) -> float:
     values = (np.arange(BINS) + 0.5) * histogram.end / BINS
     limits = histogram.peak * np.linspace(0.1, 1.0, 91)
-    scale = limits[:, None] / LARGEST[precision]
+    scale = limits[:, None] / MAX_LEVEL[precision]
     errors = (histogram.counts * (rounded(values / scale, precision) * scale - values) ** 2).sum(1)
     return float(limits[errors.argmin()])
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from derain.export.precision import mse
-from derain.export.probe import Frame, Runner
-from derain.runtime.frames import to_bgr
+from derain.export.probe import Runner
+from derain.runtime.frames import Image, to_bgr
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.psnr import decibels, mse
+from derain.training.scores import SSIM_WINDOW, ssim
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,18 @@ class Judge:
     """
 
     def __init__(
-        self, reference: onnx.ModelProto, frames: list[Frame], truths: list[Frame] | None, output: FrameSpec
+        self, reference: onnx.ModelProto, frames: list[Image], truths: list[Image] | None, output: FrameSpec
     ) -> None:
         self.frames, self.truths, self.output = frames, truths, output
         self.expected = self.outputs(reference)
         self._errors = [] if truths is None else self._against_truth(self.expected)
 
-    def outputs(self, graph: onnx.ModelProto) -> list[Frame]:
+    def outputs(self, graph: onnx.ModelProto) -> list[Image]:
         """What a graph makes of the frames, bgr8."""
         runner = Runner(graph)
         return [to_bgr(runner.image(frame), self.output) for frame in self.frames]
 
-    def loss(self, outputs: list[Frame]) -> float:
+    def loss(self, outputs: list[Image]) -> float:
         """The mean over frames in dB; negative where the quantised output happens to be the better one."""
         if self.truths is not None:
             errors = self._against_truth(outputs)
@@ -62,15 +63,21 @@ class Judge:
         assumed = 255**2 / 10 ** (ASSUMED_PSNR / 10)
         return 10 * math.log10(1 + mse(outputs, self.expected) / assumed)
 
-    def psnr_rgb(self, outputs: list[Frame]) -> float | None:
+    def psnr_rgb(self, outputs: list[Image]) -> float | None:
         """The mean over frames in dB against the clean frames, None without any."""
         if self.truths is None:
             return None
-        return float(np.mean([10 * math.log10(255**2 / error) for error in self._against_truth(outputs)]))
+        return float(np.mean([decibels(error) for error in self._against_truth(outputs)]))
 
-    def _against_truth(self, outputs: list[Frame]) -> list[float]:
+    def ssim_rgb(self, outputs: list[Image]) -> float | None:
+        """The mean over frames against the clean frames, None without any or where frames are too small for it."""
+        if self.truths is None or min(self.truths[0].shape[:2]) < SSIM_WINDOW:
+            return None
+        return float(np.mean([ssim(image, truth) for image, truth in zip(outputs, self.truths, strict=True)]))
+
+    def _against_truth(self, outputs: list[Image]) -> list[float]:
         assert self.truths is not None
-        return [max(mse([image], [truth]), 1e-6) for image, truth in zip(outputs, self.truths, strict=True)]
+        return [max(mse(image, truth), 1e-6) for image, truth in zip(outputs, self.truths, strict=True)]
 
 
 def costs(
@@ -92,7 +99,7 @@ def smallest_kept(
 ) -> list[str]:
     """The shortest head of the layers, the costliest first, that floating point must keep for at most `max_loss` dB.
 
-    Found by bisection, each step a measurement of the whole graph: `loss` is given the layers in 8 bits.
+    Found by bisection, each step a measurement of the whole graph: `loss` is given the layers in floating point.
 
     Raises:
         ValueError: not even one layer fits.
@@ -102,7 +109,7 @@ def smallest_kept(
     fewest, most = 0, len(ranked)
     while fewest < most:
         tried = (fewest + most) // 2
-        reached = loss([name for name in order if name not in set(ranked[:tried])])
+        reached = loss(ranked[:tried])
         log.info("%d of %d layers in floating point: %.3f dB", tried, len(ranked), reached)
         fewest, most = (fewest, tried) if reached <= max_loss else (tried + 1, most)
     if most == len(ranked):

@@ -10,7 +10,9 @@ from derain.runtime.manifest import Precision
 
 def build(
     bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
-    precision: Annotated[Precision, typer.Option(help="Whose graph; int8 and fp8 come from `derain calibrate`.")],
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the graph to build; int8 and fp8 come from `derain calibrate`.")
+    ],
     api: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; the installed one by default.")] = None,
     arch: Annotated[
         str | None, typer.Option(help="GPUs, as sm86,sm89 (TensorRT-RTX only); any it serves by default.")
@@ -25,28 +27,28 @@ def build(
 
     from rich.console import Console
 
-    from derain.export.build import BuildOptions, target
+    from derain.export.build import BuildOptions, resolve_target
     from derain.export.build import build as build_engine
     from derain.runtime.bundle import Bundle
 
     console = Console(markup=False)
     start = monotonic()
     with console.status(f"building {precision}") as status:
-        whole = Bundle.load(bundle)
-        _, architectures = target(api, tuple(name.strip() for name in (arch or "").split(",") if name.strip()))
-        if precision is Precision.FP16 and all(graph.precision is not precision for graph in whole.manifest.graphs):
-            from derain.export.precision import ensure_graph  # a finished graph is built without torch and onnx
+        loaded = Bundle.load(bundle)
+        _, architectures = resolve_target(api, tuple(name.strip() for name in (arch or "").split(",") if name.strip()))
+        if precision is Precision.FP16 and all(graph.precision is not precision for graph in loaded.manifest.graphs):
+            from derain.export.fp16 import ensure_fp16_graph  # a finished graph is built without torch and onnx
 
-            whole = ensure_graph(whole, precision)
-        whole, entry = build_engine(
-            whole,
+            loaded = ensure_fp16_graph(loaded)
+        loaded, entry = build_engine(
+            loaded,
             precision,
             api,
             architectures,
             BuildOptions(workspace_mib=workspace, tf32=tf32),
             lambda phase, share: status.update(f"building {precision}: {phase} {share:.0%}"),
         )
-    size = whole.manifest.files[entry.file].bytes
+    size = loaded.manifest.files[entry.file].bytes
     console.print(
         f"{bundle / entry.file}: {entry.api} {entry.api_version} for {entry.arch}, {size / 1e6:.1f} MB, "
         f"{monotonic() - start:.1f} s",

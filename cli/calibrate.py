@@ -6,26 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import to_write
+from derain.cli.files import writable_path, write_json
 
 
-class Reduced(StrEnum):
-    """Precisions that are made on frames."""
+class CalibratedPrecision(StrEnum):
+    """Precisions whose graphs are made on frames."""
 
     FP16 = "fp16"
     INT8 = "int8"
     FP8 = "fp8"
 
 
-class Rest(StrEnum):
-    """What layers compute in that are not quantised."""
+class UnquantisedPrecision(StrEnum):
+    """The precision of layers that are not quantised."""
 
     FP16 = "fp16"
     FP32 = "fp32"
 
 
-class How(StrEnum):
-    """How ranges are cut."""
+class RangeMethod(StrEnum):
+    """How calibration ranges are chosen."""
 
     BEST = "best"
     MINMAX = "minmax"
@@ -37,18 +37,25 @@ class How(StrEnum):
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
     frames: Annotated[str, typer.Option(help="The camera's frames: a folder, a clip or a URI.")],
-    precision: Annotated[Reduced, typer.Option(help="Of the graph to make.")],
+    precision: Annotated[CalibratedPrecision, typer.Option(help="Precision of the graph to make.")],
     truth: Annotated[str | None, typer.Option(help="The clean frames, one for each of --frames.")] = None,
-    method: Annotated[How, typer.Option(help="How ranges are cut; best tries all.")] = How.BEST,
+    method: Annotated[
+        RangeMethod, typer.Option(help="How calibration ranges are chosen; best tries all.")
+    ] = RangeMethod.BEST,
     count: Annotated[int, typer.Option(help="Frames to choose from the clip, the most different ones.")] = 16,
-    max_loss: Annotated[float, typer.Option(help="dB that 8 bits may cost; layers stay out until it is kept.")] = 0.15,
-    rest: Annotated[Rest, typer.Option(help="The other layers' arithmetic; fp32 suits CPUs.")] = Rest.FP16,
+    max_loss: Annotated[
+        float,
+        typer.Option(help="Largest loss of PSNR in dB; the costliest layers stay in floating point until it is met."),
+    ] = 0.15,
+    rest: Annotated[
+        UnquantisedPrecision, typer.Option(help="Precision of layers that are not quantised; fp32 suits CPUs.")
+    ] = UnquantisedPrecision.FP16,
     json: Annotated[
-        Path | None, typer.Option(callback=to_write, help="Write what each layer costs to this file.")
+        Path | None, typer.Option(callback=writable_path, help="Write what each layer costs to this file.")
     ] = None,
 ) -> None:
     """Make a bundle's FP16, INT8 or FP8 graph on frames like those the camera sees."""
-    from json import dumps
+    from contextlib import ExitStack
 
     from rich.console import Console
 
@@ -58,48 +65,55 @@ def calibrate(
     from derain.calibration.frames import recorded
     from derain.calibration.ranges import Method
     from derain.export.exporter import is_untrained
-    from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle
     from derain.runtime.engines.tensorrt_api import build_command
     from derain.runtime.manifest import FrameSpec, Precision
     from derain.runtime.sources import open_source
 
-    given = {"--truth": truth, "--method": method is not How.BEST, "--rest": rest is not Rest.FP16}
-    given["--max-loss"] = max_loss != MAX_LOSS
-    if precision is Reduced.FP16 and (vain := [option for option, value in given.items() if value]):
+    given = {
+        "--truth": truth,
+        "--method": method is not RangeMethod.BEST,
+        "--rest": rest is not UnquantisedPrecision.FP16,
+        "--max-loss": max_loss != MAX_LOSS,
+    }
+    if precision is CalibratedPrecision.FP16 and (vain := [option for option, value in given.items() if value]):
         raise ValueError(f"{', '.join(vain)}: for int8 and fp8 alone; leave it out with --precision fp16")
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    whole = Bundle.load(bundle)
-    before = whole.manifest.engines
-    spec = whole.manifest.input
+    loaded = Bundle.load(bundle)
+    before = loaded.manifest.engines
+    spec = loaded.manifest.input
     clean_spec = FrameSpec(tensor="truth", width=spec.width, height=spec.height)
-    with console.status(f"calibrating {precision}") as status, open_source(frames, spec) as opened:
-        stream = recorded(opened, frames)
+    with console.status(f"calibrating {precision}") as status, ExitStack() as files:
+        stream = recorded(files.enter_context(open_source(frames, spec)), frames)
 
         def progress(phase: str, share: float) -> None:
             status.update(f"calibrating {precision}: {phase} {share:.0%}")
 
         answer: dict[str, Any]
-        if precision is Reduced.FP16:
-            whole, report = calibrate_fp16(whole, stream, frames, count)
+        if precision is CalibratedPrecision.FP16:
+            loaded, report = calibrate_fp16(loaded, stream, frames, count)
             answer = report.to_json()
         else:
-            chosen = None if method is How.BEST else Method(method)
-            arguments = (chosen, count, max_loss, Precision(rest), progress)
-            if truth is None:
-                whole, result = run(whole, Precision(precision), stream, frames, None, *arguments)
-            else:
-                with open_source(truth, clean_spec) as clean:
-                    whole, result = run(whole, Precision(precision), stream, frames, recorded(clean, truth), *arguments)
+            loaded, result = run(
+                loaded,
+                Precision(precision),
+                stream,
+                frames,
+                truth=None if truth is None else recorded(files.enter_context(open_source(truth, clean_spec)), truth),
+                method=None if method is RangeMethod.BEST else Method(method),
+                count=count,
+                max_loss=max_loss,
+                rest=Precision(rest),
+                progress=progress,
+            )
             answer = result.to_json()
     _tell(console, f"{bundle}/graph.{precision}.onnx", answer)
     for engine in before:
-        if engine not in whole.manifest.engines:
+        if engine not in loaded.manifest.engines:
             console.print(f"dropped {engine.file}, the old graph's engine: run `{build_command(bundle, engine)}`")
-    if is_untrained(whole):
+    if is_untrained(loaded):
         console.print("the weights are random: its dB say nothing of a trained network, nor do the layers kept for it")
-    if json is not None:
-        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
+    write_json(json, answer)
 
 
 def _tell(console: Any, graph: str, answer: dict[str, Any]) -> None:

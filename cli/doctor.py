@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.extras import REQUIREMENTS
+
 
 def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where something is missing.")] = False,
@@ -18,37 +20,26 @@ def doctor(
 
     from derain.runtime import engines
 
-    needs = {
-        "run": (("numpy", "numpy"), ("cv2", "opencv-python-headless"), ("pydantic", "pydantic")),
-        "train": (
-            ("torch", "torch"),
-            ("lightning", "lightning"),
-            ("safetensors", "safetensors"),
-            ("yaml", "pyyaml"),
-            ("skimage", "scikit-image"),
-        ),
-        "export": (("torch", "torch"), ("onnx", "onnx"), ("onnxscript", "onnxscript"), ("onnxruntime", "onnxruntime")),
-        "demo": (("sklearn", "scikit-learn"),),
-        "serve": (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")),
-    }
+    needs = {"run": {"numpy": "numpy", "cv2": "opencv-python-headless", "pydantic": "pydantic"}}
+    needs |= {extra: REQUIREMENTS[extra] for extra in ("train", "export", "demo", "serve")}
     table = Table("what", "here", "to add it", box=None)
     table.add_row("Python", f"{platform.python_version()}, {platform.machine()}", "")
     missing = 0
     for stage, packages in needs.items():
-        absent = [name for module, name in packages if importlib.util.find_spec(module) is None]
+        absent = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
         found = []
-        for _, name in packages:
+        for name in packages.values():
             try:
                 found.append(f"{name} {version(name)}")
             except PackageNotFoundError:
                 continue
         missing += bool(absent)
         target = "derain" if stage == "run" else f"'derain[{stage}]'"
-        mend = f"pip install {target}  (missing: {', '.join(absent)})" if absent else ""
-        table.add_row(stage, ", ".join(found) or "-", mend)
-    idle = engines.idle()
+        fix = f"pip install {target}  (missing: {', '.join(absent)})" if absent else ""
+        table.add_row(stage, ", ".join(found) or "-", fix)
+    limitations = engines.limitations()
     for name, reason in engines.available().items():
-        table.add_row(f"engine {name}", *(("-", reason) if reason else idle.get(name, ("ready", ""))))
+        table.add_row(f"engine {name}", *(("-", reason) if reason else limitations.get(name, ("ready", ""))))
         missing += reason is not None
     Console(markup=False).print(table)
     if strict and missing:

@@ -1,6 +1,5 @@
 """`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images, and pictures to look at."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.files import to_write
+from derain.cli.files import writable_path, write_json
 
 if TYPE_CHECKING:
-    from derain.training.evaluate import Image, Pair
     from derain.training.panels import Tile
+    from derain.training.readers import Image, Pair
 
 SHOWN = 6
 """Images in a panel, spread over all there are."""
@@ -35,27 +34,25 @@ def evaluate(
     panel: Annotated[
         Path | None,
         typer.Option(
-            callback=to_write, help="Draw rainy, output, truth and attention maps of a few images into this PNG."
+            callback=writable_path, help="Draw rainy, output, truth and attention maps of a few images into this PNG."
         ),
     ] = None,
     engine: Annotated[str, typer.Option(help="What runs a bundle.")] = "onnxruntime",
     json: Annotated[
-        Path | None, typer.Option(callback=to_write, help="Write the scores of every image to this file.")
+        Path | None, typer.Option(callback=writable_path, help="Write the scores of every image to this file.")
     ] = None,
 ) -> None:
     """Score the rainy input and the derained output against the truth, in RGB and on the Y channel.
 
     Pairs that `derain synthesize` made are told apart by their strength of rain.
     """
-    from json import dumps
-
     from rich.console import Console
     from rich.progress import track
 
     from derain.cli.stream import quiet_decoders
-    from derain.runtime.atomic import write_bytes
     from derain.runtime.memory import keep_freed_memory
     from derain.training import evaluate as scoring
+    from derain.training import readers
 
     if (pairs is None) == (frames is None):
         raise typer.BadParameter("expected --pairs RAINY CLEAN, or --frames FOLDER for images without truth")
@@ -73,15 +70,14 @@ def evaluate(
             return
         assert pairs is not None
         total = _count(pairs[0], group)
-        shown: list[scoring.Pair] = []
-        found = _kept((scoring.read_groups if group else scoring.read_pairs)(*pairs), total, shown)
+        shown: list[readers.Pair] = []
+        found = _kept((readers.read_groups if group else readers.read_pairs)(*pairs), total, shown)
         todo = track(found, "evaluating", total or None, console=console, transient=True)
         scores = scoring.evaluate(lambda image: look(image)[0], todo)
         console.print(_table(f"mean of {len(scores['images'])}", scores))
         for name, means in scores.get("groups", {}).items():
             console.print(_table(f"{name}: mean of {means['count']}", means))
-        if json is not None:
-            write_bytes(json, (dumps(_plain(scores), indent=2) + "\n").encode())
+        write_json(json, scores)
         if panel is not None:
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
 
@@ -164,7 +160,7 @@ def _draw(look: Look, images: list[tuple[str, "Image", Any]], file: Path | None)
 def _table(title: str, means: dict[str, Any]) -> Any:
     from rich.table import Table
 
-    from derain.training.evaluate import METRICS
+    from derain.training.scores import METRICS
 
     table = Table(title, "input", "output", "gain", box=None)
     for metric in METRICS:
@@ -172,12 +168,3 @@ def _table(title: str, means: dict[str, Any]) -> Any:
         digits = 2 if metric.startswith("psnr") else 4
         table.add_row(metric, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}")
     return table
-
-
-def _plain(value: Any) -> Any:
-    """The scores as JSON knows them: an infinite PSNR, of equal images, is null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

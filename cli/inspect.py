@@ -5,21 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import to_write
+from derain.cli.files import writable_path, write_json
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.")],
-    json: Annotated[Path | None, typer.Option(callback=to_write, help="Write the answer to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the answer to this file.")] = None,
 ) -> None:
     """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
     from dataclasses import asdict
-    from json import dumps
 
     from rich.console import Console
 
     from derain.export.onnx_graph import GraphSummary, summarise
-    from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle
 
     answer: dict[str, Any] = {"macs_naive": None}
@@ -42,8 +40,7 @@ def inspect(
         "file_bytes": first.file_bytes,
         "graphs": {name: asdict(summary) for name, summary in graphs.items()},
     }
-    if json is not None:
-        write_bytes(json, (dumps(answer, indent=2) + "\n").encode())
+    write_json(json, answer)
     _show(Console(markup=False), path, answer)
 
 

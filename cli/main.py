@@ -19,6 +19,7 @@ from derain.cli.demo import demo
 from derain.cli.doctor import doctor
 from derain.cli.evaluate import evaluate
 from derain.cli.export import export
+from derain.cli.extras import extra_for
 from derain.cli.inspect import inspect
 from derain.cli.run import run
 from derain.cli.serve import serve
@@ -54,36 +55,6 @@ VERBS = (
 for verb in VERBS:
     app.command()(verb)
 
-EXTRAS = {
-    "demo": "demo",
-    "synthesize": "train",
-    "train": "train",
-    "average": "train",
-    "evaluate": "train",
-    "export": "export",
-    "calibrate": "export",
-    "build": "export",
-    "verify": "export",
-    "inspect": "export",
-}
-"""Which extra brings all that a verb needs."""
-
-PACKAGES = {
-    "torch": "train",
-    "lightning": "train",
-    "yaml": "train",
-    "safetensors": "train",
-    "skimage": "train",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "cpu",
-    "sklearn": "demo",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "prometheus_client": "serve",
-}
-"""Which extra brings a package, for verbs not named above; any other missing module is a fault of its own."""
-
 
 @app.callback()
 def options(
@@ -103,8 +74,7 @@ def tell(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         verb = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "derain")
-        if package in PACKAGES:
-            extra = EXTRAS.get(verb, PACKAGES[package])
+        if extra := extra_for(package, verb):
             return f"{verb} needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = "" if error.filename is None else f"{error.filename}: "

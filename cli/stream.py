@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import to_write
+from derain.cli.files import writable_path, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ RecordOption = Annotated[
     typer.Option(metavar="SECONDS", help="Keep so much around each fault, half before and half after.", min=0.1),
 ]
 RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record keeps it.")]
-JsonOption = Annotated[Path | None, typer.Option(callback=to_write, help="Write the report to this file.")]
+JsonOption = Annotated[Path | None, typer.Option(callback=writable_path, help="Write the report to this file.")]
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,8 @@ def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:
 
 def conclude(options: Options, console: "Console", report: "RunReport", more: Mapping[str, object]) -> None:
     """Write the report, with `more` keys in its JSON, and print the summary."""
-    from json import dumps
-
     from derain.cli.live import summarise
-    from derain.runtime.atomic import write_bytes
     from derain.runtime.redact import redact
 
-    if options.json is not None:
-        write_bytes(options.json, (dumps(report.model_dump() | dict(more), indent=2) + "\n").encode())
+    write_json(options.json, report.model_dump() | dict(more))
     summarise(console, report, redact(options.sink))

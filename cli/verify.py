@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import to_write
+from derain.cli.files import writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.export.verify import Distance, Verification
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
     engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
-    seed: Annotated[int, typer.Option(help="Of the made-up frame that is always compared.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic frame that is always compared.")] = 0,
     frames: Annotated[str | None, typer.Option(help="The camera's frames as well: a folder, a clip or a URI.")] = None,
     count: Annotated[int, typer.Option(help="Frames to choose from --frames, the most different ones.")] = 4,
-    json: Annotated[Path | None, typer.Option(callback=to_write, help="Write the result to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the result to this file.")] = None,
     drift: Annotated[
         Path | None,
         typer.Option(
-            help="Where a failure leaves the node; BUNDLE.drift.PRECISION.onnx beside the bundle if not given."
+            help="ONNX file for the node that failed; BUNDLE.drift.PRECISION.onnx beside the bundle by default."
         ),
     ] = None,
 ) -> None:
     """Prove every graph of a bundle equal to its network in PyTorch; exit status 1 where one is not."""
-    from json import dumps
     from shlex import quote
 
     from rich.console import Console
@@ -35,7 +34,6 @@ def verify(
     from derain.export.minimal import write_minimal
     from derain.export.probe import seeded_frame
     from derain.export.verify import verify as compare
-    from derain.runtime.atomic import write_bytes
     from derain.runtime.bundle import Bundle
     from derain.runtime.memory import keep_freed_memory
     from derain.runtime.sources import open_source
@@ -54,14 +52,13 @@ def verify(
             names += [f"frame {frame.id} of {frames}" for frame in chosen]
             pictures += [frame.image for frame in chosen]
         results = compare(loaded, engine, seed, pictures[1:])
-    if json is not None:
-        write_bytes(json, (dumps({str(r.precision): r.to_json() for r in results}, indent=2) + "\n").encode())
+    write_json(json, {str(result.precision): result.to_json() for result in results})
     for result in results:
         worst = f" on the worst of {len(names)} frames, {names[result.frame]}" if len(names) > 1 else ""
         console.print(
-            f"{result.precision}: {'passed' if result.passed else 'FAILED'}, {_told(result.total)} against PyTorch"
-            f"{worst}\n  PyTorch to graph {_told(result.pytorch_to_graph)}, "
-            f"graph to {engine} {_told(result.graph_to_engine)}"
+            f"{result.precision}: {'passed' if result.passed else 'FAILED'}, {_distance(result.total)} against PyTorch"
+            f"{worst}\n  PyTorch to graph {_distance(result.pytorch_to_graph)}, "
+            f"graph to {engine} {_distance(result.graph_to_engine)}"
         )
     compared = {result.precision for result in results}
     for graph in loaded.manifest.graphs:
@@ -80,7 +77,7 @@ def verify(
             raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result)}")
 
 
-def _told(distance: "Distance") -> str:
+def _distance(distance: "Distance") -> str:
     psnr, worst = distance.psnr, distance.max_abs_diff
     return f"{psnr:.1f} dB, at most {worst} grey level{'s' * (worst != 1)} apart"
 

@@ -58,7 +58,7 @@ def build(
         ValueError: no such graph or architecture, or TensorRT refuses the graph (by the node's name) or the build.
         OSError: no GPU, for an API that needs one to build.
     """
-    chosen, architectures = target(api, architectures)
+    chosen, architectures = resolve_target(api, architectures)
     graph = bundle.graph(precision)
     trt = chosen.load()
     arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())
@@ -82,7 +82,7 @@ def build(
     return bundle.add({entry.file: bytes(plan)}, engines=[entry]), entry
 
 
-def target(api: str | None, architectures: tuple[str, ...]) -> tuple[Api, tuple[str, ...]]:
+def resolve_target(api: str | None, architectures: tuple[str, ...]) -> tuple[Api, tuple[str, ...]]:
     """What is built with and for: all that can be refused before there is a graph. Arguments, errors: as `build`'s."""
     chosen = choose(api)
     trt = chosen.load()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
-from derain.export.onnx_graph import producers
+from derain.export.onnx_graph import producers, read_onnx
 from derain.export.probe import Runner
 from derain.export.verify import reference_tensors
 from derain.runtime.atomic import write_bytes
@@ -36,7 +36,7 @@ def write_minimal(bundle: Bundle, precision: Precision, tensor: str, frame: NDAr
     Raises:
         ValueError: the graph makes no such tensor.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph(precision)), data_prop=True)
+    model = read_onnx(bundle.graph(precision))
     single = extract(model, tensor)
     inputs = [value.name for value in single.graph.input]
     names = [name for name in inputs if name != model.graph.input[0].name]

@@ -146,6 +146,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ValueError(f"{path} is not a readable ONNX model ({type(error).__name__}): export it again") from error
 
 
+def without_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with its inputs, outputs and constants, but without nodes and the shapes of what they make."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:], copy.graph.value_info[:]
+    return copy
+
+
 def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The static shape of every named tensor, constants included."""
     graph = model.graph

@@ -12,15 +12,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from derain.export.onnx_graph import tensor_shapes
-from derain.runtime.manifest import FrameSpec, Precision
+from derain.export.onnx_graph import tensor_shapes, without_nodes
+from derain.runtime.frames import Image
+from derain.runtime.manifest import FrameSpec
 
-Frame = NDArray[np.uint8]
-
-MIN_PSNR = {Precision.FP32: 60.0, Precision.FP16: 50.0, Precision.INT8: 30.0, Precision.FP8: 30.0}
-"""dB that a graph's output must reach against FP32's."""
-
-HELD = 2**29
+BATCH_BYTES = 2**29
 """Bytes of tensors held at once."""
 
 
@@ -49,14 +45,14 @@ class Runner:
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
         self._input = model.graph.input[0].name
 
-    def __call__(self, frame: Frame) -> list[NDArray[Any]]:
+    def __call__(self, frame: Image) -> list[NDArray[Any]]:
         """The outputs for one frame, which comes without the input's leading 1."""
         values: Any = self._session.run(self.outputs or None, {self._input: frame[np.newaxis]})
         return list(values)
 
-    def image(self, frame: Frame) -> Frame:
+    def image(self, frame: Image) -> Image:
         """The first output without its leading 1."""
-        first: Frame = self(frame)[0][0]
+        first: Image = self(frame)[0][0]
         return first
 
 
@@ -70,11 +66,9 @@ class FiniteRunner:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._names = float_tensors(model)
         floats = set(self._names)
-        tapped = onnx.ModelProto()
-        tapped.CopyFrom(rounded_like_fp16(model))
-        nodes = list(tapped.graph.node)
-        del tapped.graph.node[:]
-        for node in nodes:
+        rounded = rounded_like_fp16(model)
+        tapped = without_nodes(rounded)
+        for node in rounded.graph.node:
             tapped.graph.node.append(node)
             for name in floats.intersection(node.output):
                 total = f"{name}_sum"
@@ -82,7 +76,7 @@ class FiniteRunner:
         image = tapped.graph.output[0].name
         self._runner = Runner(tapped, [image, *(f"{name}_sum" for name in self._names)])
 
-    def __call__(self, frame: Frame) -> tuple[Frame, str | None]:
+    def __call__(self, frame: Image) -> tuple[Image, str | None]:
         """The image for one frame, both without the leading 1, and the first tensor that is not finite on it."""
         image, *sums = self._runner(frame)
         first = next((name for name, total in zip(self._names, sums, strict=True) if not np.isfinite(total)), None)
@@ -100,9 +94,7 @@ def rounded_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = {tensor.name for tensor in model.graph.initializer if tensor.data_type == half}
     if half not in made.values():
         return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    del result.graph.node[:], result.graph.value_info[:]
+    result = without_nodes(model)
     for tensor in result.graph.initializer:
         if tensor.name in constants:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
@@ -131,7 +123,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for node in model.graph.node for name in node.output if name in floats]
 
 
-def tensors(model: onnx.ModelProto, names: list[str], frames: list[Frame]) -> Iterator[tuple[str, NDArray[Any]]]:
+def tensors(model: onnx.ModelProto, names: list[str], frames: list[Image]) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, value) of each tensor for each frame; all frames of some tensors, then all frames of the next."""
     shapes = tensor_shapes(model)
     batch: list[str] = []
@@ -139,8 +131,8 @@ def tensors(model: onnx.ModelProto, names: list[str], frames: list[Frame]) -> It
     for index, name in enumerate(names):
         batch.append(name)
         held += 4 * math.prod(shapes[name])
-        after = 4 * math.prod(shapes[names[index + 1]]) if index + 1 < len(names) else HELD
-        if held + after > HELD:
+        after = 4 * math.prod(shapes[names[index + 1]]) if index + 1 < len(names) else BATCH_BYTES
+        if held + after > BATCH_BYTES:
             runner = Runner(model, batch)
             for frame in frames:
                 yield from zip(batch, runner(frame), strict=True)

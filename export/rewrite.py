@@ -13,8 +13,8 @@ import onnx
 from torch import fx
 
 from derain.export.branches import group_branches
+from derain.export.channel_order import absorb_flips
 from derain.export.merge import fold_complements, merge_siblings, split_shared_inputs
-from derain.export.pixels import absorb_flips
 from derain.export.trace import convolutions, macs, propagate_shapes
 
 Pass = Callable[[fx.GraphModule], None]

@@ -12,18 +12,19 @@ from shlex import quote
 from typing import Any, Self
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from derain.export.exporter import bundle_network, traced
-from derain.export.precision import psnr
-from derain.export.probe import MIN_PSNR, FiniteRunner, Frame, Runner, seeded_frame
+from derain.export.onnx_graph import read_onnx
+from derain.export.probe import FiniteRunner, Runner, seeded_frame
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle
+from derain.runtime.frames import Image
 from derain.runtime.manifest import Precision
 from derain.runtime.memory import release_freed_memory
+from derain.runtime.psnr import MIN_PSNR, finite_or_none, max_abs_diff, psnr
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ Rounding adds up from layer to layer: in a sound daiam-nano it reaches 3e-6, 0.0
 FAINT = 1e-3
 """Root mean square below which a tensor's relative error says nothing."""
 
-COMPARED_AT_ONCE = 2**29
+BATCH_BYTES = 2**29
 """Bytes of intermediate tensors held on each side while looking for the first that drifts."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Between two pictures of one frame, over all their bytes."""
+    """How far apart two pictures of one frame are, over all their bytes."""
 
     psnr: float
     """dB; infinite where they are equal."""
@@ -54,9 +55,9 @@ class Distance:
     """Grey levels."""
 
     @classmethod
-    def between(cls, seen: Frame, expected: Frame) -> Self:
-        """Of two pictures."""
-        return cls(psnr([seen], [expected]), int(np.abs(seen.astype(np.int16) - expected).max()))
+    def between(cls, seen: Image, expected: Image) -> Self:
+        """Of two uint8 pictures of one shape."""
+        return cls(psnr(seen, expected), max_abs_diff(seen, expected))
 
     def within(self, precision: Precision) -> bool:
         """Whether a graph of this precision may be so far from PyTorch."""
@@ -64,7 +65,7 @@ class Distance:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite PSNR is null."""
-        return {"psnr": self.psnr if math.isfinite(self.psnr) else None, "max_abs_diff": self.max_abs_diff}
+        return {"psnr": finite_or_none(self.psnr), "max_abs_diff": self.max_abs_diff}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Verification:
 
 
 def verify(
-    bundle: Bundle, engine: str = "onnxruntime", seed: int = 0, frames: Sequence[Frame] = ()
+    bundle: Bundle, engine: str = "onnxruntime", seed: int = 0, frames: Sequence[Image] = ()
 ) -> list[Verification]:
     """Compare every precision of the bundle that `engine` has with the network in PyTorch; the worst frame counts.
 
@@ -129,7 +130,7 @@ def verify(
             # Copies: ONNX Runtime keeps all of its memory as long as one of its own results lives.
             seen = [runner.infer(picture).copy() for picture in pictures]
         release_freed_memory()
-        graph = FiniteRunner(onnx.shape_inference.infer_shapes(onnx.load(bundle.graph(precision)), data_prop=True))
+        graph = FiniteRunner(read_onnx(bundle.graph(precision)))
         judged = [
             _judged(precision, index, *graph(picture), seen[index], expected[index])
             for index, picture in enumerate(pictures)
@@ -142,14 +143,14 @@ def verify(
 
 
 def _judged(
-    precision: Precision, frame: int, image: Frame, overflow: str | None, seen: Frame, expected: Frame
+    precision: Precision, frame: int, image: Image, overflow: str | None, seen: Image, expected: Image
 ) -> Verification:
     total, graph = Distance.between(seen, expected), Distance.between(image, expected)
     passed = total.within(precision) and graph.within(precision) and overflow is None
     return Verification(precision, total, graph, Distance.between(seen, image), passed, overflow, None, frame)
 
 
-def pytorch_outputs(bundle: Bundle, frames: Sequence[Frame]) -> list[Frame]:
+def pytorch_outputs(bundle: Bundle, frames: Sequence[Image]) -> list[Image]:
     """What PyTorch makes of frames' bytes: the bundle's network, traced but not rewritten.
 
     The interpreter frees each tensor after its last reader. A call of the module would hold the states of every
@@ -162,13 +163,13 @@ def pytorch_outputs(bundle: Bundle, frames: Sequence[Frame]) -> list[Frame]:
         return [fx.Interpreter(reference).run(torch.from_numpy(frame)[None])[0].numpy() for frame in frames]
 
 
-def first_drift(bundle: Bundle, precision: Precision, frame: Frame) -> str | None:
+def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | None:
     """The first tensor, in the order of computation, in which the graph leaves the traced network.
 
     None where every tensor that both have agrees: then the fault lies behind the last of them.
     """
     reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
-    model = onnx.load(bundle.graph(precision))
+    model = read_onnx(bundle.graph(precision))
     ours = {node.name: node for node in reference.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
     shared = [out for node in model.graph.node for out in node.output if out in ours]
     for names in _batches(shared, ours):
@@ -218,7 +219,7 @@ def _batches(names: list[str], nodes: dict[str, fx.Node]) -> Iterator[list[str]]
     held = 0
     for name in names:
         size = 4 * nodes[name].meta["val"].numel()
-        if batch and held + size > COMPARED_AT_ONCE:
+        if batch and held + size > BATCH_BYTES:
             yield batch
             batch, held = [], 0
         batch.append(name)

@@ -159,7 +159,7 @@ def _samples(records: list[FrameRecord], unused: list[tuple[int, int]], from_ns:
     }
 
 
-class Comparison(BaseModel):
+class StageChange(BaseModel):
     """Of the medians of one stage in two reports, in ms; `change` is (b - a) / a, `low` to `high` its 95 % interval."""
 
     model_config = ConfigDict(frozen=True)
@@ -173,7 +173,7 @@ class Comparison(BaseModel):
     verdict: str
 
 
-def compare(a: BenchReport, b: BenchReport, stage: str = "inference") -> Comparison:
+def compare_stage(a: BenchReport, b: BenchReport, stage: str = "inference") -> StageChange:
     """Whether B's median of a stage differs from A's: of these two runs, since what another run gives they cannot tell.
 
     Neighbouring frames share their noise, so frames must not count as independent. Each run is cut into five parts, in
@@ -199,4 +199,6 @@ def compare(a: BenchReport, b: BenchReport, stage: str = "inference") -> Compari
     low, high = ((1 + change) * math.exp(sign * margin) - 1 for sign in (-1, 1))
     differ = not low <= 0 <= high
     verdict = f"B was {abs(change):.1%} {'faster' if change < 0 else 'slower'}" if differ else "no difference found"
-    return Comparison(stage=stage, a_ms=medians[0], b_ms=medians[1], change=change, low=low, high=high, verdict=verdict)
+    return StageChange(
+        stage=stage, a_ms=medians[0], b_ms=medians[1], change=change, low=low, high=high, verdict=verdict
+    )

@@ -89,7 +89,7 @@ def scaled(image: npt.NDArray[Any], size: tuple[int, int]) -> Image:
     return resized
 
 
-def between(source: FrameSpec, target: FrameSpec) -> Callable[[Image], Image]:
+def converter(source: FrameSpec, target: FrameSpec) -> Callable[[Image], Image]:
     """What turns a frame of `source` into one of `target`: itself, without a copy, where only the names differ."""
     if source.model_copy(update={"tensor": target.tensor}) == target:
         return lambda image: image

@@ -92,10 +92,11 @@ class EngineEntry(_Checked):
 
 
 class Quality(_Checked):
-    """Mean quality of one precision's output on named frames; None: not measured, or infinite (identical frames).
+    """Quality of one precision's output on named frames; None: not measured, or infinite (equal frames).
 
-    PSNR is in dB over 8-bit RGB: `psnr_rgb` and `ssim_rgb` against the clean frames, `psnr_vs_fp32` and
-    `max_abs_diff` (grey levels) against the FP32 graph; FP16's `psnr_vs_fp32` is over the camera's own bytes.
+    `psnr_rgb` (dB) and `ssim_rgb` are means over the frames against the clean ones, in 8-bit RGB. `psnr_vs_fp32` is the
+    PSNR in dB of the squared error pooled over all frames against the FP32 graph, of RGB for INT8 and FP8 and of the
+    camera's own bytes for FP16; `max_abs_diff` the largest such difference, in grey levels.
     """
 
     frames: str

@@ -27,7 +27,7 @@ from typing import Protocol
 
 from derain.runtime.capture import STALL_S, Capture
 from derain.runtime.engines import Engine
-from derain.runtime.frames import Frame, Image, between
+from derain.runtime.frames import Frame, Image, converter
 from derain.runtime.guard import Event, Guard, State
 from derain.runtime.queues import FrameQueue, Policy
 from derain.runtime.records import FrameRecord, Outcome, RunReport, Status, Tally, Why
@@ -247,7 +247,7 @@ def run(
     wake = threading.Event()
     frames = FrameQueue(policy, wake.set)
     guard = Guard(round(deadline_ms * 1e6) if deadline_ms is not None and math.isfinite(deadline_ms) else None)
-    to_output = between(engine.input, engine.output)
+    to_output = converter(engine.input, engine.output)
     start_ns = told_ns = time.monotonic_ns()
     with Worker(engine, wake.set) as worker, Capture(source, frames, stall_s) as capture:
         loop = Loop(frames, worker, sink, guard, to_output, on_frame, on_drop, on_unused, count_from_ns=count_from_ns)

@@ -1,24 +1,16 @@
 """How near frames are to the truth."""
 
-import math
-
 import numpy as np
 
 from derain.runtime.frames import Frame, Image, to_bgr
 from derain.runtime.manifest import FrameSpec
 from derain.runtime.observers import Observer
+from derain.runtime.psnr import psnr
 from derain.runtime.records import FrameRecord
 from derain.runtime.sources import Source
 
 EQUAL = 100.0
 """dB told for frames that are equal, whose PSNR has no end."""
-
-
-def psnr(image: Image, truth: Image) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 images of one shape, over all pixels and channels; inf if equal."""
-    difference = image.astype(np.int32) - truth
-    error = float(np.mean(np.square(difference)))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 class TruthComparison(Observer):

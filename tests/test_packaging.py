@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from derain.cli.extras import REQUIREMENTS
+
 LARGEST_FILE = 1_000_000
 LARGEST_WEIGHTS = 16_000_000
 STAGES = ("calibration", "cli", "export", "runtime", "training")
@@ -109,3 +111,10 @@ def test_the_front_door_opens_without_torch_and_onnx():
     answer = blocked("import sys\nfrom derain.cli.main import main\nsys.argv = ['derain', '--help']\nmain()")
     assert answer.returncode == 0, answer.stderr
     assert "export" in answer.stdout
+
+
+def test_the_extras_that_missing_packages_are_told_by_are_those_of_the_project(project):
+    for extra, modules in REQUIREMENTS.items():
+        listed = project["project"]["optional-dependencies"][extra]
+        named = {re.split(r"[<>=\[]", requirement)[0] for requirement in listed} - {"derain"}
+        assert set(modules.values()) == named, extra

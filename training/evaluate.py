@@ -1,57 +1,18 @@
-"""PSNR and SSIM over pairs of images, in RGB and on the Y channel, as the deraining papers report them."""
+"""Scores over pairs of images: of each, of each group and of all."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 from torch.nn import functional as F
 
 from derain.training.data import to_tensor
 from derain.training.models import size_multiple
 from derain.training.panels import Tile, attention_tiles
-from derain.training.readers import Image, Pair, read_groups, read_pairs
-
-__all__ = [
-    "METRICS",
-    "Image",
-    "Pair",
-    "derain_with",
-    "evaluate",
-    "look_with",
-    "luma",
-    "read_groups",
-    "read_pairs",
-    "score",
-    "summarise",
-]
-
-SSIM_WINDOW = 11
-"""Rows and columns of the Gaussian window, cut at 3.5 σ."""
-
-METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
-
-
-def luma(image: Image) -> NDArray[np.float64]:
-    """Y of BT.601 in limited range, 16…235, unrounded: the "Y channel" of the deraining papers (MATLAB's rgb2ycbcr)."""
-    weights = np.array([65.481, 128.553, 24.966]) / 255
-    return image @ weights + 16  # type: ignore[no-any-return]
-
-
-def score(image: Image, truth: Image) -> dict[str, float]:
-    """Each of `METRICS`: PSNR in dB with a peak of 255, SSIM of Wang et al. 2004 (Gaussian window, σ = 1.5)."""
-    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    y, y_truth = luma(image), luma(truth)
-    with np.errstate(divide="ignore"):  # equal images have an infinite PSNR
-        return {
-            "psnr_rgb": float(peak_signal_noise_ratio(truth, image, data_range=255)),
-            "ssim_rgb": float(structural_similarity(truth, image, channel_axis=2, **gaussian)),
-            "psnr_y": float(peak_signal_noise_ratio(y_truth, y, data_range=255)),
-            "ssim_y": float(structural_similarity(y_truth, y, **gaussian)),
-        }
+from derain.training.readers import Image, Pair
+from derain.training.scores import METRICS, SSIM_WINDOW, score
 
 
 def _scorable(pair: Pair) -> Pair:

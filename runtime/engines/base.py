@@ -48,7 +48,7 @@ class Engine(ABC):
         return None
 
     @classmethod
-    def idle(cls) -> tuple[str, str] | None:
+    def limitation(cls) -> tuple[str, str] | None:
         """None where the backend, once installed, runs here; else what it can still do, and in one line why no more."""
         return None
 
@@ -148,10 +148,10 @@ def available() -> dict[str, str | None]:
     return {name: backend.missing() for name, backend in sorted(_backends.items())}
 
 
-def idle() -> dict[str, tuple[str, str]]:
+def limitations() -> dict[str, tuple[str, str]]:
     """The installed backends that cannot run here, by name: what each can still do, and why no more."""
     installed = {name: backend for name, backend in sorted(_backends.items()) if backend.missing() is None}
-    return {name: told for name, backend in installed.items() if (told := backend.idle())}
+    return {name: told for name, backend in installed.items() if (told := backend.limitation())}
 
 
 def _backend(name: str) -> type[Engine]:

@@ -87,7 +87,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         return reason
 
     @classmethod
-    def idle(cls) -> tuple[str, str] | None:
+    def limitation(cls) -> tuple[str, str] | None:
         """The package has the provider whether or not there is a GPU; CUDA is asked where it can be."""
         reason = None if cuda.missing() else cuda.refusal()
         return ("no GPU", reason) if reason else None

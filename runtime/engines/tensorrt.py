@@ -44,7 +44,7 @@ class _TensorRTEngine(Engine):
         return super().missing() or cuda.missing()
 
     @classmethod
-    def idle(cls) -> tuple[str, str] | None:
+    def limitation(cls) -> tuple[str, str] | None:
         """Without a GPU engines can be built at most."""
         still = "builds engines; no GPU to run them" if cls.api.ahead_of_time else "no GPU"
         return (still, reason) if (reason := cuda.refusal()) else None

@@ -13,8 +13,8 @@ from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
 from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
+from derain.export.fp16 import to_fp16
 from derain.export.lint import findings
-from derain.export.precision import to_fp16
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
 from derain.runtime.manifest import EngineEntry, Precision
@@ -89,16 +89,22 @@ def test_layers_stay_in_floating_point_until_the_loss_is_kept(bundle, clip):
 def test_the_fewest_that_keep_the_loss_are_found():
     found = [LayerCost(f"l{index}", cost, 0.0) for index, cost in enumerate([1, 9, 3, 7, 5, 0.5])]
     price = {layer.name: layer.mse for layer in found}
+
+    def loss(kept):
+        return sum(price.values()) - sum(price[name] for name in kept)
+
     for allowed, kept in ((30, []), (17, ["l1"]), (10, ["l1", "l3"]), (0.6, ["l0", "l1", "l2", "l3", "l4"])):
-        assert smallest_kept(found, allowed, lambda names: sum(price[name] for name in names)) == kept
+        assert smallest_kept(found, allowed, loss) == kept
     with pytest.raises(ValueError, match=r"no layer can be in 8 bits at a loss of 0\.1 dB: allow more with --max-loss"):
-        smallest_kept(found, 0.1, lambda names: sum(price[name] for name in names))
+        smallest_kept(found, 0.1, loss)
 
 
 def test_with_the_clean_frames_the_loss_is_the_fall_against_them(bundle, clip):
     truth = [Frame(frame.id, 0, cv2.GaussianBlur(frame.image, (3, 3), 0), 0) for frame in clip]
-    _, result = run(bundle, clip, truth=truth)
+    made, result = run(bundle, clip, truth=truth)
     assert result.loss_db == pytest.approx(result.psnr_rgb_fp32 - result.psnr_rgb, abs=1e-6)
+    (quality,) = [each for each in made.manifest.quality if each.precision is Precision.INT8]
+    assert quality.ssim_rgb == result.ssim_rgb == pytest.approx(result.ssim_rgb_fp32, abs=0.1)
     for other in (truth[1:], truth[:-1], [*truth, truth[0]]):
         with pytest.raises(
             ValueError, match=rf"--truth has {len(other)} frames, --frames 12: expected one clean frame"

@@ -9,8 +9,8 @@ from onnx import TensorProto, numpy_helper
 
 from derain.calibration.qdq import activations, layers, quantize
 from derain.export.exporter import export
+from derain.export.fp16 import to_fp16
 from derain.export.onnx_graph import producers
-from derain.export.precision import to_fp16
 from derain.export.probe import Runner
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat

@@ -11,14 +11,14 @@ import onnx
 import pytest
 import yaml
 
+from derain.export.fp16 import ensure_fp16_graph
 from derain.export.onnx_graph import summarise
-from derain.export.precision import ensure_graph
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from derain.runtime.manifest import EngineEntry, GraphEntry, Precision, Quality
-from derain.training.evaluate import METRICS
+from derain.runtime.manifest import EngineEntry, GraphEntry, Quality
 from derain.training.models import build, parameter_count
+from derain.training.scores import METRICS
 
 STAGES = {"capture", "capture_to_present", "inference", "present"}
 
@@ -225,7 +225,7 @@ def test_doctor_says_that_engines_are_built_but_not_run_where_no_gpu_is(derain, 
 
     if (reason := cuda.missing() or cuda.refusal()) is None:
         pytest.skip("there is a GPU here, which runs them")
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "500")
     (line,) = [line for line in derain("doctor").out.splitlines() if "engine tensorrt-rtx" in line]
     assert "builds engines; no GPU to run them" in line and reason in line and "ready" not in line
 
@@ -256,7 +256,7 @@ def test_verify_lists_the_precisions_that_an_engine_lacks(derain, bundle, monkey
     mend = f"run `derain build {bundle.path} --precision {{}} --api half-only`"
     missing = derain("verify", bundle.path, "--engine", "half-only").fault
     assert missing == f"{bundle.path}: half-only has no engine in it: {mend.format('fp16')}"
-    ensure_graph(bundle, Precision.FP16)
+    ensure_fp16_graph(bundle)
     answer = derain("verify", bundle.path, "--engine", "half-only")
     assert answer.status == 0 and "fp16: passed" in answer.out
     assert f"fp32: left out, there is no half-only engine of it: {mend.format('fp32')}" in answer.out

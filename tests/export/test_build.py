@@ -12,8 +12,8 @@ from derain.calibration.qdq import activations, layers, quantize
 from derain.export import build as build_module
 from derain.export.build import BuildOptions, build
 from derain.export.exporter import export
+from derain.export.fp16 import to_fp16
 from derain.export.onnx_graph import OPSET
-from derain.export.precision import to_fp16
 from derain.runtime.bundle import Bundle
 from derain.runtime.cuda import GpuError
 from derain.runtime.engines import tensorrt_api

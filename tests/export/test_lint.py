@@ -7,9 +7,9 @@ from onnx import helper, numpy_helper
 
 from derain.calibration.qdq import activations, layers, quantize
 from derain.export.exporter import traced
+from derain.export.fp16 import to_fp16
 from derain.export.lint import findings, lint
 from derain.export.onnx_graph import to_onnx
-from derain.export.precision import to_fp16
 from derain.export.unroll import unroll
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat

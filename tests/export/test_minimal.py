@@ -8,8 +8,8 @@ import torch
 from onnx import numpy_helper
 
 from derain.export.exporter import export
+from derain.export.fp16 import to_fp16
 from derain.export.minimal import extract, write_minimal
-from derain.export.precision import to_fp16
 from derain.export.probe import seeded_frame
 from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import GraphEntry, Precision

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from derain.export.build import build as build_engine
 from derain.export.exporter import MIN_SIDE, export, traced
+from derain.export.fp16 import ensure_fp16_graph
 from derain.export.onnx_graph import summarise, to_onnx
-from derain.export.precision import ensure_graph
 from derain.export.trace import trace
 from derain.export.unroll import unroll
 from derain.export.verify import verify
@@ -106,8 +106,7 @@ def test_a_peers_bundle_is_verified_and_becomes_engines(name, size, lively, tmp_
     (result,) = verify(bundle)
     assert result.passed and result.total.max_abs_diff <= 1
     for precision in (Precision.FP32, Precision.FP16):
-        bundle = ensure_graph(bundle, precision)
-        bundle, entry = build_engine(bundle, precision, "tensorrt-rtx")
+        bundle, entry = build_engine(ensure_fp16_graph(bundle), precision, "tensorrt-rtx")
         assert bundle.file(entry.file).stat().st_size > 2 * bundle.manifest.model.parameters
 
 

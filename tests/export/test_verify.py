@@ -13,14 +13,15 @@ from derain.calibration.qdq import activations, layers, quantize
 from derain.calibration.ranges import Method, histograms
 from derain.export.camera import CameraModel
 from derain.export.exporter import bundle_network, export
-from derain.export.precision import add_fp16, ensure_graph, to_fp16
-from derain.export.probe import MIN_PSNR, seeded_frame
+from derain.export.fp16 import add_fp16, ensure_fp16_graph, to_fp16
+from derain.export.probe import seeded_frame
 from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.manifest import GraphEntry, Precision
 from derain.runtime.pixels import PixelFormat
+from derain.runtime.psnr import MIN_PSNR
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 
@@ -232,14 +233,14 @@ def bleaching(monkeypatch) -> str:
 def test_an_engine_is_verified_in_the_precisions_it_has_and_refused_where_it_has_none(bundle, bleaching):
     with pytest.raises(ValueError, match=r"bleaching has no engine in it: run `derain build .* --api bleaching`"):
         verify(bundle, bleaching)
-    (result,) = verify(ensure_graph(bundle, Precision.FP16), bleaching)
+    (result,) = verify(ensure_fp16_graph(bundle), bleaching)
     assert result.precision is Precision.FP16 and result.passed
 
 
 def test_the_worst_frame_counts_and_the_hop_that_spoils_it_is_told(bundle, bleaching):
     bright, dark = (seeded_frame(bundle.manifest.input, seed) // 3 for seed in (1, 2))
     frames = [bright + 160, dark]
-    (result,) = verify(ensure_graph(bundle, Precision.FP16), bleaching, frames=frames)
+    (result,) = verify(ensure_fp16_graph(bundle), bleaching, frames=frames)
     assert not result.passed and result.frame == 2
     assert result.pytorch_to_graph.psnr > 50 and result.pytorch_to_graph.max_abs_diff <= 1
     assert result.graph_to_engine.max_abs_diff in (19, 20, 21)
@@ -249,7 +250,7 @@ def test_the_worst_frame_counts_and_the_hop_that_spoils_it_is_told(bundle, bleac
 def test_the_shipped_network_in_fp16_holds_50_db_on_every_driving_frame(shipped, data_root):
     files = sorted((data_root / "sequences" / "camvid_val").iterdir())[::25]
     frames = [cv2.resize(cv2.imread(str(file)), (96, 72), interpolation=cv2.INTER_AREA) for file in files]
-    results = {result.precision: result for result in verify(ensure_graph(shipped, Precision.FP16), frames=frames)}
+    results = {result.precision: result for result in verify(ensure_fp16_graph(shipped), frames=frames)}
     for precision in (Precision.FP32, Precision.FP16):  # other tests may have added others
         result = results[precision]
         assert result.passed and result.total.psnr >= 50 and result.pytorch_to_graph.psnr >= 50

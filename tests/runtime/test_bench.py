@@ -9,7 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from derain.cli.bench import bench as verb
-from derain.runtime.bench import BenchReport, CameraClock, bench, compare
+from derain.runtime.bench import BenchReport, CameraClock, bench, compare_stage
 from derain.runtime.machine import machine
 from derain.runtime.page import page, ticks
 from derain.runtime.testing import Fault, ScriptedEngine
@@ -120,12 +120,12 @@ def test_reports_survive_json(report):
 def test_the_same_distribution_is_no_difference_and_a_faster_one_is_faster(report):
     rng = np.random.default_rng(0)
     a, same, faster = (with_samples(report, rng.normal(mean, 1, 2000)) for mean in (20, 20, 18))
-    assert compare(a, same).verdict == "no difference found"
-    verdict = compare(a, faster)
+    assert compare_stage(a, same).verdict == "no difference found"
+    verdict = compare_stage(a, faster)
     assert verdict.verdict == f"B was {abs(verdict.change):.1%} faster"
     assert verdict.change == pytest.approx(-0.1, abs=0.01)
     assert verdict.low < verdict.change < verdict.high < 0
-    assert "slower" in compare(faster, a).verdict
+    assert "slower" in compare_stage(faster, a).verdict
 
 
 @pytest.mark.parametrize(("noise_s", "told", "half"), [(0.3, 0.03, 0.015), (1.0, 0.08, 0.025)])
@@ -136,14 +136,14 @@ def test_noise_that_neighbours_share_seldom_passes_for_a_difference(report, nois
     for one, following in itertools.pairwise(noise):
         following[:] = kept * one + np.sqrt(1 - kept**2) * following
     runs = [with_samples(report, one) for one in (20 + noise).T]
-    verdicts = [compare(a, b).verdict for a, b in zip(runs[::2], runs[1::2], strict=True)]
+    verdicts = [compare_stage(a, b).verdict for a, b in zip(runs[::2], runs[1::2], strict=True)]
     wrong = [verdict != "no difference found" for verdict in verdicts]
     assert np.mean(wrong) == pytest.approx(told, abs=half)
 
 
 def test_a_report_with_fewer_frames_than_parts_is_refused(report):
     with pytest.raises(ValueError, match=r"report B: 4 frames with inference times, expected 5 or more: .* --seconds"):
-        compare(with_samples(report, [1.0] * 5), with_samples(report, [1.0] * 4))
+        compare_stage(with_samples(report, [1.0] * 5), with_samples(report, [1.0] * 4))
 
 
 def test_an_inference_that_came_too_late_is_among_the_samples(bundle, noise):

@@ -11,7 +11,7 @@ from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
 from derain.export.build import build
 from derain.export.exporter import export
-from derain.export.precision import ensure_graph
+from derain.export.fp16 import ensure_fp16_graph
 from derain.export.verify import Distance, verify
 from derain.runtime import cuda, engines
 from derain.runtime.engines.tensorrt import FIRST_WITH_FP8
@@ -47,7 +47,7 @@ def refused():
 def bundle(gpu, refused, tmp_path_factory):
     """The shipped network with an FP32, an FP16 and an FP8 graph, and their engines for this GPU."""
     made, _ = export("daiam-nano", tmp_path_factory.mktemp("gpu") / "b", (320, 180))
-    made = ensure_graph(made, Precision.FP16)
+    made = ensure_fp16_graph(made)
     with open_source("test://rain?frames=8", made.manifest.input) as frames:
         made, _ = calibrate(made, Precision.FP8, frames, "rain", None, Method.PERCENTILE, 8, 100.0)
     for api in ("tensorrt", "tensorrt-rtx"):
@@ -100,7 +100,7 @@ def test_verify_passes_every_precision_that_the_engine_has(engine, bundle, frame
     if reason := engines.available()[engine]:
         pytest.skip(reason)
     if engine == "onnxruntime-cuda":
-        bundle = ensure_graph(export("daiam-nano", bundle.path.with_name("no fp8"), (320, 180))[0], Precision.FP16)
+        bundle = ensure_fp16_graph(export("daiam-nano", bundle.path.with_name("no fp8"), (320, 180))[0])
     results = verify(bundle, engine, frames=frames)
     assert {result.precision for result in results} >= {Precision.FP32, Precision.FP16}
     assert all(result.passed for result in results), results

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from derain.runtime.quality import TruthComparison, psnr
+from derain.runtime.psnr import psnr
+from derain.runtime.quality import TruthComparison
 from derain.runtime.sources import open_source
 
 

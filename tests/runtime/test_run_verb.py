@@ -16,7 +16,7 @@ from derain.cli import live
 from derain.cli.live import describe
 from derain.cli.run import run
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from derain.runtime.quality import psnr
+from derain.runtime.psnr import psnr
 from derain.runtime.records import Status
 from derain.runtime.sources import open_source
 from derain.runtime.sources.pattern import Pattern

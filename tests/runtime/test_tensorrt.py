@@ -292,14 +292,14 @@ def test_where_no_gpu_is_an_installed_engine_says_what_it_can_still_do(monkeypat
     for backend in (engines.tensorrt.TensorRTEngine, engines.tensorrt.TensorRTRTXEngine):
         monkeypatch.setattr(backend, "missing", classmethod(lambda cls: None))
     monkeypatch.setattr(cuda, "open_cuda", refuse)
-    told = engines.idle()
+    told = engines.limitations()
     assert told["tensorrt"][0] == "no GPU" and told["tensorrt-rtx"][0] == "builds engines; no GPU to run them"
     assert {reason for _, reason in told.values()} == {
         "no GPU that CUDA can use (error 35): install or update NVIDIA's driver"
     }
     assert "onnxruntime" not in told
     monkeypatch.setattr(cuda, "open_cuda", FakeGpu)
-    assert engines.idle() == {}
+    assert engines.limitations() == {}
 
 
 def test_without_an_nvidia_driver_the_reason_is_one_line(with_engine, monkeypatch):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from derain.training.evaluate import METRICS, Pair, derain_with, evaluate, luma, read_pairs, score
+from derain.training.evaluate import derain_with, evaluate
 from derain.training.models import Branch, Prediction, build
+from derain.training.readers import Pair, read_pairs
+from derain.training.scores import METRICS, luma, score
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:

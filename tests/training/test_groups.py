@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from derain.cli.evaluate import SHOWN, _kept
 from derain.cli.main import app
-from derain.training.evaluate import METRICS, evaluate, look_with, score
+from derain.training.evaluate import evaluate, look_with
 from derain.training.models import build
 from derain.training.models.checkpoint import load, save_weights
 from derain.training.panels import BAR
 from derain.training.rain import RainConfig
 from derain.training.rain.pairs import synthesize
 from derain.training.readers import Pair, read_groups, read_pairs
+from derain.training.scores import METRICS, score
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,11 @@ from derain.training.comparison.protocol import Comparison, patches_seen
 from derain.training.comparison.tables import label
 from derain.training.comparison.testing import held_out_pairs
 from derain.training.data import list_images, read_rgb
-from derain.training.evaluate import Image, look_with, score
+from derain.training.evaluate import look_with
 from derain.training.models.checkpoint import load
 from derain.training.panels import Tile
+from derain.training.readers import Image
+from derain.training.scores import score
 
 REAL = ("real_rain/roadside", "real_rain/stills")
 """Folders of real rain, looked at and never scored."""

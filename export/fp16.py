@@ -16,13 +16,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from derain.export.probe import MIN_PSNR, Frame, Runner, float_tensors, seeded_frame, tensors
+from derain.export.onnx_graph import read_onnx, without_nodes
+from derain.export.probe import Runner, float_tensors, seeded_frame, tensors
 from derain.runtime.bundle import Bundle
+from derain.runtime.frames import Image
 from derain.runtime.manifest import GraphEntry, Precision, Quality
+from derain.runtime.psnr import MIN_PSNR, finite_or_none, mse, psnr
 
 log = logging.getLogger(__name__)
 
-LARGEST = 65504 / 4
+SAFE_MAX = 65504 / 4
 """FP16's largest number, less a factor for frames that were not seen."""
 
 MARGIN = 3.0
@@ -47,31 +50,29 @@ class Fp16Report:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite PSNR is null."""
-        return asdict(self) | {"psnr_vs_fp32": self.psnr_vs_fp32 if math.isfinite(self.psnr_vs_fp32) else None}
+        return asdict(self) | {"psnr_vs_fp32": finite_or_none(self.psnr_vs_fp32)}
 
 
-def ensure_graph(bundle: Bundle, precision: Precision) -> Bundle:
-    """The bundle, with an FP16 graph where that is asked for and missing, made on seeded frames.
+def ensure_fp16_graph(bundle: Bundle) -> Bundle:
+    """The bundle with an FP16 graph, made on seeded frames where it has none.
 
     `derain calibrate --precision fp16` makes it on the camera's own.
     """
-    present = {graph.precision for graph in bundle.manifest.graphs}
-    if precision is not Precision.FP16 or precision in present:
+    if any(graph.precision is Precision.FP16 for graph in bundle.manifest.graphs):
         return bundle
     return add_fp16(bundle, [seeded_frame(bundle.manifest.input, seed) for seed in range(2)], "seeded")[0]
 
 
-def add_fp16(bundle: Bundle, frames: list[Frame], name: str) -> tuple[Bundle, Fp16Report]:
+def add_fp16(bundle: Bundle, frames: list[Image], name: str) -> tuple[Bundle, Fp16Report]:
     """Make the FP16 graph on `frames`, which the manifest calls `name`, and add it to the bundle."""
-    graph, report = make_fp16(onnx.load(bundle.graph()), frames)
+    graph, report = make_fp16(read_onnx(bundle.graph()), frames)
     entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
-    psnr = report.psnr_vs_fp32 if math.isfinite(report.psnr_vs_fp32) else None
-    quality = Quality(frames=name, precision=Precision.FP16, psnr_vs_fp32=psnr)
+    quality = Quality(frames=name, precision=Precision.FP16, psnr_vs_fp32=finite_or_none(report.psnr_vs_fp32))
     return bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry], quality=[quality]), report
 
 
 def make_fp16(
-    model: onnx.ModelProto, frames: list[Frame], target: float = MIN_PSNR[Precision.FP16] + MARGIN
+    model: onnx.ModelProto, frames: list[Image], target: float = MIN_PSNR[Precision.FP16] + MARGIN
 ) -> tuple[onnx.ModelProto, Fp16Report]:
     """The FP16 graph of an FP32 graph, near it by at least `target` dB on every byte of `frames` together.
 
@@ -116,9 +117,8 @@ def to_fp16(model: onnx.ModelProto, islands: Iterable[str] = ()) -> onnx.ModelPr
     types = {value.name: value.type.tensor_type.elem_type for value in (*source.graph.value_info, *source.graph.input)}
     constants = {tensor.name: tensor for tensor in source.graph.initializer}
     outputs = {value.name: value.type.tensor_type.elem_type for value in source.graph.output}
-    result = onnx.ModelProto()
-    result.CopyFrom(source)
-    del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
+    result = without_nodes(source)
+    del result.graph.initializer[:]
     made: set[str] = set()
 
     def constant(name: str, kind: int) -> str:
@@ -164,19 +164,7 @@ def to_fp16(model: onnx.ModelProto, islands: Iterable[str] = ()) -> onnx.ModelPr
     return result
 
 
-def psnr(seen: list[Frame], expected: list[Frame]) -> float:
-    """dB over all bytes of all frames; infinite where they are equal."""
-    error = mse(seen, expected)
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
-
-
-def mse(seen: list[Frame], expected: list[Frame]) -> float:
-    """Mean squared difference over all bytes of all frames, in squared grey levels."""
-    pairs = zip(seen, expected, strict=True)
-    return float(np.mean([np.square(a.astype(np.int32) - b, dtype=np.float64).mean() for a, b in pairs]))
-
-
-def overflowing(model: onnx.ModelProto, frames: list[Frame]) -> tuple[set[str], float]:
+def overflowing(model: onnx.ModelProto, frames: list[Image]) -> tuple[set[str], float]:
     """The nodes that touch a value beyond FP16's reach, and the largest magnitude seen."""
     peaks: dict[str, float] = {}
     for name, value in tensors(model, float_tensors(model), frames):
@@ -188,7 +176,7 @@ def overflowing(model: onnx.ModelProto, frames: list[Frame]) -> tuple[set[str], 
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             peaks[tensor.name] = _peak(numpy_helper.to_array(tensor))
-    beyond = {name for name, peak in peaks.items() if peak > LARGEST}
+    beyond = {name for name, peak in peaks.items() if peak > SAFE_MAX}
     touching = {node.name for node in model.graph.node if beyond & {*node.input, *node.output}}
     return touching, largest
 
@@ -197,7 +185,7 @@ def _peak(value: NDArray[np.float32]) -> float:
     return float(np.abs(value).max(initial=0.0))
 
 
-def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frames: list[Frame], expected: list[Frame]) -> list[str]:
+def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frames: list[Image], expected: list[Image]) -> list[str]:
     """The nodes that FP16 may change, the one whose rounding alone changes the output most first."""
     floats = set(float_tensors(model))
     names = [node.name for node in model.graph.node]

@@ -9,8 +9,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from derain.cli.bench import bench as verb
-from derain.runtime.comparison import Comparison, Row, compare_all, verdict
-from derain.runtime.comparison_page import comparison_page
+from derain.runtime.engine_comparison import EngineComparison, EngineResult, compare_engines, verdict
+from derain.runtime.engine_comparison_page import engine_comparison_page
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.latency import Percentiles
@@ -27,7 +27,7 @@ def both(bundle):
 def test_each_precision_is_measured_against_the_truth_and_against_fp32(both, noise):
     truths = [255 - image for image in noise]
     truths[0] = truths[0] ^ 16  # so that the graph, which inverts, is not perfect
-    report = compare_all(both, noise, truths, seconds=0.1)
+    report = compare_engines(both, noise, truths, seconds=0.1)
     assert [(row.engine, row.precision) for row in report.rows] == [("onnxruntime", "fp32"), ("onnxruntime", "int8")]
     first, second = report.rows
     wrong = 10 * np.log10(255**2 / 16**2)
@@ -40,7 +40,7 @@ def test_each_precision_is_measured_against_the_truth_and_against_fp32(both, noi
 
 
 def test_without_a_truth_only_the_distance_to_fp32_is_told(both, noise):
-    report = compare_all(both, noise, None, seconds=0)
+    report = compare_engines(both, noise, None, seconds=0)
     assert [row.psnr_vs_truth for row in report.rows] == [None, None]
     assert report.rounds == len(noise)
     assert "its cost in quality needs --truth" in report.rows[1].verdict
@@ -48,7 +48,7 @@ def test_without_a_truth_only_the_distance_to_fp32_is_told(both, noise):
 
 def test_truths_must_be_as_many_as_frames(both, noise):
     with pytest.raises(ValueError, match="1 clean frames for 3 frames: align --truth and --source"):
-        compare_all(both, noise[:3], noise[:1], seconds=0)
+        compare_engines(both, noise[:3], noise[:1], seconds=0)
 
 
 class Faulty(OnnxRuntimeEngine):
@@ -76,7 +76,7 @@ def test_an_engine_that_fails_on_the_way_is_left_out_with_its_reason_and_the_oth
     monkeypatch.setitem(base._backends, "faulty", Faulty)
     monkeypatch.setattr(Faulty, "name", "faulty")
     monkeypatch.setattr(Faulty, "at", at)
-    report = compare_all(both, noise, None, seconds=0)
+    report = compare_engines(both, noise, None, seconds=0)
     assert [(row.engine, row.precision) for row in report.rows] == [("onnxruntime", "fp32"), ("onnxruntime", "int8")]
     assert report.left_out["faulty fp32"] == report.left_out["faulty int8"] == "the device fell off the bus"
     assert report.rounds == len(noise)
@@ -86,12 +86,12 @@ def test_where_every_engine_fails_the_reasons_are_told(both, noise, monkeypatch)
     monkeypatch.setattr(base, "_backends", {"faulty": Faulty})
     monkeypatch.setattr(Faulty, "name", "faulty", raising=False)
     with pytest.raises(ValueError, match="no engine runs it here: the device fell off the bus; the device fell"):
-        compare_all(both, noise, None, seconds=0)
+        compare_engines(both, noise, None, seconds=0)
 
 
-def row(precision: str, ms: float, db: float | None, engine: str = "e", fp32_db: float | None = 40) -> Row:
+def row(precision: str, ms: float, db: float | None, engine: str = "e", fp32_db: float | None = 40) -> EngineResult:
     spread = Percentiles(p50=ms, p90=ms, p99=2 * ms, p999=2 * ms, max=2 * ms)
-    return Row(
+    return EngineResult(
         engine=engine,
         precision=precision,
         megabytes=1,
@@ -126,8 +126,8 @@ def test_the_verdict_of_fp32_and_of_what_has_none_to_compare_with():
 
 
 def test_the_page_is_whole_and_needs_nothing_else(both, noise):
-    report = compare_all(both, noise, [255 - image for image in noise], seconds=0)
-    html = comparison_page(report.model_copy(update={"model": "<nano>"}))
+    report = compare_engines(both, noise, [255 - image for image in noise], seconds=0)
+    html = engine_comparison_page(report.model_copy(update={"model": "<nano>"}))
     tree = ElementTree.fromstring(html.partition("\n")[2].replace('<meta charset="utf-8">', ""))
     text = " ".join(tree.itertext())
     assert "<nano>" in text and all(entry.verdict in text for entry in report.rows)
@@ -143,7 +143,7 @@ def test_the_verb_writes_the_page_and_the_figures(both, tmp_path):
     options = [both.path, "--all", "--seconds", 0.1, "--json", paths[0], "--html", paths[1]]
     told = CliRunner().invoke(app, [str(option) for option in options])
     assert told.exit_code == 0, told.output
-    report = Comparison.model_validate_json(paths[0].read_bytes())
+    report = EngineComparison.model_validate_json(paths[0].read_bytes())
     assert all(f"{entry.engine} {entry.precision}: {entry.verdict}" in told.output for entry in report.rows)
     assert "<svg" in paths[1].read_text()
     refused = CliRunner().invoke(app, [str(both.path), "--truth", "test://rain"])

@@ -8,13 +8,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from derain.export.exporter import export
+from derain.export.fp16 import ensure_fp16_graph, make_fp16, to_fp16
 from derain.export.onnx_graph import OPSET
-from derain.export.precision import ensure_graph, make_fp16, psnr, to_fp16
 from derain.export.probe import Runner, seeded_frame
 from derain.export.verify import verify
 from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import FrameSpec, Precision
 from derain.runtime.pixels import PixelFormat
+from derain.runtime.psnr import psnr
 from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
 
@@ -97,14 +98,14 @@ def test_a_network_that_is_not_finite_in_fp32_is_refused():
 @pytest.mark.parametrize("pixels", [PixelFormat.NV12])
 def test_a_recurrent_network_in_fp16_stays_near_itself(pixels, lively_bundle):
     bundle = lively_bundle("daiam-nano", (36, 28), pixels, encoder_steps=2, decoder_steps=2)
-    bundle = ensure_graph(bundle, Precision.FP16)
+    bundle = ensure_fp16_graph(bundle)
     results = {result.precision: result for result in verify(bundle, seed=5)}
     assert results[Precision.FP16].passed and results[Precision.FP16].pytorch_to_graph.psnr >= 50
 
 
 def test_an_fp16_graph_keeps_bytes_at_its_edge_and_half_floats_inside(nano):
     fp32 = onnx.load(nano.graph())
-    graph = onnx.load(ensure_graph(nano, Precision.FP16).graph(Precision.FP16))
+    graph = onnx.load(ensure_fp16_graph(nano).graph(Precision.FP16))
     for value in (*graph.graph.input, *graph.graph.output):
         assert value.type.tensor_type.elem_type == TensorProto.UINT8
     inside = {value.type.tensor_type.elem_type for value in graph.graph.value_info}
@@ -114,9 +115,8 @@ def test_an_fp16_graph_keeps_bytes_at_its_edge_and_half_floats_inside(nano):
 
 
 def test_the_fp16_graph_is_made_once_and_its_quality_recorded(nano):
-    first = ensure_graph(nano, Precision.FP16)
-    assert ensure_graph(first, Precision.FP16) is first
-    assert ensure_graph(nano, Precision.INT8) is nano
+    first = ensure_fp16_graph(nano)
+    assert ensure_fp16_graph(first) is first
     (quality,) = Bundle.load(first.path).manifest.quality
     assert (quality.frames, quality.precision) == ("seeded", Precision.FP16) and quality.psnr_vs_fp32 > 50
 

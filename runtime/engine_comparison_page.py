@@ -2,7 +2,7 @@
 
 from html import escape
 
-from derain.runtime.comparison import Comparison, Row
+from derain.runtime.engine_comparison import EngineComparison, EngineResult
 from derain.runtime.page import STYLE, ticks
 
 WIDTH, LEFT, RIGHT = 720, 190, 90
@@ -18,7 +18,7 @@ table.wide td, table.wide th { border-bottom: 1px solid color-mix(in srgb, curre
 """
 
 
-def comparison_page(comparison: Comparison) -> str:
+def engine_comparison_page(comparison: EngineComparison) -> str:
     """The page."""
     title = f"{comparison.model}, {comparison.width}x{comparison.height} {comparison.pixels}: precisions and engines"
     raw = "" if comparison.psnr_input is None else f" The raw frames stand at {comparison.psnr_input:.2f} dB."
@@ -56,11 +56,11 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _name(row: Row) -> str:
+def _name(row: EngineResult) -> str:
     return f"{row.engine} {row.precision}"
 
 
-def _swatch(row: Row) -> str:
+def _swatch(row: EngineResult) -> str:
     return f'<span class="swatch" style="background:{COLORS[row.precision]}"></span>'
 
 
@@ -68,7 +68,7 @@ def _db(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _spread(rows: list[Row]) -> str:
+def _spread(rows: list[EngineResult]) -> str:
     """A bar to p50 and a line on to p99 for each row."""
     longest = max(row.inference_ms.p99 for row in rows)
     scale = (WIDTH - LEFT - RIGHT) / longest
@@ -92,7 +92,7 @@ def _spread(rows: list[Row]) -> str:
     )
 
 
-def _quality(rows: list[Row]) -> str:
+def _quality(rows: list[EngineResult]) -> str:
     """A dot a row: p50 across, dB up; against the truth where it is known, else against FP32."""
     known = "truth" if all(row.psnr_vs_truth is not None for row in rows) else "FP32"
     values = [row.psnr_vs_truth if known == "truth" else row.psnr_vs_fp32 for row in rows]

@@ -38,7 +38,7 @@ class _StuckError(Exception):
 def absorb_flips(graph: fx.GraphModule) -> None:
     """Replace every flip of channels by reordered weights, or leave the graph as it is where one cannot be."""
     try:
-        plan = _Plan(graph)
+        plan = _ReorderPlan(graph)
     except _StuckError:
         return
     for node in plan.reordered:  # another value now, so that no proof takes it for the one of that name
@@ -56,7 +56,7 @@ def _reordered(graph: fx.GraphModule, source: Any, dim: int, order: Order) -> fx
     return add_constant(graph, name, lambda: parameter(graph, source).index_select(dim, torch.tensor(order)))
 
 
-class _Plan:
+class _ReorderPlan:
     """What must change so that no flip is needed; nothing is changed yet."""
 
     def __init__(self, graph: fx.GraphModule) -> None:

@@ -18,7 +18,8 @@ from derain.runtime.frames import Image, to_bgr
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
 from derain.runtime.manifest import Precision
-from derain.runtime.quality import EQUAL, psnr
+from derain.runtime.psnr import psnr
+from derain.runtime.quality import EQUAL
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ NOTICED = 0.15
 """dB that a lower precision may lose."""
 
 
-class Row(BaseModel):
+class EngineResult(BaseModel):
     """One precision on one engine; PSNR in dB over the 8-bit RGB of all frames, None where it is not known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +44,7 @@ class Row(BaseModel):
     verdict: str
 
 
-class Comparison(BaseModel):
+class EngineComparison(BaseModel):
     """The rows, what could not be run and why, and under which circumstances."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,15 +57,15 @@ class Comparison(BaseModel):
     rounds: int
     psnr_input: float | None
     """dB of the raw frames against the truth."""
-    rows: list[Row]
+    rows: list[EngineResult]
     left_out: dict[str, str]
     before: Machine
     after: Machine
 
 
-def compare_all(
+def compare_engines(
     bundle: Bundle, pictures: Sequence[Image], truths: Sequence[Image] | None, seconds: float, warm_up: int = 3
-) -> Comparison:
+) -> EngineComparison:
     """Run every precision of a bundle on every engine that runs it here, for about `seconds` in all.
 
     Args:
@@ -97,7 +98,7 @@ def compare_all(
     raw = [to_bgr(picture, bundle.manifest.input) for picture in pictures]
     fp32 = next((lane.images for lane in lanes if lane.engine.precision is Precision.FP32), None)
     rows = [
-        Row(
+        EngineResult(
             engine=lane.engine.name,
             precision=lane.engine.precision,
             megabytes=_file_bytes(bundle, lane.engine) / 1e6,
@@ -108,7 +109,7 @@ def compare_all(
         )
         for lane in lanes
     ]
-    return Comparison(
+    return EngineComparison(
         model=bundle.manifest.model.name,
         width=bundle.manifest.input.width,
         height=bundle.manifest.input.height,
@@ -123,7 +124,7 @@ def compare_all(
     )
 
 
-def verdict(row: Row, rows: Sequence[Row]) -> str:
+def verdict(row: EngineResult, rows: Sequence[EngineResult]) -> str:
     """Whether a row is worth it beside FP32 on its engine, or on the first that has FP32, in one sentence."""
     plain = [other for other in rows if other.precision == Precision.FP32]
     name = row.precision.upper()

@@ -1,0 +1,39 @@
+"""Peak signal-to-noise ratio of 8-bit pictures, and what the graphs of each precision must reach."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from derain.runtime.frames import Image
+from derain.runtime.manifest import Precision
+
+MIN_PSNR = {Precision.FP32: 60.0, Precision.FP16: 50.0, Precision.INT8: 30.0, Precision.FP8: 30.0}
+"""dB that a graph's or an engine's output must reach against the FP32 network's."""
+
+
+def mse(seen: Image | Sequence[Image], expected: Image | Sequence[Image]) -> float:
+    """Mean squared difference in squared grey levels, over all bytes of two uint8 pictures of one shape, or of two
+    sequences of such pictures, pooled."""
+    pairs = [(seen, expected)] if isinstance(seen, np.ndarray) else zip(seen, expected, strict=True)
+    return float(np.mean([np.square(a.astype(np.int32) - b, dtype=np.float64).mean() for a, b in pairs]))
+
+
+def psnr(seen: Image | Sequence[Image], expected: Image | Sequence[Image]) -> float:
+    """10·log10(255² / `mse`), in dB; infinite where they are equal."""
+    return decibels(mse(seen, expected))
+
+
+def decibels(error: float) -> float:
+    """The PSNR in dB of a mean squared error in squared grey levels; infinite for none."""
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def max_abs_diff(seen: Image, expected: Image) -> int:
+    """The largest difference of two uint8 pictures of one shape, in grey levels."""
+    return int(np.abs(seen.astype(np.int16) - expected).max())
+
+
+def finite_or_none(value: float) -> float | None:
+    """For JSON, which has no infinity: None for the PSNR of equal pictures."""
+    return value if math.isfinite(value) else None
