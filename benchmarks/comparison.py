@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
     root, own = data_root(), options.folder / OWN_PROTOCOL
     protocol = options.protocol or (own if own.is_file() and options.command != "budget" else PROTOCOL)
-    overrides = [] if root is None else [f"data.root={root}"]
+    overrides = [] if root is None else [f"data.root={json.dumps(str(root))}"]
     try:
         comparison = Comparison(read_protocol(protocol), options.folder, (*overrides, *options.overrides))
         match options.command:

@@ -24,6 +24,7 @@ def train(
     """
     import logging
     import warnings
+    from json import dumps
 
     from rich.console import Console
 
@@ -40,10 +41,15 @@ def train(
     root, data = data_root(), read_tree(config).get("data")
     named = isinstance(data, dict) and "root" in data
     if root is not None and not named and not any(override.startswith("data.root=") for override in overrides):
-        overrides.append(f"data.root={root}")
+        overrides.append(f"data.root={dumps(str(root))}")  # a string, whatever YAML would make of it
     if resume is not None:
-        overrides.append(f"out={resume}")
+        overrides.append(f"out={dumps(str(resume))}")
     settings = read_config(config, overrides)
+    if resume is None and config.resolve() == (settings.out / "config.yaml").resolve():
+        raise ValueError(
+            f"{config} is where the resolved configuration goes and would be overwritten: --resume "
+            f"{settings.out} goes on with its run, --set out=FOLDER begins another"
+        )
     weights = run(settings, resume is not None, minutes, progress=console.is_terminal)
     done, wanted = iterations_done(weights.with_name("checkpoint.safetensors")), settings.optimiser.iterations
     if done < wanted:

@@ -113,7 +113,9 @@ def overridden(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         node = tree
         *parents, leaf = key.split(".")
         for parent in parents:
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:  # absent, or a key without a value
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
                 raise ValueError(f"--set {override!r}: {parent} is {node!r}, expected a group of keys")
         try:

@@ -12,7 +12,7 @@ from derain.training.data import to_tensor
 from derain.training.models import size_multiple
 from derain.training.panels import Tile, attention_tiles
 from derain.training.readers import Image, Pair
-from derain.training.scores import METRICS, SSIM_WINDOW, score
+from derain.training.scores import EQUAL, METRICS, SSIM_WINDOW, score
 
 
 def _scorable(pair: Pair) -> Pair:
@@ -26,7 +26,8 @@ def _scorable(pair: Pair) -> Pair:
 def evaluate(derain: Callable[[Image], Image], pairs: Iterable[Pair]) -> dict[str, Any]:
     """Score the rainy and the derained image of every pair.
 
-    Returns {metric: {"input": mean, "output": mean}} for each of `METRICS`; "images", a list with every pair's name,
+    Returns {metric: {"input": mean, "output": mean}} for each of `METRICS`, where the infinite PSNR of an equal pair
+    counts as `EQUAL` unless all are; "images", a list with every pair's name,
     group and scores; and "groups", the means and the "count" of each group, where the pairs have any.
 
     Raises ValueError with the pair's name where `derain` refuses it, or it is too small for SSIM.
@@ -62,10 +63,11 @@ def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _means(images: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    return {
-        metric: {side: float(np.mean([image[side][metric] for image in images])) for side in ("input", "output")}
-        for metric in METRICS
-    }
+    def mean(metric: str, side: str) -> float:
+        values = [image[side][metric] for image in images]
+        return float(np.mean(values if np.isinf(values).all() else np.minimum(values, EQUAL)))
+
+    return {metric: {side: mean(metric, side) for side in ("input", "output")} for metric in METRICS}
 
 
 def derain_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], Image]:

@@ -56,12 +56,26 @@ class Material:
     def frames(self, rank: int, world: int) -> Sequence[tuple[int, Any]]:
         """This process's held-out frames with their numbers: clean [3, H, W], or rainy, drops only and clean.
 
-        Clean frames are decoded now, pairs when their turn comes; of these only the headers are compared now.
+        They are decoded when their turn comes; of pairs the headers are compared now.
         """
         if self.data.validation_pairs is None:
-            return [(i, to_tensor(read_rgb(file))) for i, file in enumerate(self.test) if i % world == rank]
+            return HeldOutFrames([(index, file) for index, file in enumerate(self.test) if index % world == rank])
         pairs: Sequence[Pair | PairFiles] = list_set(self.data.root, self.data.validation_pairs)
         return HeldOutPairs([(index, pair) for index, pair in enumerate(pairs) if index % world == rank])
+
+
+class HeldOutFrames(Sequence[tuple[int, Any]]):
+    """Numbered clean frames as tensors [3, H, W] in 0…1, decoded each time they are asked for."""
+
+    def __init__(self, files: list[tuple[int, Path]]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: Any) -> Any:
+        index, file = self.files[place]
+        return index, to_tensor(read_rgb(file))
 
 
 class HeldOutPairs(Sequence[tuple[int, Any]]):
@@ -92,7 +106,7 @@ def find_material(data: DataConfig) -> Material:
         refuse_test_only(data, str(pairs.path), "data.pairs")
         if pairs.split != "train":
             raise ValueError(f"data.pairs names the split {pairs.split!r} of {str(pairs.path)!r}: train on 'train'")
-    train = [file for pairs in data.pairs for file in _files(data.root, pairs)] or training_files(data)
+    train = [file for pairs in data.pairs for file in _files(data.root, pairs)] if data.pairs else training_files(data)
     test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
     if both := {file.resolve() for file in train} & {file.resolve() for file in test}:
         raise ValueError(f"{min(both)} would be both trained and validated on: name another set")

@@ -19,6 +19,9 @@ from derain.training.rain import RainConfig, RainyBatch, render
 from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.readers import Image, Pair, PairFiles
 
+AROUND = 1
+"""Patches of its frame on each side of a patch that its rain sees: light and what drops show come from there."""
+
 
 class Crop(NamedTuple):
     """A square of an image, perhaps mirrored."""
@@ -89,9 +92,12 @@ class RenderedPatches(Patches):
         self.images, self.rain = images, rain
 
     def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
-        """As `render` makes it of the clean patches."""
-        clean = torch.stack([to_tensor(cut(self.images[crop.image], crop, self.patch)) for crop in crops])
-        return render(clean, rain_seeds(self.seed, iteration, self.batch)[self.own], self.rain)
+        """As `render` makes it of the clean patches and what lies around them in their frames."""
+        views = [cut_with_view(self.images[crop.image], crop, self.patch) for crop in crops]
+        view = torch.stack([to_tensor(image) for image in views])
+        middle = slice(AROUND * self.patch, (AROUND + 1) * self.patch)
+        seeds = rain_seeds(self.seed, iteration, self.batch)[self.own]
+        return render(view[..., middle, middle].contiguous(), seeds, self.rain, view=view)
 
 
 class PairPatches(Patches):
@@ -143,6 +149,19 @@ def cut(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
     if crop.side != patch:
         return np.asarray(cv2.resize(square, (patch, patch), interpolation=cv2.INTER_AREA), np.uint8)
     return np.ascontiguousarray(square)
+
+
+def cut_with_view(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
+    """The patch that a crop makes with `AROUND` patches of its frame on each side, which goes on mirrored."""
+    height, width = image.shape[:2]
+    beyond = AROUND * crop.side
+    top, left = crop.top - beyond, crop.left - beyond
+    bottom, right = crop.top + crop.side + beyond, crop.left + crop.side + beyond
+    part = image[max(0, top) : bottom, max(0, left) : right]
+    missing = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    whole = np.asarray(cv2.copyMakeBorder(part, *missing, cv2.BORDER_REFLECT), np.uint8)
+    size = whole.shape[0]
+    return cut(whole, Crop(crop.image, 0, 0, size, crop.flipped), (2 * AROUND + 1) * patch)
 
 
 def own_share(batch: int, rank: int, world: int) -> slice:

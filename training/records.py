@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from derain.training.atomic import write_text
 from derain.training.checkpoints import iterations_done
@@ -65,10 +65,10 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
             f"{config.out} holds a run of {done} iterations: go on with it (--resume {config.out}), "
             "or name another folder (--set out=FOLDER)"
         )
-    if not done and _is_complete(config):
+    if not done and _holds_other_weights(config):
         raise ValueError(
-            f"{config.out} holds the weights of a complete run, but not its checkpoint.safetensors: bring it back, or "
-            "name another folder (--set out=FOLDER)"
+            f"{config.out} holds the weights of a complete or another run, but not its checkpoint.safetensors: bring "
+            "it back, or name another folder (--set out=FOLDER)"
         )
     if done:
         check_resumable(config, split, done)
@@ -77,13 +77,32 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
     return done
 
 
-def _is_complete(config: TrainConfig) -> bool:
-    """Whether OUT has the last iteration's weights; a run killed before its first checkpoint leaves earlier ones."""
-    weights = config.out / "weights.safetensors"
+def _holds_other_weights(config: TrainConfig) -> bool:
+    """Whether OUT has weights that beginning anew would lose.
+
+    A run that was killed before its first checkpoint leaves those of an earlier iteration, which the same run, begun
+    anew, makes again.
+    """
+    weights, written = config.out / "weights.safetensors", config.out / "config.yaml"
     if not weights.is_file():
         return False
-    with safe_open(weights, framework="pt") as file:
-        return (file.metadata() or {}).get("iterations") == str(config.optimiser.iterations)
+    if not written.is_file() or _first_difference(read_config(written), config) is not None:
+        return True
+    try:
+        with safe_open(weights, framework="pt") as file:
+            return (file.metadata() or {}).get("iterations") == str(config.optimiser.iterations)
+    except SafetensorError:
+        return True
+
+
+def _first_difference(one: TrainConfig, other: TrainConfig) -> tuple[str, Any, Any] | None:
+    """The first key, but for `FREE_TO_CHANGE`, in which two runs differ, and its two values."""
+    old, new = (_leaves(config.model_dump(mode="json")) for config in (one, other))
+    for key in sorted(old.keys() | new.keys()):
+        free = any(key == name or key.startswith(f"{name}.") for name in FREE_TO_CHANGE)
+        if not free and old.get(key) != new.get(key):
+            return key, old.get(key), new.get(key)
+    return None
 
 
 @rank_zero_only
@@ -102,15 +121,12 @@ def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration:
     Raises:
         ValueError: another configuration (but for `FREE_TO_CHANGE`) or other files, naming the first that differs.
     """
-    old, new = (_leaves(tree.model_dump(mode="json")) for tree in (read_config(config.out / "config.yaml"), config))
-    for key in sorted(old.keys() | new.keys()):
-        if any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE):
-            continue
-        if old.get(key) != new.get(key):
-            raise ValueError(
-                f"{key} is {new.get(key)!r}, but the run in {config.out} has {old.get(key)!r}: resume it with its own "
-                f"{config.out / 'config.yaml'}, or start a new run with another `out`"
-            )
+    if difference := _first_difference(read_config(config.out / "config.yaml"), config):
+        key, old, new = difference
+        raise ValueError(
+            f"{key} is {new!r}, but the run in {config.out} has {old!r}: resume it with its own "
+            f"{config.out / 'config.yaml'}, or start a new run with another `out`"
+        )
     teacher = json.loads((config.out / "environment.json").read_text()).get("teacher")
     if config.distill is not None and teacher != teacher_digest(config.distill):
         raise ValueError(

@@ -7,6 +7,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 SSIM_WINDOW = 11
 """Rows and columns of the Gaussian window, cut at 3.5 σ."""
 
+EQUAL = 100.0
+"""dB that a pair of equal images counts as in a mean; alone its PSNR has no end."""
+
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
 
 

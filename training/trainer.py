@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,13 @@ def branch_masks(streak: Tensor, drop: Tensor) -> dict[str, Tensor]:
 class Deraining(lightning.LightningModule):
     """A network that learns to take rain off patches."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, begun: bool = False) -> None:
+        """`begun`: a checkpoint will fill the network, so that what it started from is not needed again."""
         super().__init__()
         self.config = config
         self.network = build(config.network.name, **config.network.options)
         initialise(self.network, config.network.init)
-        if config.network.start is not None:
+        if config.network.start is not None and not begun:
             begin_from(config.network.start, self.network, config)
         if config.data.patch % (multiple := size_multiple(self.network)):
             raise ValueError(
@@ -159,14 +161,18 @@ class Deraining(lightning.LightningModule):
         return terms["loss"]
 
     def validation_step(self, batch: tuple[int, Any], _: int) -> dict[str, Any]:
-        """PSNR before and after on one held-out frame; frame i has the i-th strength in turn, and rain seeded by i.
+        """PSNR before and after on one held-out frame, in the run's kinds of rain, seeded by the frame's number.
 
-        Its rain and prediction go to the panels.
+        Frame i has the i-th of `VALIDATION_STRENGTHS` in turn where the run draws its own, and both kinds where it
+        mixes them. Its rain and prediction go to the panels.
         """
         index, frame = batch
         if isinstance(frame, Tensor):
             strength = VALIDATION_STRENGTHS[index % len(VALIDATION_STRENGTHS)]
-            wanted = self.config.rain.model_copy(update={"kinds": "both", "strength": strength})
+            rain_config = self.config.rain
+            kinds = "both" if rain_config.kinds == "mixed" else rain_config.kinds
+            strength = strength if rain_config.strength is None else rain_config.strength
+            wanted = rain_config.model_copy(update={"kinds": kinds, "strength": strength})
             rain = render(self._fitting(frame), torch.Generator().manual_seed(index), wanted)
         else:
             rain = paired([self._fitting(image) for image in frame])
@@ -204,6 +210,19 @@ class Deraining(lightning.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+@contextlib.contextmanager
+def without_worker_tracebacks() -> Iterator[None]:
+    """A loader's worker hands its fault over with the traceback in the message: leave the fault's own line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if "Original Traceback" not in str(error):
+            raise
+        line = str(error).strip().rpartition("\n")[2]
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(line.partition(": ")[2] or line) from error
+
+
 def train(config: TrainConfig, resume: bool = False, minutes: float | None = None, progress: bool = False) -> Path:
     """Train and return the weights file, which is there from the first validation or the end of a time slice on.
 
@@ -239,12 +258,14 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     optimiser = config.optimiser
     done = begin_or_resume(config, material.names(), checkpoint, resume)
     if done >= optimiser.iterations:
+        if not weights.is_file():
+            raise FileNotFoundError(f"the run is complete, but {weights} is gone: bring it back, or train it again")
         return weights
 
     loggers: list[Logger] = [CsvLog(config.out / "metrics.csv", keep=done)]
     if config.tensorboard:
         loggers.append(tensorboard(config.out, done))
-    module, average = Deraining(config), MovingAverage(optimiser.ema_decay)
+    module, average = Deraining(config, begun=done > 0), MovingAverage(optimiser.ema_decay)
     trainer = lightning.Trainer(
         accelerator=config.machine.accelerator,
         devices=config.machine.devices,
@@ -273,6 +294,6 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     patches = material.patches(config, rank, world)
     loader = ResumableLoader(patches, config.machine.workers, lambda: trainer.global_step)
     held_out: DataLoader[Any] = DataLoader(material.frames(rank, world), batch_size=None)  # type: ignore[arg-type]
-    with contextlib.suppress(Stopped):
+    with contextlib.suppress(Stopped), without_worker_tracebacks():
         trainer.fit(module, loader, held_out, ckpt_path=checkpoint if done else None, weights_only=False)
     return weights

@@ -210,6 +210,31 @@ def test_train_obeys_the_configuration_the_overrides_and_derain_data(derain, tmp
     tree["data"]["root"], tree["out"] = str(tmp_path / "data"), str(tmp_path / "other")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
     assert derain("train", tmp_path / "run.yaml", "--set", "optimiser.iterations=1").status == 0
+    own = (tmp_path / "other/config.yaml").read_bytes()
+    again = derain("train", tmp_path / "other/config.yaml", "--set", "seed=9")
+    assert "is where the resolved configuration goes and would be overwritten" in again.fault
+    assert (tmp_path / "other/config.yaml").read_bytes() == own
+
+
+def test_a_folder_is_the_one_that_was_named_whatever_yaml_would_read(derain, tmp_path, picture, monkeypatch):
+    for folder in ("pics #2/train", "pics #2/test"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "0.png"), picture(len(folder)))
+    tree = {
+        "network": {"name": "daiam-nano"},
+        "data": None,
+        "optimiser": {"iterations": 1, "batch": 1},
+        "machine": {"accelerator": "cpu", "threads": 1},
+        "out": str(tmp_path / "2026-11-24"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setenv("DERAIN_DATA", str(tmp_path / "pics #2"))
+    data = ("--set", "data.folders=[train]", "--set", "data.validation=test", "--set", "data.patch=32")
+    assert derain("train", tmp_path / "run.yaml", *data).status == 0
+    resolved = yaml.safe_load((tmp_path / "2026-11-24/config.yaml").read_text())
+    assert resolved["data"]["root"] == str(tmp_path / "pics #2")
+    monkeypatch.chdir(tmp_path)
+    assert derain("train", "2026-11-24/config.yaml", "--resume", "2026-11-24").status == 0
 
 
 def test_doctor_finds_what_the_tests_run_on(derain):

@@ -17,8 +17,8 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import RenderedPatches
-from derain.training.rain import RainConfig
+from derain.training.patches import Crop, RenderedPatches, cut_with_view
+from derain.training.rain import RainConfig, render
 
 
 def write(folder: Path, count: int, image: np.ndarray) -> None:
@@ -176,3 +176,27 @@ def test_an_image_just_as_large_as_the_patch_is_used_whole(picture):
     whole = to_tensor(image)
     for patch in torch.cat(patches([image], patch=32)):
         assert torch.equal(patch, whole) or torch.equal(patch, whole.flip(2))
+
+
+def test_a_patch_has_the_rain_of_its_frame(data_root):
+    """As strong as whole frames have it: light and what drops show come from around the patch."""
+    files = sorted((data_root / "backgrounds/camvid").glob("*.jpg"))[::12]
+    images = [read_rgb(file) for file in files]
+    rain = RainConfig(kinds="both", strength=0.5, style="physical", scale_jitter=1.0, frame_height=images[0].shape[0])
+    loader = RenderedPatches(images, rain, 8, 112, 1, 0, 24)
+    cut = torch.stack([(batch.rainy - batch.clean).square().mean() for batch in loader]).mean()
+    whole = [
+        render(to_tensor(image)[None], 100 * turn + i, rain) for turn in range(2) for i, image in enumerate(images)
+    ]
+    frame = torch.stack([(one.rainy - one.clean).square().mean() for one in whole]).mean()
+    assert abs(10 * torch.log10(cut / frame)) < 1.0
+
+
+def test_beyond_its_frame_a_patch_sees_it_mirrored():
+    image = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40, 1).repeat(3, 2).astype(np.uint8)
+    view = cut_with_view(image, Crop(0, 0, 16, 24, False), 24)
+    assert view.shape == (72, 72, 3)
+    np.testing.assert_array_equal(view[24:48, 24:48], image[:24, 16:40])
+    np.testing.assert_array_equal(view[:24, 24:48], image[:24, 16:40][::-1])
+    np.testing.assert_array_equal(view[24:48, 48:], image[:24, 16:40][:, ::-1])
+    np.testing.assert_array_equal(view[24:48, 8:24], image[:24, :16])

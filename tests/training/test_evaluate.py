@@ -10,7 +10,7 @@ import torch
 from derain.training.evaluate import derain_with, evaluate
 from derain.training.models import Branch, Prediction, build
 from derain.training.readers import Pair, read_pairs
-from derain.training.scores import METRICS, luma, score
+from derain.training.scores import EQUAL, METRICS, luma, score
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:
@@ -152,3 +152,12 @@ def test_a_pair_keeps_rgb_order(folders):
     assert isinstance(pair, Pair)
     bgr = cv2.imread(str(folders[1] / "0.png"))
     np.testing.assert_array_equal(pair.clean, bgr[..., ::-1])
+
+
+def test_a_pair_of_equal_images_leaves_a_mean_of_the_others(folders, picture):
+    pairs = list(read_pairs(*folders))
+    alone = evaluate(lambda image: image, pairs)["psnr_rgb"]["input"]
+    equal = Pair("equal", picture(9), picture(9))
+    both = evaluate(lambda image: image, [*pairs, equal])["psnr_rgb"]["input"]
+    assert both == pytest.approx((alone * len(pairs) + EQUAL) / (len(pairs) + 1))
+    assert evaluate(lambda image: image, [equal])["psnr_rgb"]["input"] == np.inf

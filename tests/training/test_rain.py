@@ -160,3 +160,16 @@ def test_a_strength_outside_its_range_is_refused() -> None:
 def test_bytes_in_place_of_floats_are_refused_with_the_mend() -> None:
     with pytest.raises(ValueError, match="div\\(255\\)"):
         render(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+
+
+def test_a_patch_without_drops_is_seen_as_it_is_whatever_lies_around_it() -> None:
+    view, seeds = scene(2, 96, 96), torch.arange(2)
+    clean = view[..., 32:64, 32:64]
+    alone, within = (
+        render(clean, seeds, RainConfig(kinds="both"), strength, around)
+        for strength, around in ((0.0, None), (0.0, view))
+    )
+    assert torch.equal(alone.rainy, within.rainy) and torch.equal(within.rainy, clean)
+    assert torch.equal(render(view, seeds).rainy, render(view, seeds, view=view).rainy)
+    dark = torch.cat([view[..., :48] * 0.2, view[..., 48:]], -1)
+    assert render(clean, seeds, view=dark).rainy.sub(render(clean, seeds, view=view).rainy).abs().max() > 0.02

@@ -300,10 +300,51 @@ def test_a_complete_run_without_its_checkpoint_is_not_trained_anew(images, whole
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     (out / "checkpoint.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"holds the weights of a complete run, but not its checkpoint\.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"holds the weights of a complete or another run, but not its checkpoint\.saf"
+    ):
         train(config(images, out), resume=resume)
     for name in ("weights.safetensors", "metrics.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_runs_weights_are_not_trained_over(images, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "checkpoint.safetensors").unlink()
+    longer = {"iterations": ITERATIONS + 2, "batch": 2, "warm_up": 2}
+    with pytest.raises(ValueError, match="holds the weights of a complete or another run"):
+        train(config(images, out, optimiser=longer))
+    (out / "weights.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="holds the weights of a complete or another run"):
+        train(config(images, out))
+    assert (out / "weights.safetensors").read_bytes() == b"torn"
+
+
+def test_a_complete_run_whose_weights_are_gone_says_so(images, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    (out / "weights.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"the run is complete, but .*weights\.safetensors is gone: bring it back"
+    ):
+        train(config(images, out), resume=True)
+
+
+def test_a_workers_fault_is_one_line_as_without_workers(images, tmp_path):
+    (images / "torn").mkdir()
+    for part in ("rainy", "clean"):
+        shutil.copytree(images / "train", images / "torn" / part)
+    for file in (images / "torn" / "rainy").iterdir():
+        file.write_bytes(file.read_bytes()[:-40])
+    pairs = {"root": images, "pairs": [{"path": "torn", "layout": "folders"}], "validation": "test", "patch": 32}
+    told = []
+    for workers in (0, 1):
+        machine = {"accelerator": "cpu", "threads": 1, "workers": workers}
+        with pytest.raises(ValueError) as caught:
+            train(config(images, tmp_path / str(workers), data=pairs, machine=machine))
+        told.append(str(caught.value))
+    assert told[0] == told[1] and "\n" not in told[1] and "torn/rainy" in told[1]
 
 
 def test_a_run_killed_between_its_first_validation_and_its_first_checkpoint_begins_again(images, whole, tmp_path):

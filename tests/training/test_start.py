@@ -39,3 +39,10 @@ def test_a_second_stage_has_the_options_of_the_first_which_its_tensors_do_not_te
         Deraining(config(file, **second))
     again = Deraining(config(file, **first, encoder_steps=2)).network
     assert (again.to_blocks.whiten, again.branches["drop"].encoder.steps) == (first.get("whiten", True), 2)
+
+
+def test_a_run_that_goes_on_does_not_need_what_it_started_from(tmp_path):
+    gone = config(str(tmp_path / "gone.safetensors"))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        Deraining(gone)
+    Deraining(gone, begun=True)

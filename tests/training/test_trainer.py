@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from derain.training.config import OptimiserConfig, TrainConfig, read_config
+from derain.training.data import to_tensor
 from derain.training.models import build
 from derain.training.models.blocks import ConvLSTM
 from derain.training.models.checkpoint import load
-from derain.training.trainer import branch_masks, initialise, learning_rate, train
+from derain.training.rain import RainConfig
+from derain.training.trainer import Deraining, branch_masks, initialise, learning_rate, train
 
 
 @pytest.fixture
@@ -173,3 +175,20 @@ def test_a_lone_dam_learns_the_heavier_of_the_two_masks():
     masks = branch_masks(torch.tensor([0.2, 0.9]), torch.tensor([0.5, 0.1]))
     assert masks["rain"].tolist() == pytest.approx([0.5, 0.9])
     assert masks["streak"].tolist() == pytest.approx([0.2, 0.9])
+
+
+@pytest.mark.parametrize("changes", [{"kinds": "streaks"}, {"kinds": "drops"}, {"strength": 0.05}])
+def test_a_run_is_validated_in_its_own_rain(images, changes):
+    def rain(**rain):
+        module = Deraining(config(images).model_copy(update={"rain": RainConfig(**rain)}))
+        module.tally = torch.zeros(3)
+        return module.validation_step((3, to_tensor(cv2.imread(str(images / "test/0.png")))), 0)["rain"]
+
+    own, joint = rain(**changes), rain()
+    assert joint.mask_streak.max() > 0 and joint.mask_drop.max() > 0
+    if changes.get("kinds") == "streaks":
+        assert own.mask_drop.max() == 0 and torch.equal(own.rainy, joint.rainy) is False
+    elif changes.get("kinds") == "drops":
+        assert own.mask_streak.max() == 0
+    else:
+        assert (own.rainy - own.clean).square().mean() < (joint.rainy - joint.clean).square().mean() / 4

@@ -60,6 +60,7 @@ def make_glass(
     width: int,
     seconds: Tensor | None = None,
     wiper: float | None = None,
+    half_view: float | None = None,
 ) -> Glass:
     """Render the drops on each image's windscreen.
 
@@ -71,6 +72,7 @@ def make_glass(
         width: columns.
         seconds: [B], the time; any order of times gives the same glass at the same time. None: time 0.
         wiper: seconds between two sweeps; None: no wiper.
+        half_view: pixels from a drop's middle to the edge of what it shows; None: half of the image's shorter side.
     """
     time = torch.zeros_like(strength) if seconds is None else seconds
     stamps = [
@@ -79,24 +81,27 @@ def make_glass(
     ]
     drops = {key: torch.cat([stamp[key] for stamp in stamps]) for key in stamps[0]}
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    sheet = _paint(drops, seed.numel(), rows, columns, 0.5 * min(height, width))
+    half_view = 0.5 * min(height, width) if half_view is None else half_view
+    sheet = _paint(drops, seed.numel(), rows, columns, half_view)
     sheet = F.interpolate(sheet, scale_factor=2, mode="bilinear", align_corners=False)[:, :, :height, :width]
     alpha, dx, dy, gain, glint = sheet.unbind(1)
     return Glass(alpha[:, None], torch.stack([dx, dy], 1), gain[:, None], glint[:, None])
 
 
-def see_through(glass: Glass, scene: Tensor, ambient: Tensor) -> Tensor:
+def see_through(glass: Glass, scene: Tensor, ambient: Tensor, view: Tensor | None = None) -> Tensor:
     """Return the scene [B, 3, H, W] seen through the glass; ``ambient`` [B, 3, 1, 1] lights the highlights.
 
-    Where the glass is dry the scene comes out bit by bit.
+    Drops show the ``view`` [B, 3, h, w], in whose middle the scene lies; None: the scene alone. Where the glass is dry
+    the scene comes out bit by bit.
     """
-    height, width = scene.shape[-2:]
+    view = scene if view is None else view
+    (height, width), (view_height, view_width) = scene.shape[-2:], view.shape[-2:]
     # Shrinking by 4 is defocus and anti-aliasing in one: a drop squeezes a wide view into a few pixels.
-    shrunk = F.avg_pool2d(scene, 4, 4, ceil_mode=True, count_include_pad=False)
-    ys = torch.arange(height, device=scene.device, dtype=scene.dtype)[None, :, None]
-    xs = torch.arange(width, device=scene.device, dtype=scene.dtype)[None, None, :]
-    across = (2 * (xs + glass.shift[:, 0]) + 1) / width - 1
-    down = (2 * (ys + glass.shift[:, 1]) + 1) / height - 1
+    shrunk = F.avg_pool2d(view, 4, 4, ceil_mode=True, count_include_pad=False)
+    ys = torch.arange(height, device=scene.device, dtype=scene.dtype)[None, :, None] + (view_height - height) // 2
+    xs = torch.arange(width, device=scene.device, dtype=scene.dtype)[None, None, :] + (view_width - width) // 2
+    across = (2 * (xs + glass.shift[:, 0]) + 1) / view_width - 1
+    down = (2 * (ys + glass.shift[:, 1]) + 1) / view_height - 1
     seen = F.grid_sample(
         shrunk, torch.stack([across, down], -1), mode="bilinear", padding_mode="reflection", align_corners=False
     )
@@ -173,7 +178,7 @@ def _paint(drops: dict[str, Tensor], batch: int, rows: int, columns: int, half_v
     rx, ry = drops["rx"] * 0.5, drops["ry"] * 0.5
     x, y = drops["x"] * 0.5 - 0.25, drops["y"] * 0.5 - 0.25
     soft = drops["focus"] * 0.5
-    reach_x, reach_y = 1.35 * rx + 0.5 * soft + 1.0, 1.6 * ry + 0.5 * soft + 1.0
+    reach_x, reach_y = (1.35 + drops["wobble"]) * rx + 0.5 * soft + 1.0, 1.6 * ry + 0.5 * soft + 1.0
     left, top = (x - reach_x).floor().long().clamp(0, columns), (y - reach_y).floor().long().clamp(0, rows)
     right = (x + reach_x).ceil().long().clamp(-1, columns - 1)
     bottom = (y + reach_y).ceil().long().clamp(-1, rows - 1)

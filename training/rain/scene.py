@@ -125,6 +125,7 @@ def render(
     seed: int | Tensor | torch.Generator,
     config: RainConfig | None = None,
     strength: Tensor | float | None = None,
+    view: Tensor | None = None,
 ) -> RainyBatch:
     """Render rain over clean images, on their device.
 
@@ -135,29 +136,37 @@ def render(
         seed: a number, a ``torch.Generator``, or int64 [B], one an image. The same seeds give the same rain.
         config: what rain; None: the training mix.
         strength: [B] or one number in 0..1, instead of the configuration's.
+        view: float [B, 3, h, w], where the images are patches: the frames that they are the middles of. Light comes
+            from all of it and drops show all of it, so that a patch has its frame's rain. None: the images are frames.
 
     Raises:
         ValueError: the images have another shape or type, or a strength is outside 0..1.
     """
     check_images(clean)
+    view = clean if view is None else view
     config = RainConfig() if config is None else config
     seeds = item_seeds(seed, clean.shape[0], clean.device)
     weather = draw_weather(seeds, config, strength)
     height, width = clean.shape[-2:]
-    glass = make_glass(dice.derive(seeds, 21), weather.drop_strength, weather.scale, height, width)
-    return compose(clean, weather, glass, dice.derive(seeds, 22))
+    half_view = 0.5 * min(view.shape[-2:])
+    seed_of_glass = dice.derive(seeds, 21)
+    glass = make_glass(seed_of_glass, weather.drop_strength, weather.scale, height, width, half_view=half_view)
+    return compose(clean, weather, glass, dice.derive(seeds, 22), view)
 
 
-def compose(clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed: Tensor) -> RainyBatch:
+def compose(
+    clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed: Tensor, view: Tensor | None = None
+) -> RainyBatch:
     """Put the glass before the scene and the streaks of ``streak_seed`` [B] over both.
 
     In place of a rendered ``glass``, photographs through wet glass [B, 3, H, W] may stand, as in the paper's JRSRD.
+    ``view`` as for ``render``.
     Autocast is for the network around it: streaks turned in half precision would lie elsewhere.
     """
     with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
         height, width = clean.shape[-2:]
-        light = ambient_light(clean, weather.seed)
-        drops_only = see_through(glass, clean, light) if isinstance(glass, Glass) else glass
+        light = ambient_light(clean if view is None else view, weather.seed)
+        drops_only = see_through(glass, clean, light, view) if isinstance(glass, Glass) else glass
         water = opacity(streak_seed, weather.streak_strength, weather.wind, height, width)
         rainy = _light_streaks(drops_only, water, light, weather)
         return RainyBatch(rainy, drops_only, clean, soft_mask(rainy, drops_only), soft_mask(drops_only, clean))
