@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from derain.training.data import to_tensor
 from derain.training.rain import RainConfig, RainyBatch, render
+from derain.training.rain.drops import SHRUNK
 from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.readers import Image, Pair, PairFiles
 
@@ -93,11 +94,12 @@ class RenderedPatches(Patches):
 
     def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
         """As `render` makes it of the clean patches and what lies around them in their frames."""
-        views = [cut_with_view(self.images[crop.image], crop, self.patch) for crop in crops]
-        view = torch.stack([to_tensor(image) for image in views])
-        middle = slice(AROUND * self.patch, (AROUND + 1) * self.patch)
-        seeds = rain_seeds(self.seed, iteration, self.batch)[self.own]
-        return render(view[..., middle, middle].contiguous(), seeds, self.rain, view=view)
+        images = [self.images[crop.image] for crop in crops]
+        clean, view = (
+            torch.stack([to_tensor(cutter(image, crop, self.patch)) for image, crop in zip(images, crops, strict=True)])
+            for cutter in (cut, cut_view)
+        )
+        return render(clean, rain_seeds(self.seed, iteration, self.batch)[self.own], self.rain, view=view)
 
 
 class PairPatches(Patches):
@@ -151,8 +153,8 @@ def cut(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(square)
 
 
-def cut_with_view(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
-    """The patch that a crop makes with `AROUND` patches of its frame on each side, which goes on mirrored."""
+def cut_view(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
+    """What lies around a crop's patch, `AROUND` patches of its frame on each side, shrunk; frames go on mirrored."""
     height, width = image.shape[:2]
     beyond = AROUND * crop.side
     top, left = crop.top - beyond, crop.left - beyond
@@ -160,8 +162,7 @@ def cut_with_view(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[n
     part = image[max(0, top) : bottom, max(0, left) : right]
     missing = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
     whole = np.asarray(cv2.copyMakeBorder(part, *missing, cv2.BORDER_REFLECT), np.uint8)
-    size = whole.shape[0]
-    return cut(whole, Crop(crop.image, 0, 0, size, crop.flipped), (2 * AROUND + 1) * patch)
+    return cut(whole, Crop(crop.image, 0, 0, whole.shape[0], crop.flipped), (2 * AROUND + 1) * patch // SHRUNK)
 
 
 def own_share(batch: int, rank: int, world: int) -> slice:

@@ -17,7 +17,7 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import Crop, RenderedPatches, cut_with_view
+from derain.training.patches import Crop, RenderedPatches, cut_view
 from derain.training.rain import RainConfig, render
 
 
@@ -193,10 +193,12 @@ def test_a_patch_has_the_rain_of_its_frame(data_root):
 
 
 def test_beyond_its_frame_a_patch_sees_it_mirrored():
-    image = np.arange(40 * 40, dtype=np.uint16).reshape(40, 40, 1).repeat(3, 2).astype(np.uint8)
-    view = cut_with_view(image, Crop(0, 0, 16, 24, False), 24)
-    assert view.shape == (72, 72, 3)
-    np.testing.assert_array_equal(view[24:48, 24:48], image[:24, 16:40])
-    np.testing.assert_array_equal(view[:24, 24:48], image[:24, 16:40][::-1])
-    np.testing.assert_array_equal(view[24:48, 48:], image[:24, 16:40][:, ::-1])
-    np.testing.assert_array_equal(view[24:48, 8:24], image[:24, :16])
+    blocks = np.random.default_rng(1).integers(0, 256, (10, 10, 3), np.uint8)
+    image = blocks.repeat(4, 0).repeat(4, 1)
+    view = cut_view(image, Crop(0, 0, 16, 24, False), 24)
+    assert view.shape == (18, 18, 3)
+    np.testing.assert_array_equal(view[6:12, 6:12], blocks[:6, 4:])
+    np.testing.assert_array_equal(view[:6, 6:12], blocks[:6, 4:][::-1])
+    np.testing.assert_array_equal(view[6:12, 12:], blocks[:6, 4:][:, ::-1])
+    np.testing.assert_array_equal(view[6:12, 2:6], blocks[:6, :4])
+    np.testing.assert_array_equal(cut_view(image, Crop(0, 0, 16, 24, True), 24), view[:, ::-1])

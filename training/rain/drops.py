@@ -88,16 +88,22 @@ def make_glass(
     return Glass(alpha[:, None], torch.stack([dx, dy], 1), gain[:, None], glint[:, None])
 
 
+SHRUNK = 4
+"""How much smaller the picture is that drops show: a drop squeezes a wide view into a few pixels, so that shrinking is
+defocus and anti-aliasing in one."""
+
+
 def see_through(glass: Glass, scene: Tensor, ambient: Tensor, view: Tensor | None = None) -> Tensor:
     """Return the scene [B, 3, H, W] seen through the glass; ``ambient`` [B, 3, 1, 1] lights the highlights.
 
-    Drops show the ``view`` [B, 3, h, w], in whose middle the scene lies; None: the scene alone. Where the glass is dry
-    the scene comes out bit by bit.
+    Drops show the ``view`` [B, 3, h / SHRUNK, w / SHRUNK], shrunk, in whose middle the scene lies; None: the scene
+    alone. Where the glass is dry the scene comes out bit by bit.
     """
-    view = scene if view is None else view
-    (height, width), (view_height, view_width) = scene.shape[-2:], view.shape[-2:]
-    # Shrinking by 4 is defocus and anti-aliasing in one: a drop squeezes a wide view into a few pixels.
-    shrunk = F.avg_pool2d(view, 4, 4, ceil_mode=True, count_include_pad=False)
+    height, width = view_height, view_width = scene.shape[-2:]
+    if view is None:
+        shrunk = F.avg_pool2d(scene, SHRUNK, SHRUNK, ceil_mode=True, count_include_pad=False)
+    else:
+        shrunk, view_height, view_width = view, SHRUNK * view.shape[-2], SHRUNK * view.shape[-1]
     ys = torch.arange(height, device=scene.device, dtype=scene.dtype)[None, :, None] + (view_height - height) // 2
     xs = torch.arange(width, device=scene.device, dtype=scene.dtype)[None, None, :] + (view_width - width) // 2
     across = (2 * (xs + glass.shift[:, 0]) + 1) / view_width - 1

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from . import dice
-from .drops import Glass, make_glass, see_through
+from .drops import SHRUNK, Glass, make_glass, see_through
 from .streaks import Wind, draw_wind, opacity
 
 MASK_FULL = 0.5
@@ -136,19 +136,19 @@ def render(
         seed: a number, a ``torch.Generator``, or int64 [B], one an image. The same seeds give the same rain.
         config: what rain; None: the training mix.
         strength: [B] or one number in 0..1, instead of the configuration's.
-        view: float [B, 3, h, w], where the images are patches: the frames that they are the middles of. Light comes
-            from all of it and drops show all of it, so that a patch has its frame's rain. None: the images are frames.
+        view: float [B, 3, h / SHRUNK, w / SHRUNK], where the images are patches: what they are the middles of, shrunk.
+            Light comes from all of it and drops show all of it, so that a patch has its frame's rain. None: the images
+            are frames.
 
     Raises:
         ValueError: the images have another shape or type, or a strength is outside 0..1.
     """
     check_images(clean)
-    view = clean if view is None else view
     config = RainConfig() if config is None else config
     seeds = item_seeds(seed, clean.shape[0], clean.device)
     weather = draw_weather(seeds, config, strength)
     height, width = clean.shape[-2:]
-    half_view = 0.5 * min(view.shape[-2:])
+    half_view = None if view is None else 0.5 * SHRUNK * min(view.shape[-2:])
     seed_of_glass = dice.derive(seeds, 21)
     glass = make_glass(seed_of_glass, weather.drop_strength, weather.scale, height, width, half_view=half_view)
     return compose(clean, weather, glass, dice.derive(seeds, 22), view)
