@@ -59,7 +59,18 @@ def run(
 
     console = Console(markup=False)
     options = Options(
-        bundle, source, sink, engine, precision, policy, deadline, json, telemetry, metrics, record, record_to
+        bundle=bundle,
+        source=source,
+        sink=sink,
+        engine=engine,
+        precision=precision,
+        policy=policy,
+        deadline=deadline,
+        json=json,
+        telemetry=telemetry,
+        metrics=metrics,
+        record=record,
+        record_to=record_to,
     )
     report, stopped = stream(options, watch, console)
     psnr = comparison.mean() if comparison is not None and not stopped else None

@@ -77,7 +77,18 @@ def serve(
         return view
 
     options = Options(
-        bundle, source, sink, engine, precision, policy, deadline, json, telemetry, metrics, record, record_to
+        bundle=bundle,
+        source=source,
+        sink=sink,
+        engine=engine,
+        precision=precision,
+        policy=policy,
+        deadline=deadline,
+        json=json,
+        telemetry=telemetry,
+        metrics=metrics,
+        record=record,
+        record_to=record_to,
     )
     report, _ = stream(options, watch, console)
     conclude(options, console, report, {})

@@ -67,9 +67,9 @@ RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Whe
 JsonOption = Annotated[Path | None, typer.Option(callback=writable_path, help="Write the report to this file.")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """Those that both verbs have."""
+    """The options that `run` and `serve` share."""
 
     bundle: Path
     source: str

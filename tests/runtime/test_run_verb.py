@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from derain.cli import live
 from derain.cli.live import describe
 from derain.cli.run import run
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from derain.runtime.metrics import Metrics
 from derain.runtime.psnr import psnr
 from derain.runtime.records import Status
 from derain.runtime.sources import open_source
@@ -173,13 +175,22 @@ def wait_until(condition, timeout_s=30):
         time.sleep(0.05)
 
 
-def test_telemetry_and_metrics_are_there_when_asked_for(derain_run, tmp_path):
-    lines = tmp_path / "run.jsonl"
+def test_telemetry_and_metrics_are_there_when_asked_for(derain_run, tmp_path, monkeypatch):
+    lines, scraped = tmp_path / "run.jsonl", []
+    close = Metrics.close
+
+    def scrape_and_close(metrics):
+        with urllib.request.urlopen(metrics.address, timeout=10) as answer:
+            scraped.append(answer.read().decode())
+        close(metrics)
+
+    monkeypatch.setattr(Metrics, "close", scrape_and_close)
     result = derain_run(
         "--source", "test://rain?frames=5", "--sink", "null://", "--telemetry", lines, "--metrics", "127.0.0.1:0"
     )
     assert result.exit_code == 0, result.output
     assert json.loads(lines.read_text().splitlines()[-1])["frames"] == 5
+    assert 'derain_frames_total{outcome="derained"} 5.0' in scraped[0]
 
 
 def test_a_missed_deadline_is_recorded_and_half_the_options_for_it_are_wrong_usage(derain_run, tmp_path):
