@@ -58,6 +58,7 @@ class Capture:
         self._generation = 0
         self._heard_ns = clock()
         self._putting = self._ended = False
+        self._lost = self._away = ""  # why it was lost, and why it is not back
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = self._new_thread(source)
@@ -146,9 +147,19 @@ class Capture:
 
     def _lose(self, why: str) -> None:
         self.faults += 1
-        self.fault = why
+        self.fault = self._lost = why
+        self._away = ""
         self.state = f"lost ({why})"
         log.warning("source lost: %s: reopening it", why)
+
+    def _stay_away(self, why: str, generation: int) -> None:
+        """Tell why a source is not back where that is news: it may need another fix than its loss."""
+        with self._lock:
+            if generation != self._generation or why == self._away:
+                return
+            self._away = why
+            self.fault = f"{self._lost}; not back: {why}"
+        log.warning("the source is not back: %s", why)
 
     def _reopen(self, generation: int) -> Source | None:
         """One attempt, after its delay; None where it failed or is no longer wanted."""
@@ -158,7 +169,7 @@ class Capture:
         try:
             source = self._source.reopened()
         except (OSError, ValueError) as error:
-            log.info("source not back yet: %s", error)
+            self._stay_away(str(error), generation)
             return None
         with self._lock:
             wanted = generation == self._generation and not self._stopped.is_set()

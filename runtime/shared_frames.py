@@ -61,7 +61,8 @@ class SharedFrames:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         except FileExistsError as error:
-            raise FileExistsError(f"{path}: exists: another program writes to it, or died: `rm {path}`") from error
+            fix = ": stop it" if _is_held(path) else f", or died: `rm {path}`"
+            raise FileExistsError(f"{path}: exists: another program writes to it{fix}") from error
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             os.posix_fallocate(descriptor, 0, size)  # unlike ftruncate: a page that is short later kills with SIGBUS
@@ -91,6 +92,8 @@ class SharedFrames:
         seen, expected = FIXED.unpack_from(memory), _header(spec)
         if seen != expected:
             raise ValueError(f"{path}: holds {_told(seen)}, expected {_told(expected)}: start its writer accordingly")
+        if WORD.unpack_from(memory, LOCKED) == (1,) and not _is_held(path):
+            raise OSError(f"{path}: its writer died: start it again")
         return cls(path, spec, memory)
 
     def publish(self, image: Image, captured_ns: int) -> None:
@@ -131,7 +134,8 @@ class SharedFrames:
         lock, self._lock = self._lock, None
         if lock is not None:
             WORD.pack_into(self._memory, CLOSED, 1)
-            self.path.unlink(missing_ok=True)
+            if _is_at(lock, self.path):  # else another program has put a newer one there
+                self.path.unlink(missing_ok=True)
             os.close(lock)
         self._memory.close()
 
@@ -160,15 +164,43 @@ def _remove_if_abandoned(path: Path) -> None:
         head = os.pread(descriptor, SLOTS_AT, 0)
         if len(head) < SLOTS_AT or not head.startswith(MAGIC) or WORD.unpack_from(head, LOCKED) != (1,):
             return
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):  # nobody else was faster
+        if not _lock_dead(descriptor):
+            return
+        if _is_at(descriptor, path):  # nobody else was faster
             os.pwrite(descriptor, WORD.pack(1), CLOSED)
             path.unlink()
     except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.ENOENT):
+        if error.errno != errno.ENOENT:
             raise
     finally:
         os.close(descriptor)
+
+
+def _lock_dead(descriptor: int) -> bool:
+    """Take the lock that a dead writer left; one that a reader tries meanwhile is free again in no time."""
+    for _ in range(10):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.001)
+        else:
+            return True
+    return False
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a writer that lives holds a ring's lock."""
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a path still names an open file."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
 
 
 def _path(name: str) -> Path:

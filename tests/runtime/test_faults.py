@@ -181,6 +181,7 @@ def test_an_unplugged_camera_is_opened_again_and_the_numbering_goes_on(bundle):
     run = Run(bundle, camera(unplug=20, outage=0.3), deadline_ms=None).check()
     assert run.report.source_faults == 1
     assert "unplugged" in run.report.source_fault
+    assert "; not back: " in run.report.source_fault
     assert run.report.frames == 59  # the one at which it was unplugged never came
     assert run.presented[-1].outcome is Outcome.DERAINED
 

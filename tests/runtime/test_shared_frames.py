@@ -282,11 +282,13 @@ time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "ready\n"
-        with pytest.raises(FileExistsError, match="another program writes to it"):
+        with pytest.raises(FileExistsError, match="another program writes to it: stop it"):
             SharedFrames.create(name, make_spec())
         reader = SharedFrames.attach(name, make_spec())
         first.kill()
         first.wait()
+    with pytest.raises(OSError, match="its writer died: start it again"):
+        SharedFrames.attach(name, make_spec())
     with closing(SharedFrames.create(name, make_spec())), closing(reader):
         assert reader.closed
         with pytest.raises(FileExistsError, match="another program writes to it"):
@@ -304,3 +306,12 @@ def test_a_ring_that_nobody_locks_gives_way_only_where_its_writer_would(locked, 
     else:
         with pytest.raises(FileExistsError, match="another program writes to it, or died"):
             SharedFrames.create(name, make_spec())
+
+
+def test_a_writer_that_ends_leaves_a_newer_ring_of_its_name(name, make_spec):
+    older = SharedFrames.create(name, make_spec())
+    older.path.unlink()
+    with closing(SharedFrames.create(name, make_spec())) as newer:
+        older.close()
+        assert newer.path.exists()
+    assert not newer.path.exists()
