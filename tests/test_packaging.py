@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from derain.cli.extras import REQUIREMENTS
+from derain.cli.extras import EXTRAS, REQUIREMENTS
 
 LARGEST_FILE = 1_000_000
 LARGEST_WEIGHTS = 16_000_000
@@ -63,11 +63,10 @@ def test_nothing_is_unpickled(visible_files, repository):
 
 def test_every_extra_that_a_message_names_exists(visible_files, project, repository):
     """`pip install 'derain[x]'` with an unknown x installs nothing and only warns."""
-    from derain.cli.main import EXTRAS, PACKAGES
     from derain.runtime import engines
 
     extras = set(project["project"]["optional-dependencies"])
-    assert {*EXTRAS.values(), *PACKAGES.values()} <= extras
+    assert {*EXTRAS.values(), *REQUIREMENTS} <= extras
     assert {backend.extra for backend in engines.base._backends.values()} <= extras
     sources = "\n".join((file.read_text()) for file in visible_files if file.suffix in (".py", ".md"))
     named = {extra for found in re.findall(r"derain\[([a-z,]+)\]", sources) for extra in found.split(",")}

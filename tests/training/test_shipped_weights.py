@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -19,11 +20,12 @@ def test_weights_are_small_enough_to_ship_and_say_how_they_were_made(name):
     assert resolve(name).stat().st_size <= 16e6
     trained = load(name)
     assert (trained.name, trained.options) == (name, {})
-    assert {"seed", "iterations", "measured"} <= trained.notes.keys()
+    runs = json.loads(trained.notes["mean_of"]) if "mean_of" in trained.notes else [trained.notes]
+    assert all({"seed", "iterations", "measured"} <= run.keys() for run in runs)
     assert (SHIPPED / f"{name}.md").is_file()
 
 
-@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 3.8), ("daiam-small", 4.4), ("daiam-edge", 4.6)])
+@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 4.1), ("daiam-small", 4.4), ("daiam-edge", 4.9)])
 def test_it_clears_moderate_rain_on_unseen_driving_frames(name, least, data_root):
     network = load(name).network
     gains = []
