@@ -189,12 +189,14 @@ def _lock_dead(descriptor: int) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a writer that lives holds a ring's lock."""
-    with path.open("r+b") as file:
-        try:
+    """Whether a writer that lives is known to hold a ring's lock; another user's, or one just gone, is not known to."""
+    try:
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False
 
 
