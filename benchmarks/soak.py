@@ -25,7 +25,7 @@ from derain.runtime.manifest import FrameSpec, Manifest, ManifestContent, ModelI
 from derain.runtime.records import RunReport
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import Source
-from derain.runtime.testing import ScriptedEngine
+from derain.runtime.testing import Calls, ScriptedEngine
 
 EVERY = 1000
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -73,7 +73,7 @@ def soak(frames: int, width: int = 64, height: int = 48, fps: float | None = Non
 
     source = CameraClock(pictures, engine.input, fps, frames) if fps else Memory(pictures, engine.input, frames)
     with engine, open_sink("null://", engine.output) as sink:
-        report: RunReport = pipeline.run(engine, source, sink, sample)
+        report: RunReport = pipeline.run(engine, source, sink, [Calls(on_frame=sample)])
     at, resident, handles, threads = np.array(samples).T
     half = len(samples) // 2
     slope = np.polyfit(at[half:], resident[half:], 1)[0] if len(samples) - half > 2 else 0.0

@@ -29,8 +29,10 @@ def demo(
 
     from derain.export.exporter import export
     from derain.runtime import engines, pipeline
+    from derain.runtime.frames import Frame
     from derain.runtime.manifest import FrameSpec
     from derain.runtime.memory import keep_freed_memory
+    from derain.runtime.observers import Observer
     from derain.runtime.quality import TruthComparison
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
@@ -64,12 +66,12 @@ def demo(
         comparison = TruthComparison(truth, spec, spec)
         engine.warm_up()
 
-        def on_frame(_: pipeline.FrameRecord, frame: Any, derained: "Image") -> None:
-            comparison.add(frame.image, derained)
-            if frame.id == SHOWN:
-                kept.update(rainy=frame.image, derained=derained)
+        class Keeper(Observer):
+            def on_frame(self, record: pipeline.FrameRecord, frame: Frame, shown: "Image") -> None:
+                if frame.id == SHOWN:
+                    kept.update(rainy=frame.image, derained=shown)
 
-        run = pipeline.run(engine, source, sink, on_frame)
+        run = pipeline.run(engine, source, sink, [comparison, Keeper()])
         psnr = comparison.mean()
 
     panels = {

@@ -3,11 +3,13 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from derain.runtime.observers import Observer
 
 if TYPE_CHECKING:
     from derain.runtime.records import RunReport, Status
@@ -31,22 +33,26 @@ def describe(status: "Status", total: int | None) -> str:
     return " · ".join(words)
 
 
-@contextmanager
-def live_line(console: Console, total: int | None) -> Iterator[Callable[["Status"], None]]:
-    """Yield what to call with each status."""
-    if console.is_terminal:
-        with console.status("opening") as line:
-            yield lambda status: line.update(describe(status, total))
-        return
-    told = time.monotonic()
+class LiveLine(Observer):
+    """Shows each status in one line, of a source of `total` frames where that is known."""
 
-    def log(status: "Status") -> None:
-        nonlocal told
-        if time.monotonic() - told >= LOG_EVERY_S:
-            told = time.monotonic()
-            console.print(describe(status, total), highlight=False, soft_wrap=True)
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console, self._total, self._told = console, total, time.monotonic()
+        self._line = console.status("opening") if console.is_terminal else None
+        if self._line is not None:
+            self._line.start()
 
-    yield log
+    def on_status(self, status: "Status") -> None:  # noqa: D102
+        words = describe(status, self._total)
+        if self._line is not None:
+            self._line.update(words)
+        elif time.monotonic() - self._told >= LOG_EVERY_S:
+            self._told = time.monotonic()
+            self._console.print(words, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:  # noqa: D102
+        if self._line is not None:
+            self._line.stop()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from derain.runtime.bundle import Bundle
     from derain.runtime.observers import Observer
     from derain.runtime.queues import Policy
-    from derain.runtime.records import RunReport, Status
+    from derain.runtime.records import RunReport
     from derain.runtime.sources import Source
 
 LIVE_DEADLINE_MS = 500.0
@@ -110,11 +110,10 @@ def quiet_decoders() -> None:
 
 def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunReport", bool]:
     """Run until the source ends or a signal comes; the report, and whether it was a signal. `watch` gives a watcher."""
-    from derain.cli.live import live_line, stopping
+    from derain.cli.live import LiveLine, stopping
     from derain.runtime import engines, pipeline
     from derain.runtime.bundle import Bundle
     from derain.runtime.manifest import Precision
-    from derain.runtime.observers import Observers
     from derain.runtime.queues import Policy
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
@@ -145,23 +144,18 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
             deadline_ms=deadline if deadline is not None and isfinite(deadline) else None,
         )
         sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps, source.live))
-        watchers = Observers([watch(opened), *_observers(options, opened)])
-        show = stack.enter_context(live_line(console, source.frames))
-
-        def on_status(status: "Status") -> None:
-            show(status)
-            watchers.on_status(status)
-
+        observers = [
+            watch(opened),
+            *_observers(options, opened),
+            stack.enter_context(LiveLine(console, source.frames)),
+        ]
         report = pipeline.run(
             engine,
             source,
             sink,
-            watchers.on_frame,
+            observers,
             policy=opened.policy,
             deadline_ms=opened.deadline_ms,
-            on_drop=watchers.on_drop,
-            on_unused=watchers.on_unused,
-            on_status=on_status,
             stop=stop,
         )
         sink.close()  # before those who watched, who may have a clip to write yet

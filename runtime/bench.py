@@ -19,6 +19,7 @@ from derain.runtime.frames import Frame, Image
 from derain.runtime.latency import Histogram, Percentiles
 from derain.runtime.machine import Machine, machine
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.observers import Observer
 from derain.runtime.queues import Policy
 from derain.runtime.records import FrameRecord, RunReport
 from derain.runtime.sinks.null import NullSink
@@ -75,6 +76,23 @@ class BenchReport(RunReport):
     samples_ms: dict[str, list[float]]
 
 
+class Samples(Observer):
+    """What a run left from `from_ns` on: each presented frame's record; captured at and ns of each unused inference."""
+
+    def __init__(self, from_ns: int) -> None:
+        self.from_ns = from_ns
+        self.records: list[FrameRecord] = []
+        self.unused: list[tuple[int, int]] = []
+
+    def on_frame(self, record: FrameRecord, frame: Frame, shown: Image) -> None:  # noqa: D102
+        if record.captured_ns >= self.from_ns:
+            self.records.append(record)
+
+    def on_unused(self, captured_ns: int, ns: int) -> None:  # noqa: D102
+        if captured_ns >= self.from_ns:
+            self.unused.append((captured_ns, ns))
+
+
 def bench(
     engine: Engine,
     pictures: Sequence[Image],
@@ -93,25 +111,14 @@ def bench(
     before = machine()
     source = CameraClock(pictures, engine.input, fps, round((warm_up_s + seconds) * fps))
     from_ns = source.start_ns + round(warm_up_s * 1e9)
-    records: list[FrameRecord] = []
-    unused: list[tuple[int, int]] = []
-
-    def on_frame(record: FrameRecord, _: Frame, __: Image) -> None:
-        if record.captured_ns >= from_ns:
-            records.append(record)
-
-    def on_unused(captured_ns: int, ns: int) -> None:
-        if captured_ns >= from_ns:
-            unused.append((captured_ns, ns))
-
+    samples = Samples(from_ns)
     run = pipeline.run(
         engine,
         source,
         NullSink("null", engine.output, fps),
-        on_frame,
+        [samples],
         policy=Policy.LATEST,
         deadline_ms=deadline_ms,
-        on_unused=on_unused,
         count_from_ns=from_ns,
     )
     manifest = engine.bundle.manifest
@@ -126,10 +133,10 @@ def bench(
         camera_fps=fps,
         seconds=seconds,
         warm_up_s=warm_up_s,
-        jitter_ms=_jitter([record.presented_ns or 0 for record in records], fps),
+        jitter_ms=_jitter([record.presented_ns or 0 for record in samples.records], fps),
         before=before,
         after=machine(),
-        **_samples(records, unused, from_ns),
+        **_samples(samples),
     )
 
 
@@ -140,14 +147,15 @@ def _jitter(presented_ns: list[int], fps: float) -> Percentiles | None:
     return histogram.percentiles() if histogram.count else None
 
 
-def _samples(records: list[FrameRecord], unused: list[tuple[int, int]], from_ns: int) -> dict[str, Any]:
+def _samples(samples: Samples) -> dict[str, Any]:
+    records, from_ns = samples.records, samples.from_ns
     derained = [record for record in records if record.inference_start_ns is not None]
     inferences = [
         (record.captured_ns, (record.inference_end_ns or 0) - (record.inference_start_ns or 0)) for record in derained
     ]
     stages = {
         "wait": [(record.inference_start_ns or 0) - record.captured_ns for record in derained],
-        "inference": [ns for _, ns in sorted(inferences + unused)],
+        "inference": [ns for _, ns in sorted(inferences + samples.unused)],
         "present": [(record.presented_ns or 0) - (record.inference_end_ns or 0) for record in derained],
         "capture_to_present": [(record.presented_ns or 0) - record.captured_ns for record in records],
     }

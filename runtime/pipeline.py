@@ -21,7 +21,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,13 +29,14 @@ from derain.runtime.capture import STALL_S, Capture
 from derain.runtime.engines import Engine
 from derain.runtime.frames import Frame, Image, converter
 from derain.runtime.guard import Event, Guard, State
+from derain.runtime.observers import Observer, Observers
 from derain.runtime.queues import FrameQueue, Policy
 from derain.runtime.records import FrameRecord, Outcome, RunReport, Status, Tally, Why
 from derain.runtime.sinks import Sink
 from derain.runtime.sources import Source
 from derain.runtime.worker import PATIENCE_S, Done, Worker
 
-__all__ = ["FrameRecord", "Loop", "OnDrop", "OnFrame", "OnUnused", "Policy", "RunReport", "Status", "run"]
+__all__ = ["FrameRecord", "Loop", "Policy", "RunReport", "Status", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,6 @@ WHY_RAW = {
     State.REOPENING: Why.AWAY,
     State.RAW: Why.GIVEN_UP,
 }
-
-OnFrame = Callable[[FrameRecord, Frame, Image], None]
-OnDrop = Callable[[FrameRecord], None]
-OnUnused = Callable[[int, int], None]
 
 
 class Jobs(Protocol):
@@ -84,17 +81,14 @@ class Loop:
         worker: Jobs,
         sink: Sink,
         guard: Guard,
+        observer: Observer,
         to_output: Callable[[Image], Image] = lambda image: image,
-        on_frame: OnFrame | None = None,
-        on_drop: OnDrop | None = None,
-        on_unused: OnUnused | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         count_from_ns: int = 0,
     ) -> None:
         self.tally = Tally(count_from_ns)
         self._frames, self._worker, self._sink, self._guard = frames, worker, sink, guard
-        self._to_output, self._on_frame, self._on_drop, self._clock = to_output, on_frame, on_drop, clock
-        self._on_unused = on_unused
+        self._observer, self._to_output, self._clock = observer, to_output, clock
         self._lost = 0  # to the sink
         self._waiting: Frame | None = None  # with the engine, and not presented yet
 
@@ -190,19 +184,16 @@ class Loop:
             device_ns=done.device_ns if done else None,
         )
         self.tally.add(record)
-        if self._on_frame is not None:
-            self._on_frame(record, frame, picture.image)
+        self._observer.on_frame(record, frame, picture.image)
 
     def _unused(self, captured_ns: int, ns: int) -> None:
         self.tally.add_unused_inference(captured_ns, ns)
-        if self._on_unused is not None:
-            self._on_unused(captured_ns, ns)
+        self._observer.on_unused(captured_ns, ns)
 
     def _drop(self, frame: Frame, why: Why) -> None:
         record = FrameRecord(frame.id, frame.asked_ns, frame.captured_ns, None, None, None, Outcome.DROPPED, why)
         self.tally.add(record)
-        if self._on_drop is not None:
-            self._on_drop(record)
+        self._observer.on_drop(record)
 
     def _taken(self) -> Frame:
         frame, self._waiting = self._waiting, None
@@ -217,25 +208,19 @@ def run(
     engine: Engine,
     source: Source,
     sink: Sink,
-    on_frame: OnFrame | None = None,
+    observers: Sequence[Observer] = (),
     *,
     policy: Policy | None = None,
     deadline_ms: float | None = None,
-    on_drop: OnDrop | None = None,
-    on_unused: OnUnused | None = None,
-    on_status: Callable[[Status], None] | None = None,
     stop: threading.Event | None = None,
     stall_s: float = STALL_S,
     count_from_ns: int = 0,
 ) -> RunReport:
-    """Derain `source` into `sink` until the source ends or `stop` is set; the caller opens and closes all three.
+    """Derain `source` into `sink` until the source ends or `stop` is set; the caller opens and closes all it gives.
 
     `policy` is `latest` for a live source and `every` for any other, unless given. `deadline_ms` counts from a frame's
-    capture: where the engine's result is not there by then, the raw frame goes out. `on_frame` gets each presented
-    frame's record, the frame and the picture that went out; `on_drop` the record of each that did not; `on_unused` the
-    capture time and duration, ns, of each inference whose frame went out raw; `on_status` the state of the run several
-    times a second and at its end; all of them on this thread, between frames, so they had better be quick.
-    `observers.Observers` gives all four to several.
+    capture: where the engine's result is not there by then, the raw frame goes out. `observers` are called on this
+    thread, between frames: they had better be quick.
 
     Frames captured before `count_from_ns` are presented as any other but left out of the report, as a warm-up is.
 
@@ -248,9 +233,10 @@ def run(
     frames = FrameQueue(policy, wake.set)
     guard = Guard(round(deadline_ms * 1e6) if deadline_ms is not None and math.isfinite(deadline_ms) else None)
     to_output = converter(engine.input, engine.output)
+    observer = Observers(observers)
     start_ns = told_ns = time.monotonic_ns()
     with Worker(engine, wake.set) as worker, Capture(source, frames, stall_s) as capture:
-        loop = Loop(frames, worker, sink, guard, to_output, on_frame, on_drop, on_unused, count_from_ns=count_from_ns)
+        loop = Loop(frames, worker, sink, guard, observer, to_output, count_from_ns=count_from_ns)
         moved, stopped_ns = False, None
         while not loop.finished:
             if not moved:
@@ -265,11 +251,10 @@ def run(
             if stopped_ns is not None and now - stopped_ns > PATIENCE_S * 1e9:
                 worker.leave()
                 break
-            if on_status is not None and now - told_ns >= TICK_S * 1e9:
+            if now - told_ns >= TICK_S * 1e9:
                 told_ns = now
-                on_status(_status(loop.tally, guard, capture, now))
-    if on_status is not None:
-        on_status(_status(loop.tally, guard, capture, time.monotonic_ns()))
+                observer.on_status(_status(loop.tally, guard, capture, now))
+    observer.on_status(_status(loop.tally, guard, capture, time.monotonic_ns()))
     if capture.error is not None:
         raise capture.error
     return _report(loop.tally, policy, guard, capture, max(start_ns, count_from_ns))

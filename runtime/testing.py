@@ -1,7 +1,7 @@
-"""Engines that fail on cue, to try a pipeline or an integration without a network: not registered, made directly."""
+"""To try a pipeline or an integration without a network: an engine that fails on cue, an observer of functions."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import Engine
 from derain.runtime.frames import Image
+from derain.runtime.observers import Observer
 
 
 class Fault(StrEnum):
@@ -22,11 +23,19 @@ class Fault(StrEnum):
     WRONG_SHAPE = "wrong shape"
 
 
-class ScriptedEngine(Engine):
-    """Returns 255 - frame, or does what `script` says for a frame by its number, counted from 0 over all openings.
+class Calls(Observer):
+    """An observer made of functions: `Calls(on_frame=…, on_drop=…, on_unused=…, on_status=…)`, any of them."""
 
-    Fault.SLOW takes `slow_s`. `refusals` is how many of the openings after the first fail, as they do while an engine's
-    file is away. Warming up costs no number. `openings` counts the openings that went well.
+    def __init__(self, **calls: Callable[..., object]) -> None:
+        vars(self).update(calls)
+
+
+class ScriptedEngine(Engine):
+    """Not registered, made directly. Returns 255 - frame, or does what `script` says for a frame by its number.
+
+    Numbers count from 0 over all openings. Fault.SLOW takes `slow_s`. `refusals` is how many of the openings after the
+    first fail, as they do while an engine's file is away. Warming up costs no number. `openings` counts the openings
+    that went well.
     """
 
     package = "numpy"

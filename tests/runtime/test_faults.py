@@ -20,7 +20,7 @@ from derain.runtime.queues import Policy
 from derain.runtime.records import Outcome, Why
 from derain.runtime.sinks import Sink
 from derain.runtime.sources import open_source
-from derain.runtime.testing import Fault, ScriptedEngine
+from derain.runtime.testing import Calls, Fault, ScriptedEngine
 
 DEADLINE_MS = 60
 SLACK_MS = 150
@@ -43,7 +43,7 @@ class MemorySink(Sink):
 class Run:
     """A finished run with everything it left."""
 
-    def __init__(self, bundle, source, engine=None, fails=(), deadline_ms=DEADLINE_MS, **options):
+    def __init__(self, bundle, source, engine=None, fails=(), deadline_ms=DEADLINE_MS, observers=(), **options):
         manifest = bundle.manifest
         self.presented, self.raw, self.dropped = [], [], []
         self.sink = MemorySink(manifest.output, fails)
@@ -54,10 +54,10 @@ class Run:
             self.raw.append(image is frame.image)
 
         with open_source(source, manifest.input) as frames, self.engine:
+            told = Calls(on_frame=on_frame, on_drop=self.dropped.append)
             self.report = pipeline.run(
-                self.engine, frames, self.sink, on_frame,
-                on_drop=self.dropped.append, deadline_ms=deadline_ms, **options,
-            )  # fmt: skip
+                self.engine, frames, self.sink, [told, *observers], deadline_ms=deadline_ms, **options
+            )
         self.ages_ms = [(record.presented_ns - record.captured_ns) / 1e6 for record in self.presented]
 
     def check(self):
@@ -190,7 +190,8 @@ def test_a_stalled_camera_is_left_behind_and_opened_again(bundle):
     threads = threading.active_count()
     states = []
     source = camera(frames=90, stall=20, outage=0.8)
-    run = Run(bundle, source, deadline_ms=None, stall_s=0.2, on_status=lambda status: states.append(status.source))
+    watching = Calls(on_status=lambda status: states.append(status.source))
+    run = Run(bundle, source, deadline_ms=None, stall_s=0.2, observers=[watching])
     run.check()
     assert run.report.source_faults >= 1
     assert "no frame for 0." in run.report.source_fault

@@ -58,7 +58,7 @@ def live(bundle, source="test://rain?live=1&fps=40&frames=1000000", script=None,
         shown = Live(view, serving)
 
         def run():
-            shown.report = pipeline.run(engine, frames, sink, view.on_frame, on_status=view.on_status, stop=stop)
+            shown.report = pipeline.run(engine, frames, sink, [view], stop=stop)
 
         thread = threading.Thread(target=run)
         thread.start()

@@ -12,6 +12,7 @@ from derain.runtime.guard import Guard, State
 from derain.runtime.pipeline import Loop
 from derain.runtime.queues import DEPTH, FrameQueue, Policy
 from derain.runtime.records import FrameRecord, Outcome, Tally, Why
+from derain.runtime.testing import Calls
 from derain.runtime.worker import Done
 
 MS = 10**6
@@ -32,11 +33,13 @@ class Simulation:
         self.pending = None
         self.queue = FrameQueue(policy)
         self.guard = Guard(None if deadline_ms is None else deadline_ms * MS)
-        self.records, self.pictures = [], []
+        self.records, self.pictures, self.unused = [], [], []
         self.loop = Loop(
-            self.queue, self, self, self.guard,
-            on_frame=lambda record, frame, image: (self.records.append(record), self.pictures.append(image)),
-            on_drop=self.records.append,
+            self.queue, self, self, self.guard, Calls(
+                on_frame=lambda record, frame, image: (self.records.append(record), self.pictures.append(image)),
+                on_drop=self.records.append,
+                on_unused=lambda captured_ns, ns: self.unused.append((captured_ns, ns)),
+            ),
             clock=lambda: self.now,
         )  # fmt: skip
 
@@ -198,11 +201,9 @@ def test_what_was_captured_during_the_warm_up_is_not_counted_late_results_includ
 
 
 def test_a_late_result_is_told_to_who_watches():
-    told = []
     simulation = Simulation(Policy.LATEST, [33] * 9, [(5, None), (90, None), (5, None)], deadline_ms=30)
-    simulation.loop._on_unused = lambda captured_ns, ns: told.append((captured_ns, ns))
     simulation.run()
-    assert told == [(66 * MS, 90 * MS)]
+    assert simulation.unused == [(66 * MS, 90 * MS)]
 
 
 def test_a_sink_that_fails_on_every_frame_is_told_of_ever_less_often(caplog):

@@ -120,7 +120,7 @@ def test_no_password_reaches_a_log_or_an_error_whatever_is_wrong(captures, bundl
 
 def test_a_lost_stream_is_logged_without_its_password(captures, bundle, noise, caplog):
     from derain.runtime import pipeline
-    from derain.runtime.testing import ScriptedEngine
+    from derain.runtime.testing import Calls, ScriptedEngine
 
     captures(noise)
     stop = threading.Event()
@@ -131,7 +131,7 @@ def test_a_lost_stream_is_logged_without_its_password(captures, bundle, noise, c
 
     with open_source(URI, bundle.manifest.input) as source, ScriptedEngine(bundle) as engine:
         sink = open_sink("null://", bundle.manifest.output)
-        report = pipeline.run(engine, source, sink, on_status=until_reopened, stop=stop)
+        report = pipeline.run(engine, source, sink, [Calls(on_status=until_reopened)], stop=stop)
     assert report.source_faults >= 1
     assert "the stream broke off" in caplog.text
     assert SECRET not in caplog.text + report.model_dump_json()

@@ -7,16 +7,17 @@ from derain.runtime import engines, pipeline
 from derain.runtime.records import FrameRecord, Outcome, Tally, Why
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
+from derain.runtime.testing import Calls
 
 
-def run(bundle, source, sink, on_frame=None):
+def run(bundle, source, sink, **calls):
     manifest = bundle.manifest
     with (
         engines.create("onnxruntime", bundle, threads=1) as engine,
         open_source(str(source), manifest.input) as frames,
         open_sink(str(sink), manifest.output, frames.fps) as presented,
     ):
-        return pipeline.run(engine, frames, presented, on_frame)
+        return pipeline.run(engine, frames, presented, [Calls(**calls)])
 
 
 def test_every_frame_comes_out_derained_once_and_in_order(bundle, folder, noise, tmp_path):
@@ -30,7 +31,7 @@ def test_every_frame_comes_out_derained_once_and_in_order(bundle, folder, noise,
 def test_records_are_in_order_on_one_clock_and_the_report_is_made_of_them(bundle):
     records = []
     before = time.monotonic_ns()
-    report = run(bundle, "test://rain?frames=20", "null://", lambda record, frame, clean: records.append(record))
+    report = run(bundle, "test://rain?frames=20", "null://", on_frame=lambda record, *_: records.append(record))
     assert [record.id for record in records] == list(range(20))
     stamps = [
         (record.asked_ns, record.captured_ns, record.inference_start_ns, record.inference_end_ns, record.presented_ns)
@@ -62,14 +63,14 @@ def test_a_report_with_every_reason_and_every_stage_is_as_its_schema_says(bundle
 
 def test_the_rate_is_that_of_the_presented_frames_from_start_to_end(bundle):
     start = time.monotonic()
-    report = run(bundle, "test://rain?frames=5", "null://", lambda record, frame, clean: time.sleep(0.02))
+    report = run(bundle, "test://rain?frames=5", "null://", on_frame=lambda *_: time.sleep(0.02))
     elapsed = time.monotonic() - start
     assert 0.08 < 5 / report.fps < elapsed
 
 
 def test_the_callback_gets_the_frame_and_what_the_engine_made_of_it(bundle, folder, noise):
     pairs = []
-    run(bundle, folder, "null://", lambda record, frame, clean: pairs.append((frame.image, clean)))
+    run(bundle, folder, "null://", on_frame=lambda _, frame, clean: pairs.append((frame.image, clean)))
     for (image, clean), original in zip(pairs, noise, strict=True):
         np.testing.assert_array_equal(image, original)
         np.testing.assert_array_equal(clean, 255 - original)

@@ -14,7 +14,7 @@ from derain.runtime.recorder import Recorder
 from derain.runtime.records import FrameRecord, Outcome, Status, Why
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
-from derain.runtime.testing import Fault, ScriptedEngine
+from derain.runtime.testing import Calls, Fault, ScriptedEngine
 
 MS = 10**6
 STATUS = Status(0, 0, 0, 0, 0, 0, 0, "deraining", "open")
@@ -32,16 +32,13 @@ def images(path):
 def run(bundle, recorder, script, source="test://rain?live=1&frames=60&fps=60", **options):
     manifest, presented = bundle.manifest, []
 
-    def on_frame(record, frame, shown):
-        presented.append(record.presented_ns)
-        recorder.on_frame(record, frame, shown)
-
+    times = Calls(on_frame=lambda record, *_: presented.append(record.presented_ns))
     with (
         open_source(source, manifest.input) as frames,
         ScriptedEngine(bundle, script) as engine,
         open_sink("null://", manifest.output) as sink,
     ):
-        pipeline.run(engine, frames, sink, on_frame, on_drop=recorder.on_drop, on_status=recorder.on_status, **options)
+        pipeline.run(engine, frames, sink, [times, recorder], **options)
     return max(b - a for a, b in itertools.pairwise(presented)) / MS
 
 

@@ -10,7 +10,7 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.records import Outcome
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
-from derain.runtime.testing import ScriptedEngine
+from derain.runtime.testing import Calls, ScriptedEngine
 
 WIDTH, HEIGHT = 160, 96
 
@@ -45,7 +45,7 @@ def test_a_stream_that_is_killed_and_restarted_comes_back_and_is_derained_again(
     uri = f"rtsp://me:hunter2@127.0.0.1:{port}/test"
     with open_source(uri, sized.manifest.input) as source, ScriptedEngine(sized) as engine:
         sink = open_sink("null://", sized.manifest.output)
-        report = pipeline.run(engine, source, sink, on_frame, on_status=on_status, stop=stop)
+        report = pipeline.run(engine, source, sink, [Calls(on_frame=on_frame, on_status=on_status)], stop=stop)
     assert restarted, "the loss of the stream was not noticed within a minute"
     assert report.source_faults >= 1
     assert records[-1].captured_ns > restarted[0], "the stream did not come back within a minute"

@@ -138,9 +138,9 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_one_that_changes(monkeypa
     status = Status(12, 1, 2, 29.97, 10.04, 20.06, 33.4, "deraining", "open")
     for terminal in (False, True):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
-        with live.live_line(console, None) as show:
-            show(status)
-            show(replace(status, frames=13))
+        with live.LiveLine(console, None) as line:
+            line.on_status(status)
+            line.on_status(replace(status, frames=13))
             time.sleep(0.2 * terminal)  # a terminal is drawn 12.5 times a second
         text = console.file.getvalue()
         assert ("\x1b" in text) == terminal
