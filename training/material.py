@@ -29,11 +29,12 @@ TEST_SCENES = "rain100/clean"
 
 @dataclass(frozen=True)
 class Material:
-    """The files of a run, found but not yet read."""
+    """The files of a run, found but not yet read; of `pairs`, the real ones to train on, clips are."""
 
     data: DataConfig
     train: list[Path]
     test: list[Path]
+    pairs: list[Pair | PairFiles]
 
     def names(self) -> dict[str, list[str]]:
         """Every training and held-out file by its name below the data's root."""
@@ -50,18 +51,25 @@ class Material:
         if not self.data.pairs:
             images = [read_rgb(file) for file in self.train]
             return RenderedPatches(images, config.rain, *arguments, names=list(map(str, self.train)))
-        pairs = [pair for pairs in self.data.pairs for pair in list_set(self.data.root, pairs)]
-        return PairPatches(without_test_scenes(pairs, self.data.root), *arguments)
+        return PairPatches(self.pairs, *arguments)
 
     def frames(self, rank: int, world: int) -> Sequence[tuple[int, Any]]:
         """This process's held-out frames with their numbers: clean [3, H, W], or rainy, drops only and clean.
 
-        They are decoded when their turn comes; of pairs the headers are compared now.
+        They are decoded when their turn comes; of pairs the headers are compared now. ValueError where a process would
+        have none: Lightning lets it pass validation over, and the others wait for its sums.
         """
-        if self.data.validation_pairs is None:
-            return HeldOutFrames([(index, file) for index, file in enumerate(self.test) if index % world == rank])
-        pairs: Sequence[Pair | PairFiles] = list_set(self.data.root, self.data.validation_pairs)
-        return HeldOutPairs([(index, pair) for index, pair in enumerate(pairs) if index % world == rank])
+        validated = self.data.validation_pairs
+        pictures = self.test if validated is None else list_set(self.data.root, validated)
+        if len(pictures) < world:
+            raise ValueError(
+                f"{len(pictures)} held-out pictures for {world} processes, expected one each or more: hold out more "
+                "(data.validation), or lower machine.devices"
+            )
+        own: list[tuple[int, Any]] = [
+            (index, picture) for index, picture in enumerate(pictures) if index % world == rank
+        ]
+        return HeldOutFrames(own) if validated is None else HeldOutPairs(own)
 
 
 class HeldOutFrames(Sequence[tuple[int, Any]]):
@@ -106,11 +114,11 @@ def find_material(data: DataConfig) -> Material:
         refuse_test_only(data, str(pairs.path), "data.pairs")
         if pairs.split != "train":
             raise ValueError(f"data.pairs names the split {pairs.split!r} of {str(pairs.path)!r}: train on 'train'")
-    train = [file for pairs in data.pairs for file in _files(data.root, pairs)] if data.pairs else training_files(data)
+    pairs, train = _pairs_to_train_on(data) if data.pairs else ([], training_files(data))
     test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
     if both := {file.resolve() for file in train} & {file.resolve() for file in test}:
         raise ValueError(f"{min(both)} would be both trained and validated on: name another set")
-    return Material(data, train, test)
+    return Material(data, train, test, pairs)
 
 
 def without_test_scenes(pairs: list[Pair | PairFiles], root: Path) -> list[Pair | PairFiles]:
@@ -127,6 +135,13 @@ def without_test_scenes(pairs: list[Pair | PairFiles], root: Path) -> list[Pair 
     if not kept:
         raise ValueError(f"every pair shows a scene of {TEST_SCENES}, which is for testing only: name another set")
     return kept
+
+
+def _pairs_to_train_on(data: DataConfig) -> tuple[list[Pair | PairFiles], list[Path]]:
+    """The pairs, without any that is for testing, and their files; of clips the files that they are frames of."""
+    pairs = without_test_scenes([pair for one in data.pairs for pair in list_set(data.root, one)], data.root)
+    files = [file for pair in pairs if isinstance(pair, PairFiles) for file in (pair.rainy, pair.clean)]
+    return pairs, files + [file for one in data.pairs if one.layout == "clips" for file in _files(data.root, one)]
 
 
 def _files(root: Path, pairs: PairsConfig) -> list[Path]:

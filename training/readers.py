@@ -173,14 +173,21 @@ def read_groups(rainy: Path, clean: Path) -> Iterator[Pair]:
 
 
 def intensities(folder: Path) -> Callable[[str], str]:
-    """By name, the rain of a folder's images as the rain.json of `derain synthesize` says: "strength 0.5"; else ""."""
+    """By name, the rain of a folder's images as the rain.json of `derain synthesize` says: "strength 0.5"; else "".
+
+    A file of that name that `derain synthesize` did not write says nothing of them.
+    """
     file = folder.parent / "rain.json"
-    if not file.is_file():
+    try:
+        note = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError:
+        note = {}
+    if not (isinstance(note, dict) and "derain" in note):
         return lambda name: ""
-    note = json.loads(file.read_text())
     if strengths := note.get("strengths"):  # JRSRD: N_rain_0, N_rain_1 and so on
-        return lambda name: f"strength {strengths[int(name.rpartition('_')[2])]:.2g}"
-    strength = note.get("config", {}).get("strength")
+        told = {str(number): f"strength {strength:.2g}" for number, strength in enumerate(strengths)}
+        return lambda name: told.get(name.rpartition("_")[2], "")
+    strength = note["config"]["strength"]
     return lambda name: "strength drawn" if strength is None else f"strength {strength:g}"
 
 

@@ -212,7 +212,18 @@ def test_the_test_is_rendered_once_and_that_of_another_protocol_is_refused(train
     assert before == {file: file.stat().st_mtime_ns for file in (trained.folder / "test").rglob("*.png")}
     test = trained.protocol.test.model_copy(update={"strengths": (0.5,)})
     other = Comparison(trained.protocol.model_copy(update={"test": test}), trained.folder, trained.overrides)
-    with pytest.raises(ValueError, match=r"was made for .*0.25.*, the protocol says .*0.5.*: remove it"):
+    with pytest.raises(ValueError, match=r"was made with strengths \[0\.25, 1\.0\], expected \[0\.5\]: remove it"):
+        list(held_out_pairs(other))
+
+
+def test_a_test_of_other_images_is_refused(images, trained, tmp_path):
+    shutil.copytree(images, tmp_path / "others")
+    for folder in ("backgrounds/camvid", "rain100/clean"):
+        (tmp_path / "others" / folder / "0.png").rename(tmp_path / "others" / folder / "00.png")
+    other = Comparison(trained.protocol, trained.folder, (f"data.root={tmp_path / 'others'}",))
+    with pytest.raises(
+        ValueError, match=r"was made with files \['backgrounds/camvid/0\.png', .*/00\.png', .*: remove it"
+    ):
         list(held_out_pairs(other))
 
 

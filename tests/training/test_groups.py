@@ -1,6 +1,7 @@
 """`derain evaluate` by groups and with panels, and its figures against scikit-image as others call it."""
 
 import json
+import shutil
 import weakref
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_pairs_that_synthesize_made_are_told_apart_by_their_strength(made):
         "light/0": "light, strength 0.25",
         "light/1": "light, strength 0.25",
     }
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"config": "mine"}', '{"derain": "1", "strengths": [0.5]}'])
+def test_a_rain_json_that_says_nothing_of_an_image_leaves_it_without_a_group(made, tmp_path, note):
+    shutil.copytree(made / "pairs/light", tmp_path / "light")
+    (tmp_path / "light/rain.json").write_text(note)
+    (tmp_path / "light/rainy/1.png").unlink()
+    (tmp_path / "light/clean/1.png").unlink()
+    for folder in ("rainy", "clean"):
+        (tmp_path / "light" / folder / "0.png").rename(tmp_path / "light" / folder / "street.png")
+    assert [pair.group for pair in read_pairs(tmp_path / "light/rainy", tmp_path / "light/clean")] == [""]
 
 
 def test_groups_share_one_folder_of_truths_or_have_their_own(made, tmp_path):

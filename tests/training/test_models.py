@@ -278,6 +278,7 @@ def test_the_residual_option_adds_the_rainy_frame_to_every_image(lively):
         ("daiam", {"depth": 3}, ["daiam", "depth"]),
         ("daiam-nano", {"residual": True}, ["daiam-nano", "residual"]),
         ("dam-odd", {"attention": "dual"}, ["dam-odd", "attention"]),
+        ("daiam-nano", {"rain_types": ["fog"]}, ["daiam-nano", "rain_types"]),
         ("daiam", {"attention": "none"}, ["attention", "'none'", "zero, odd, dual"]),
         ("daiam-nano", {"head": "full"}, ["head", "'full'", "shuffled, plain"]),
         ("daiam-edge", {"context": True}, ["context", "True", "none, encoders, global"]),

@@ -209,6 +209,8 @@ def test_pairs_that_show_a_test_scene_are_left_out(tmp_path, picture):
     patches = find_material(config.data).patches(config, 0, 1)
     kept = [pair.read().clean[..., ::-1] for pair in patches.pairs]
     assert [np.array_equal(*both) for both in zip(kept, (scenes[0], scenes[2]), strict=True)] == [True, True]
+    named = find_material(config.data).names()["train"]
+    assert named == ["mine/rainy/0.png", "mine/clean/0.png", "mine/rainy/2.png", "mine/clean/2.png"]
 
 
 def test_what_is_validated_on_is_not_trained_on(tmp_path):
@@ -253,7 +255,7 @@ def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compare
             (tmp_path / "held" / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / f"held/{folder}/{index}.png"), picture(index + 9 * len(folder), 60, 50))
     data = DataConfig(root=tmp_path, validation_pairs=PairsConfig(layout="folders", path=Path("held")))
-    material = Material(data, [], [])
+    material = Material(data, [], [], [])
     frames = material.frames(1, 2)
     assert isinstance(frames, HeldOutPairs) and all(isinstance(files, PairFiles) for _, files in frames.pairs)
     ((index, (rainy, drops, clean)),) = frames
@@ -261,6 +263,8 @@ def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compare
     assert index == 1
     for tensor, image in ((rainy, pair.rainy), (drops, pair.clean), (clean, pair.clean)):
         assert torch.equal(tensor, to_tensor(image))
+    with pytest.raises(ValueError, match=r"^3 held-out pictures for 4 processes, expected one each or more: hold out"):
+        material.frames(0, 4)
     write(tmp_path / "held/clean/2.png", 9)
     with pytest.raises(ValueError, match=r"rainy/2\.png is 60x50 and .*clean/2\.png 40x30: expected one size a pair"):
         material.frames(0, 2)

@@ -43,16 +43,22 @@ def make_test(comparison: Comparison) -> Path:
     """Render the test pairs into FOLDER/test, unless they are there: a folder a strength, as `derain synthesize` makes.
 
     Raises:
-        ValueError: they were made by another protocol; or see `scenes`.
+        ValueError: they were made by another protocol or of other images; or see `scenes`.
     """
     test, folder = comparison.protocol.test, comparison.folder / "test"
-    wanted, note = json.loads(test.model_dump_json()), folder / "test.json"
+    data = comparison.config(next(iter(comparison.protocol.systems))).data
+    files = scenes(data, test.scenes)
+    names = [str(file.relative_to(data.root)) for file in files]
+    wanted, note = {**json.loads(test.model_dump_json()), "files": names}, folder / "test.json"
     if note.is_file():
         made = json.loads(note.read_text())
-        if made != wanted:
-            raise ValueError(f"{folder} was made for {made}, the protocol says {wanted}: remove it")
+        for key in wanted:
+            if made.get(key) != wanted[key]:
+                raise ValueError(
+                    f"{folder} was made with {key} {made.get(key)}, expected {wanted[key]}: remove it, or bring back "
+                    "the protocol and the images that it was made of"
+                )
         return folder
-    files = scenes(comparison.config(next(iter(comparison.protocol.systems))).data, test.scenes)
     shutil.rmtree(folder, ignore_errors=True)
     clean = folder / "scenes"
     clean.mkdir(parents=True)

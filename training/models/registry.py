@@ -51,9 +51,9 @@ _register("d-daiam", _stages, count=2, differential=True, rain_types=_JOINT)
 _register("d-daiam-3", _stages, count=3, differential=True, rain_types=_JOINT)
 
 # The compact family, ours.
-_register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16)
-_register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32)
-_register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64)
+_register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=_JOINT)
+_register("daiam-small", CompactDAiAM, encoder_width=16, decoder_width=32, rain_types=_JOINT)
+_register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64, rain_types=_JOINT)
 
 # The paper's comparison in the compact design, for machines without a GPU (training/configs/comparison-nano.yaml).
 _register("dam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=("rain",))
