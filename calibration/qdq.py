@@ -53,65 +53,69 @@ def quantize(
     """The FP32 graph with the convolutions named in `quantised` in 8 bits; `limits` are the ranges of `activations`."""
     chosen = set(quantised)
     result = without_nodes(model)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    zero = f"{precision}_zero"
-    if chosen:
-        result.graph.initializer.append(_stored(np.zeros(()), zero, precision))
-    ready: dict[str, str] = {}
+    eight_bits = _EightBits(result.graph, limits, precision)
     made_by = producers(model)
-
-    def read(name: str) -> str:
-        """The tensor behind its own Q and DQ."""
-        if name not in ready:
-            scale = _scales(np.float64(limits[name]), precision)
-            result.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
-            arguments = [f"{name}_scale", zero]
-            result.graph.node.append(
-                helper.make_node("QuantizeLinear", [name, *arguments], [f"{name}_q"], name=f"{name}_q")
-            )
-            result.graph.node.append(
-                helper.make_node("DequantizeLinear", [f"{name}_q", *arguments], [f"{name}_dq"], name=f"{name}_dq")
-            )
-            ready[name] = f"{name}_dq"
-        return ready[name]
-
-    def weight(name: str) -> str:
-        """The weight behind its DQ."""
-        if name not in ready:
-            values = numpy_helper.to_array(weights[name]).astype(np.float64)
-            scale = _scales(np.abs(values).max((1, 2, 3)), precision)
-            zeros = _stored(np.zeros(scale.shape), f"{name}_zero", precision)
-            steps = values / scale.reshape(-1, 1, 1, 1)
-            result.graph.initializer.extend(
-                [
-                    _stored(steps, f"{name}_q", precision),
-                    numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"),
-                    zeros,
-                ]
-            )
-            inputs = [f"{name}_q", f"{name}_scale", zeros.name]
-            result.graph.node.append(
-                helper.make_node("DequantizeLinear", inputs, [f"{name}_dq"], name=f"{name}_dq", axis=0)
-            )
-            ready[name] = f"{name}_dq"
-        return ready[name]
-
     for old in model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(old)
         if old.name in chosen:
-            node.input[0], node.input[1] = read(old.input[0]), weight(old.input[1])
+            node.input[0], node.input[1] = eight_bits.activation(old.input[0]), eight_bits.weight(old.input[1])
         elif old.op_type == "Add":
             for mine, other in ((0, 1), (1, 0)):
                 behind = made_by.get(old.input[other])
-                if old.input[mine] in ready and behind is not None and behind.name in chosen:
-                    node.input[mine] = ready[old.input[mine]]
+                if behind is not None and behind.name in chosen:
+                    node.input[mine] = eight_bits.ready.get(old.input[mine], old.input[mine])
         result.graph.node.append(node)
     used = {name for node in result.graph.node for name in node.input}
     kept = [tensor for tensor in result.graph.initializer if tensor.name in used]
     del result.graph.initializer[:]
     result.graph.initializer.extend(kept)
     return onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
+
+
+class _EightBits:
+    """Puts Q/DQ into a graph that is being built, once a tensor; `ready` says what each is read as."""
+
+    def __init__(self, graph: onnx.GraphProto, limits: Mapping[str, float], precision: Precision) -> None:
+        self.ready: dict[str, str] = {}
+        self._graph, self._limits, self._precision = graph, limits, precision
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+
+    def activation(self, name: str) -> str:
+        """The tensor behind its own Q and DQ."""
+        if name not in self.ready:
+            step = [self._scales(name, np.float64(self._limits[name])), self._zeros(str(self._precision), ())]
+            self._node("QuantizeLinear", [name, *step], f"{name}_q")
+            self.ready[name] = self._node("DequantizeLinear", [f"{name}_q", *step], f"{name}_dq")
+        return self.ready[name]
+
+    def weight(self, name: str) -> str:
+        """The weight, stored in 8 bits, behind its DQ; one scale an output channel."""
+        if name not in self.ready:
+            values = numpy_helper.to_array(self._constants[name]).astype(np.float64)
+            limits = np.abs(values).max((1, 2, 3))
+            steps = values / _scales(limits, self._precision).reshape(-1, 1, 1, 1)
+            stored = self._constant(_stored(steps, f"{name}_q", self._precision))
+            step = [self._scales(name, limits), self._zeros(name, limits.shape)]
+            self.ready[name] = self._node("DequantizeLinear", [stored, *step], f"{name}_dq", axis=0)
+        return self.ready[name]
+
+    def _scales(self, name: str, limits: NDArray[np.float64] | np.float64) -> str:
+        scales = _scales(limits, self._precision).astype(np.float32)
+        return self._constant(numpy_helper.from_array(scales, f"{name}_scale"))
+
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> str:
+        return self._constant(_stored(np.zeros(shape), f"{name}_zero", self._precision))
+
+    def _constant(self, tensor: onnx.TensorProto) -> str:
+        if tensor.name not in self._constants:
+            self._constants[tensor.name] = tensor
+            self._graph.initializer.append(tensor)
+        return tensor.name
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: int) -> str:
+        self._graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
 
 
 def _scales(limits: NDArray[np.float64] | np.float64, precision: Precision) -> NDArray[np.float16]:

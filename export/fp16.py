@@ -114,54 +114,67 @@ def to_fp16(model: onnx.ModelProto, islands: Iterable[str] = ()) -> onnx.ModelPr
     """
     kept = set(islands)
     source = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    types = {value.name: value.type.tensor_type.elem_type for value in (*source.graph.value_info, *source.graph.input)}
-    constants = {tensor.name: tensor for tensor in source.graph.initializer}
-    outputs = {value.name: value.type.tensor_type.elem_type for value in source.graph.output}
+    for value in source.graph.output:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            raise ValueError(f"output {value.name!r} is FP32: expected camera bytes; export the bundle again")
     result = without_nodes(source)
     del result.graph.initializer[:]
-    made: set[str] = set()
-
-    def constant(name: str, kind: int) -> str:
-        """The constant in FP16 or FP32, stored once each."""
-        value = constants[name]
-        new = f"{name}_fp16" if kind == TensorProto.FLOAT16 and value.data_type == TensorProto.FLOAT else name
-        if new not in made:
-            made.add(new)
-            if new != name:
-                with np.errstate(over="ignore"):  # a weight that overflows is what the scan looks for
-                    value = numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float16), new)
-            result.graph.initializer.append(value)
-        return new
-
+    crossing = _Crossing(source.graph, result.graph)
     for old in source.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(old)
         kind = TensorProto.FLOAT if node.name in kept else TensorProto.FLOAT16
         for index, name in enumerate(old.input):
-            if not name:
-                continue
             stays = index in STAYS_FLOAT.get(node.op_type, ())
-            if name in constants:
-                node.input[index] = constant(name, TensorProto.FLOAT if stays else kind)
-            elif node.op_type != "Cast" and {types[name], kind} == {TensorProto.FLOAT, TensorProto.FLOAT16}:
-                node.input[index] = cast = f"{name}_{'fp16' if kind == TensorProto.FLOAT16 else 'fp32'}"
-                if cast not in made:
-                    made.add(cast)
-                    result.graph.node.append(helper.make_node("Cast", [name], [cast], name=cast, to=kind))
+            node.input[index] = crossing.read(name, TensorProto.FLOAT if stays else kind, cast=node.op_type != "Cast")
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = kind
             if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT and kind != TensorProto.FLOAT:
                 attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))
         result.graph.node.append(node)
-        for name in node.output:
-            if types.get(name) == TensorProto.FLOAT:
-                types[name] = kind
-            if outputs.get(name) == TensorProto.FLOAT:
-                raise ValueError(f"output {name!r} is FP32: expected camera bytes; export the bundle again")
+        crossing.made(node, kind)
     result = onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+class _Crossing:
+    """Gives each node of the graph `to` the operands of `source` in the precision it computes in, made once each."""
+
+    def __init__(self, source: onnx.GraphProto, to: onnx.GraphProto) -> None:
+        self._to = to
+        self._constants = {tensor.name: tensor for tensor in source.initializer}
+        self._kinds = {value.name: value.type.tensor_type.elem_type for value in (*source.value_info, *source.input)}
+        self._there: set[str] = set()
+
+    def read(self, name: str, kind: int, cast: bool) -> str:
+        """What the operand `name` is called in `kind`; a computed one behind a Cast, where `cast` lets it."""
+        if name in self._constants:
+            return self._constant(name, kind)
+        if not name or not cast or {self._kinds[name], kind} != {TensorProto.FLOAT, TensorProto.FLOAT16}:
+            return name
+        new = f"{name}_{'fp16' if kind == TensorProto.FLOAT16 else 'fp32'}"
+        if new not in self._there:
+            self._there.add(new)
+            self._to.node.append(helper.make_node("Cast", [name], [new], name=new, to=kind))
+        return new
+
+    def made(self, node: onnx.NodeProto, kind: int) -> None:
+        """Remember that the node computes its floats in `kind`."""
+        self._kinds |= {name: kind for name in node.output if self._kinds.get(name) == TensorProto.FLOAT}
+
+    def _constant(self, name: str, kind: int) -> str:
+        value = self._constants[name]
+        halved = kind == TensorProto.FLOAT16 and value.data_type == TensorProto.FLOAT
+        new = f"{name}_fp16" if halved else name
+        if new not in self._there:
+            self._there.add(new)
+            if halved:
+                with np.errstate(over="ignore"):  # a weight that overflows is what the scan looks for
+                    value = numpy_helper.from_array(numpy_helper.to_array(value).astype(np.float16), new)
+            self._to.initializer.append(value)
+        return new
 
 
 def overflowing(model: onnx.ModelProto, frames: list[Image]) -> tuple[set[str], float]:
