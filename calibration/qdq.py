@@ -85,8 +85,10 @@ class _EightBits:
         """The tensor behind its own Q and DQ."""
         if name not in self.ready:
             step = [self._scales(name, np.float64(self._limits[name])), self._zeros(str(self._precision), ())]
-            self._node("QuantizeLinear", [name, *step], f"{name}_q")
-            self.ready[name] = self._node("DequantizeLinear", [f"{name}_q", *step], f"{name}_dq")
+            coded, read = f"{name}_q", f"{name}_dq"
+            self._graph.node.append(helper.make_node("QuantizeLinear", [name, *step], [coded], name=coded))
+            self._graph.node.append(helper.make_node("DequantizeLinear", [coded, *step], [read], name=read))
+            self.ready[name] = read
         return self.ready[name]
 
     def weight(self, name: str) -> str:
@@ -97,7 +99,9 @@ class _EightBits:
             steps = values / _scales(limits, self._precision).reshape(-1, 1, 1, 1)
             stored = self._constant(_stored(steps, f"{name}_q", self._precision))
             step = [self._scales(name, limits), self._zeros(name, limits.shape)]
-            self.ready[name] = self._node("DequantizeLinear", [stored, *step], f"{name}_dq", axis=0)
+            read = f"{name}_dq"
+            self._graph.node.append(helper.make_node("DequantizeLinear", [stored, *step], [read], name=read, axis=0))
+            self.ready[name] = read
         return self.ready[name]
 
     def _scales(self, name: str, limits: NDArray[np.float64] | np.float64) -> str:
@@ -112,10 +116,6 @@ class _EightBits:
             self._constants[tensor.name] = tensor
             self._graph.initializer.append(tensor)
         return tensor.name
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: int) -> str:
-        self._graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
 
 
 def _scales(limits: NDArray[np.float64] | np.float64, precision: Precision) -> NDArray[np.float16]:

@@ -110,10 +110,10 @@ def find_material(data: DataConfig) -> Material:
         FileNotFoundError: a folder that is missing or empty.
         ValueError: something that is for testing only, or validated on, is among what would be trained on.
     """
-    for pairs in data.pairs:
-        refuse_test_only(data, str(pairs.path), "data.pairs")
-        if pairs.split != "train":
-            raise ValueError(f"data.pairs names the split {pairs.split!r} of {str(pairs.path)!r}: train on 'train'")
+    for one in data.pairs:
+        refuse_test_only(data, str(one.path), "data.pairs")
+        if one.split != "train":
+            raise ValueError(f"data.pairs names the split {one.split!r} of {str(one.path)!r}: train on 'train'")
     pairs, train = _pairs_to_train_on(data) if data.pairs else ([], training_files(data))
     test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
     if both := {file.resolve() for file in train} & {file.resolve() for file in test}:
