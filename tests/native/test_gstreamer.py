@@ -10,7 +10,7 @@ import pytest
 
 from derain.export import exporter
 from derain.runtime import engines
-from derain.runtime.pixels import PixelFormat
+from derain.runtime.pixels import ColorMatrix, PixelFormat
 
 BUILT = Path("build/native/default/runtime/native/gst")
 SIZE = 64, 48
@@ -75,6 +75,41 @@ def test_frames_of_another_size_are_converted_by_the_elements_before_it(gst, bun
     pipeline = f"videotestsrc num-buffers=3 ! videoconvert ! videoscale ! derain bundle={bundle.path} ! fakesink"
     done = gst("launch", "-q", *pipeline.split())
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def bt709_bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gst") / "bundle"
+    return exporter.export("random:daiam-nano", folder, SIZE, PixelFormat.NV12, ColorMatrix.BT709)[0]
+
+
+def test_frames_of_another_colorimetry_are_converted_by_the_element_before_it_or_refused(
+    gst, bt709_bundle, tmp_path, close_enough
+):
+    width, height = SIZE
+    camera = (
+        f"videotestsrc num-buffers=1 pattern=smpte ! "
+        f"video/x-raw,format=NV12,width={width},height={height},colorimetry=bt601"
+    )
+
+    def launch(*elements):
+        return gst("launch", "-q", *" ! ".join([camera, *elements]).split())
+
+    def frame(*elements):
+        path = tmp_path / "frame.raw"
+        done = launch(*elements, f"filesink location={path}")
+        assert done.returncode == 0, done.stderr
+        return np.fromfile(path, np.uint8).reshape(bt709_bundle.manifest.input.image_shape)
+
+    derain = f"derain bundle={bt709_bundle.path}"
+    refused = launch(derain, "fakesink")
+    assert refused.returncode != 0
+    assert "can't handle caps" in refused.stderr
+    converted = frame("videoconvert", "video/x-raw,format=NV12,colorimetry=bt709")
+    assert np.any(converted != frame())
+    with engines.create("onnxruntime", bt709_bundle) as engine:
+        expected = engine.infer(converted)
+    close_enough(frame("videoconvert", derain, "video/x-raw,colorimetry=bt709"), expected)
 
 
 def test_frames_that_are_too_late_already_are_dropped_by_qos(gst, bundle):

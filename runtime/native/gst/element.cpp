@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "caps.hpp"
 #include "derain/error.hpp"
 #include "derain/stream/filter.hpp"
 #include "images.hpp"
@@ -154,17 +155,13 @@ void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
     }
 }
 
-/// The caps of the other side: its size and pixels from the bundle, its rate as on this side.
+/// The caps of the other side: its size, pixels and colorimetry from the bundle, its rate as on this side.
 GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, GstCaps* caps, GstCaps* filter) {
     GstCaps* other = gst_caps_copy(caps);
     try {
         const auto& manifest = inside_of(transform).manifest();
         const FrameSpec& spec = direction == GST_PAD_SINK ? manifest.output : manifest.input;
-        gst_caps_set_simple(other, "format", G_TYPE_STRING, derain::gst::format_of(spec.pixels), "width", G_TYPE_INT,
-                            spec.width, "height", G_TYPE_INT, spec.height, nullptr);
-        for (guint index = 0; index < gst_caps_get_size(other); ++index) {
-            gst_structure_remove_fields(gst_caps_get_structure(other, index), "colorimetry", "chroma-site", nullptr);
-        }
+        derain::gst::describe(*other, spec);
     } catch (const std::exception& error) {
         GST_WARNING_OBJECT(transform, "%s", error.what());  // `start` tells it to the user
     }
@@ -186,15 +183,11 @@ gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, 
         return FALSE;
     }
     for (const auto& [info, spec] : {std::pair(in, &manifest->input), std::pair(out, &manifest->output)}) {
-        const char* format = gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info));
-        if (GST_VIDEO_INFO_WIDTH(info) != spec->width || GST_VIDEO_INFO_HEIGHT(info) != spec->height ||
-            g_strcmp0(format, derain::gst::format_of(spec->pixels)) != 0) {
-            GST_ELEMENT_ERROR(
-                filter, STREAM, FORMAT,
-                ("frames are %dx%d %s, the bundle expects %dx%d %s: put videoconvert and videoscale before",
-                 GST_VIDEO_INFO_WIDTH(info), GST_VIDEO_INFO_HEIGHT(info), format, spec->width, spec->height,
-                 derain::gst::format_of(spec->pixels)),
-                (nullptr));
+        if (!derain::gst::fits(*info, *spec)) {
+            GST_ELEMENT_ERROR(filter, STREAM, FORMAT,
+                              ("frames are %s, the bundle expects %s: put videoconvert and videoscale before",
+                               derain::gst::to_string(*info).c_str(), derain::gst::to_string(*spec).c_str()),
+                              (nullptr));
             return FALSE;
         }
     }

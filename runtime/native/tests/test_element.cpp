@@ -3,8 +3,12 @@
 #include <gst/gst.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
 #include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "bundle_files.hpp"
 #include "images.hpp"
@@ -14,9 +18,28 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string caps_of(int frame_width, int frame_height) {
-    return "video/x-raw,format=BGR,framerate=30/1,width=" + std::to_string(frame_width) +
-           ",height=" + std::to_string(frame_height);
+std::string caps_of(int frame_width, int frame_height, const std::string& format = "BGR") {
+    return "video/x-raw,framerate=30/1,width=" + std::to_string(frame_width) +
+           ",height=" + std::to_string(frame_height) + ",format=" + format;
+}
+
+/// Of NV12 in a colorimetry, as GStreamer spells it.
+std::string nv12_in(const std::string& colorimetry) {
+    return caps_of(width, height, "NV12,colorimetry=" + colorimetry);
+}
+
+/// What an element posted of a kind; empty where it posted nothing.
+std::string posted(GstBus* bus, GstMessageType type) {
+    GstMessage* message = gst_bus_pop_filtered(bus, type);
+    if (message == nullptr) {
+        return {};
+    }
+    GError* what = nullptr;
+    (type == GST_MESSAGE_ERROR ? gst_message_parse_error : gst_message_parse_warning)(message, &what, nullptr);
+    std::string text = what->message;
+    g_error_free(what);
+    gst_message_unref(message);
+    return text;
 }
 
 /// The element `derain`, playing frames of 32x16 on an engine that inverts, or does what the script says.
@@ -40,13 +63,35 @@ class Element : public ::testing::Test {
         }
     }
 
-    void play() {
+    void play(const std::string& caps = caps_of(width, height)) {
         GstElement* made = gst_element_factory_make("derain", nullptr);
         g_object_set(made, "bundle", files.path().c_str(), "engine", "scripted", nullptr);
         harness = gst_harness_new_with_element(made, "sink", "src");
         element = harness->element;
         gst_object_unref(made);
-        gst_harness_set_src_caps_str(harness, caps_of(width, height).c_str());
+        gst_harness_set_src_caps_str(harness, caps.c_str());
+    }
+
+    void expect(const std::string& pixels, const std::string& matrix, const std::string& range) {
+        for (const char* side : {"input", "output"}) {
+            files.manifest[side].update({{"pixels", pixels}, {"matrix", matrix}, {"range", range}});
+        }
+        static_cast<void>(files.load());
+    }
+
+    /// Whether a side that nothing is linked to takes such frames.
+    [[nodiscard]] bool takes(const char* side, const std::string& caps) const {
+        GstElement* alone = gst_element_factory_make("derain", nullptr);
+        g_object_set(alone, "bundle", files.path().c_str(), nullptr);
+        GstPad* pad = gst_element_get_static_pad(alone, side);
+        GstCaps* given = gst_caps_from_string(caps.c_str());
+        GstCaps* taken = gst_pad_query_caps(pad, given);
+        const bool some = gst_caps_is_empty(taken) == FALSE;
+        gst_caps_unref(taken);
+        gst_caps_unref(given);
+        gst_object_unref(pad);
+        gst_object_unref(alone);
+        return some;
     }
 
     /// One grey frame in.
@@ -102,6 +147,53 @@ TEST_F(Element, KeepsItsPropertiesWhileItRunsSoThatNoFrameOutgrowsItsMemory) {
     EXPECT_EQ(text("bundle"), larger.path().string());
 }
 
+TEST_F(Element, TakesTheColorimetriesOfItsBundlesMatrixAndRange) {
+    for (const auto& [matrix, range, taken] :
+         {std::tuple("bt601", "limited", std::vector{"bt601", "2:4:7:1", "2:4:5:4"}),
+          std::tuple("bt601", "full", std::vector{"1:4:0:0", "1:4:7:1"}),
+          std::tuple("bt709", "limited", std::vector{"bt709"}), std::tuple("bt709", "full", std::vector{"1:3:5:1"})}) {
+        expect("nv12", matrix, range);
+        for (const std::string colorimetry :
+             {"bt601", "2:4:7:1", "2:4:5:4", "1:4:0:0", "1:4:7:1", "bt709", "1:3:5:1", "bt2020"}) {
+            for (const char* side : {"sink", "src"}) {
+                EXPECT_EQ(takes(side, nv12_in(colorimetry)), std::ranges::count(taken, colorimetry) == 1)
+                    << matrix << " " << range << " " << colorimetry << " " << side;
+            }
+        }
+    }
+    expect("bgr8", "bt601", "limited");
+    EXPECT_TRUE(takes("sink", caps_of(width, height, "BGR,colorimetry=sRGB")));
+}
+
+TEST_F(Element, TellsTheColorimetryOfWhatItGives) {
+    const std::size_t bytes = make_spec("frame", Pixels::nv12).bytes();
+    expect("nv12", "bt601", "limited");
+    for (const auto& [caps, given] : {std::pair(nv12_in("2:4:7:1"), "2:4:7:1"),
+                                      std::pair(caps_of(width, height, "NV12"), "bt601")}) {  // what GStreamer supposes
+        play(caps);
+        ASSERT_EQ(push(10, bytes), GST_FLOW_OK);
+        EXPECT_EQ(pulled(), 245);
+        GstCaps* told = gst_pad_get_current_caps(harness->sinkpad);
+        EXPECT_STREQ(gst_structure_get_string(gst_caps_get_structure(told, 0), "colorimetry"), given);
+        gst_caps_unref(told);
+        gst_harness_teardown(std::exchange(harness, nullptr));
+    }
+}
+
+TEST_F(Element, RefusesFramesOfAnotherColorimetry) {
+    expect("nv12", "bt601", "limited");
+    play(nv12_in("bt601"));
+    GstBus* bus = gst_bus_new();
+    gst_element_set_bus(element, bus);
+    gst_harness_set_src_caps_str(harness, nv12_in("bt709").c_str());
+    EXPECT_EQ(push(10, make_spec("frame", Pixels::nv12).bytes()), GST_FLOW_NOT_NEGOTIATED);
+    EXPECT_EQ(posted(bus, GST_MESSAGE_ERROR),
+              "frames are 32x16 NV12 bt709, the bundle expects 32x16 NV12 bt601: "
+              "put videoconvert and videoscale before");
+    gst_element_set_bus(element, nullptr);
+    gst_object_unref(bus);
+}
+
 TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
     script = {{1, Fault::raise}};
     play();
@@ -111,13 +203,7 @@ TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
         ASSERT_EQ(push(level), GST_FLOW_OK);
         EXPECT_EQ(pulled(), level == 10 ? 245 : 20);
     }
-    GstMessage* message = gst_bus_pop_filtered(bus, GST_MESSAGE_WARNING);
-    ASSERT_NE(message, nullptr);
-    GError* what = nullptr;
-    gst_message_parse_warning(message, &what, nullptr);
-    EXPECT_THAT(what->message, HasSubstr("engine fault: an illegal memory access was encountered"));
-    g_error_free(what);
-    gst_message_unref(message);
+    EXPECT_THAT(posted(bus, GST_MESSAGE_WARNING), HasSubstr("engine fault: an illegal memory access was encountered"));
     gst_element_set_bus(element, nullptr);
     gst_object_unref(bus);
 
@@ -144,13 +230,8 @@ TEST_F(Element, NamesThePropertyThatIsMissing) {
     GstBus* bus = gst_bus_new();
     gst_element_set_bus(element, bus);
     EXPECT_EQ(gst_element_set_state(element, GST_STATE_PAUSED), GST_STATE_CHANGE_FAILURE);
-    GstMessage* message = gst_bus_pop_filtered(bus, GST_MESSAGE_ERROR);
-    ASSERT_NE(message, nullptr);
-    GError* what = nullptr;
-    gst_message_parse_error(message, &what, nullptr);
-    EXPECT_STREQ(what->message, "no bundle, expected a folder made by `derain export`: set the property bundle");
-    g_error_free(what);
-    gst_message_unref(message);
+    EXPECT_EQ(posted(bus, GST_MESSAGE_ERROR),
+              "no bundle, expected a folder made by `derain export`: set the property bundle");
     gst_element_set_state(element, GST_STATE_NULL);
     gst_object_unref(element);
     gst_object_unref(bus);
