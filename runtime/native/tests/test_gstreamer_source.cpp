@@ -8,6 +8,7 @@
 #include <future>
 #include <thread>
 
+#include "derain/stream/clock.hpp"
 #include "file_descriptor.hpp"
 #include "gstreamer_source.hpp"
 #include "gstreamer_support.hpp"
@@ -52,6 +53,20 @@ TEST_F(Gstreamer, AnAppsinkThatDropsNothingGivesEveryFrameAndThenTheEnd) {
         }
     }
     EXPECT_EQ(fault([&] { source->next(); }), "gst:" + pipeline + ": the pipeline ended: try it with `gst-launch-1.0`");
+}
+
+TEST_F(Gstreamer, AFrameOfALivePipelineIsAsOldAsItsWayThroughItWasLong) {
+    for (const bool live : {true, false}) {
+        const auto source = make_gstreamer_source("videotestsrc is-live=" + std::string(live ? "true" : "false") +
+                                                      " ! video/x-raw,width=32,height=16,framerate=2/1 ! "
+                                                      "identity sleep-time=200000",
+                                                  testing::make_spec(), patience);
+        for (int count = 0; count < 2; ++count) {
+            const auto frame = source->next();
+            const auto age_ns = monotonic_ns() - frame->captured_ns;
+            EXPECT_EQ(age_ns >= second_ns / 5, live) << age_ns;
+        }
+    }
 }
 
 TEST_F(Gstreamer, ASlowReaderMissesFramesUnderLatestAndNoneUnderEvery) {

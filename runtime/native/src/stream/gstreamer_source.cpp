@@ -111,6 +111,7 @@ class Pipeline {
     Owned<GstSample> first() {
         Owned<GstSample> sample(gst_base_sink_get_last_sample(GST_BASE_SINK(sink_.get())));
         if (sample) {
+            gst_base_sink_query_latency(GST_BASE_SINK(sink_.get()), nullptr, &live_, nullptr, nullptr);
             gst_base_sink_set_last_sample_enabled(GST_BASE_SINK(sink_.get()), FALSE);
         }
         return sample;
@@ -125,6 +126,23 @@ class Pipeline {
     Owned<GstSample> pull(std::int64_t wait_ns) {
         return Owned<GstSample>(
             gst_app_sink_try_pull_sample(GST_APP_SINK(sink_.get()), static_cast<GstClockTime>(wait_ns)));
+    }
+
+    /// When a frame was captured: a live source stamps it with that time by the pipeline's clock, and it may have been
+    /// decoded and have waited since. Nothing where the source is not live or the frame has no such stamp.
+    std::optional<std::int64_t> captured_ns(GstSample& sample) {
+        const GstSegment* segment = gst_sample_get_segment(&sample);
+        if (live_ == FALSE || segment->format != GST_FORMAT_TIME) {
+            return std::nullopt;
+        }
+        const auto stamp =
+            gst_segment_to_running_time(segment, GST_FORMAT_TIME, GST_BUFFER_PTS(gst_sample_get_buffer(&sample)));
+        const auto running = gst_element_get_current_running_time(pipeline_.get());
+        if (!GST_CLOCK_TIME_IS_VALID(stamp) || !GST_CLOCK_TIME_IS_VALID(running)) {
+            return std::nullopt;
+        }
+        const auto now_ns = monotonic_ns();
+        return of_our_clock(now_ns - (static_cast<std::int64_t>(running) - static_cast<std::int64_t>(stamp)), now_ns);
     }
 
     /// GStreamer's reason, where the pipeline failed or does so in that time.
@@ -171,6 +189,7 @@ class Pipeline {
     Owned<GstElement> sink_;
     Owned<GstBus> bus_;
     bool drops_ = false;
+    gboolean live_ = FALSE;
     StateChange started_;
 };
 
@@ -246,6 +265,7 @@ class GstreamerSource final : public DecodedSource {
     }
 
     Read picture_of(GstSample& sample) {
+        const auto captured_ns = pipeline_->captured_ns(sample);
         look_at(*gst_sample_get_caps(&sample));
         GstVideoFrame frame{};
         if (gst_video_frame_map(&frame, &info_, gst_sample_get_buffer(&sample), GST_MAP_READ) == FALSE) {
@@ -254,7 +274,9 @@ class GstreamerSource final : public DecodedSource {
         const Finally read([&frame] { gst_video_frame_unmap(&frame); });
         const cv::Mat bgr(frame.info.height, frame.info.width, CV_8UC3, frame.data[0],
                           static_cast<std::size_t>(frame.info.stride[0]));
-        return from(bgr, location());
+        Read got = from(bgr, location());
+        got.captured_ns = captured_ns;
+        return got;
     }
 
     /// Takes over what the frames are from now on, where that is new.

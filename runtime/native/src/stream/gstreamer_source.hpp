@@ -15,7 +15,7 @@ struct GstreamerPatience {
 };
 
 /// A pipeline's frames as BGR, without end: from its appsink, or, where it has none, from one that holds the newest
-/// frame only.
+/// frame only. Those of a live pipeline are as old as its clock says, others were captured when they are read.
 ///
 /// Error, in one line with GStreamer's own reason and without credentials, where it does not start, and from `next`
 /// where it fails, ends or stalls.
