@@ -3,7 +3,8 @@
 A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when it
 raises (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs in a
 stalled read cannot be stopped: it is left behind, its source closed, which ends the reads that look for it, and its
-frames ignored. While a frame waits for room in the queue the source is not silent.
+frames ignored. While a frame waits for room in the queue the source is not silent. One that is silent from the start is
+told of once and waited for.
 """
 
 import logging
@@ -25,6 +26,9 @@ STALL_S = 2.0
 
 STALL_FRAMES, LONGEST_STALL_S = 4, 60.0
 """Of a source whose frames are further apart: the time of so many frames, but no longer than a minute."""
+
+FIRST_FRAME_S = 5.0
+"""Without its first frame until a live source is told of, where that is longer: a camera needs more time to start."""
 
 PATIENCE_S = 1.0
 """How long the end of a run waits for a read to return, before its source is closed and its thread left behind."""
@@ -57,7 +61,7 @@ class Capture:
         self._count = 0
         self._generation = 0
         self._heard_ns = clock()
-        self._putting = self._ended = False
+        self._putting = self._ended = self._silence_told = False
         self._lost = self._away = ""  # why it was lost, and why it is not back
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -83,11 +87,15 @@ class Capture:
     def watch(self, now_ns: int) -> None:
         """Close a stalled live source and leave it behind; to be called now and then."""
         with self._lock:
-            waits = self._source.live and self._count > 0 and self.state == "open" and not self._stopped.is_set()
-            if not waits or self._putting or self._ended or now_ns - self._heard_ns < self._stall_ns:
+            silent_ns = now_ns - self._heard_ns
+            waits = self._source.live and self.state == "open" and not self._stopped.is_set()
+            if not waits or self._putting or self._ended or silent_ns < self._stall_ns:
+                return
+            if self._count == 0:
+                self._warn_of_silence(silent_ns)
                 return
             self._generation += 1
-            self._lose(f"no frame for {(now_ns - self._heard_ns) / 1e9:.1f} s")
+            self._lose(f"no frame for {silent_ns / 1e9:.1f} s")
             stalled, self._thread = self._current, self._new_thread(None)
         stalled.close()
         self._thread.start()
@@ -144,6 +152,20 @@ class Capture:
             self.error = error
         self._queue.close()
         return False
+
+    def _warn_of_silence(self, silent_ns: int) -> None:
+        """Once. The source is waited for: opening it again would only begin its start anew."""
+        expected_ns = max(self._stall_ns, round(FIRST_FRAME_S * 1e9))
+        if silent_ns < expected_ns or self._silence_told:
+            return
+        self._silence_told = True
+        log.warning(
+            "%s: open, but no frame for %.1f s, expected one within %.1f s: is the camera, or what writes its frames, "
+            "at work?",
+            self._source.location,
+            silent_ns / 1e9,
+            expected_ns / 1e9,
+        )
 
     def _lose(self, why: str) -> None:
         self.faults += 1

@@ -10,7 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from derain.runtime.shared_frames import SharedFrames
 
 SECRET = "hunter2"
 PYTHON = [sys.executable, "-c", "from derain.cli.main import main; main()"]
@@ -220,6 +223,27 @@ def test_a_camera_that_goes_and_comes_back_is_opened_again_by_both_runtimes_alik
     assert list(first) == list(last)
     for key in ("policy", "deadline_ms", "engine_faults", "engine_state"):
         assert first[key] == last[key]
+
+
+def test_a_source_that_is_silent_from_the_start_is_told_of_and_waited_for_by_both_runtimes_alike(
+    bundle, program, name, start, wait_until
+):
+    spec = bundle.manifest.input
+    ring = SharedFrames.create(name, spec)
+    try:
+        runs = [start(runtime, f"shm://{name}") for runtime in (PYTHON, [program])]
+        wait_until(lambda: all(running.says("no frame for") for running in runs))
+        ring.publish(np.zeros(spec.image_shape, np.uint8), time.monotonic_ns())
+        wait_until(lambda: all(running.presented() for running in runs))
+        ends = [running.end() for running in runs]
+    finally:
+        ring.close()
+    told = re.compile(
+        r"shm://.+: open, but no frame for 5\.\d s, expected one within 5\.0 s: is the camera, or what .+\?"
+    )
+    words = [re.sub(r"5\.\d s,", "5 s,", told.search(said)[0]) for _, said in ends]
+    assert words[0] == words[1]
+    assert all(said.count("open, but no frame for") == 1 for _, said in ends)
 
 
 def test_a_camera_with_a_password_is_opened_with_it_and_by_nobody_else(

@@ -1,6 +1,7 @@
 import threading
 
 import numpy as np
+import pytest
 
 from derain.runtime import capture as capture_module
 from derain.runtime.capture import Capture
@@ -181,10 +182,22 @@ def test_a_source_closed_during_a_read_is_released_by_the_reader_when_the_read_r
     assert camera.released.is_set()
 
 
-def test_a_camera_that_never_delivered_is_not_called_stalled(make_spec):
-    camera = Camera(make_spec(), [None])
-    with Capture(camera, FrameQueue(Policy.LATEST)) as capture:
+@pytest.mark.parametrize(("fps", "expected_s"), [(None, 5), (0.4, 10)])
+def test_a_camera_that_never_delivered_is_told_of_once_and_waited_for(fps, expected_s, make_spec, caplog):
+    spec = make_spec()
+    camera = Camera(spec, [None, grey(1, spec), None])
+    camera.fps = fps
+    queue = FrameQueue(Policy.LATEST)
+    with Capture(camera, queue, clock=lambda: 0) as capture:
         assert camera.hangs.wait(20)
-        capture.watch(10**18)
+        capture.watch(expected_s * 10**9 - 1)
+        assert caplog.messages == []
+        capture.watch(expected_s * 10**9)
+        capture.watch(10**12)
+        assert caplog.messages == [
+            f"camera: open, but no frame for {expected_s}.0 s, expected one within {expected_s}.0 s: is the camera, or "
+            "what writes its frames, at work?"
+        ]
         assert capture.faults == 0
         camera.go_on.set()
+        assert taken(queue, 1) == [(0, 1)]

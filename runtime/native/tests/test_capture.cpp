@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <limits>
 #include <mutex>
 #include <new>
 
@@ -304,14 +303,27 @@ TEST(Capture, ASourceClosedDuringAReadIsReleasedByTheReaderWhenTheReadReturns) {
     EXPECT_TRUE(hanging->released.is_set());
 }
 
-TEST(Capture, ACameraThatNeverDeliveredIsNotCalledStalled) {
-    const auto hanging = script({hang});
-    const auto queue = std::make_shared<FrameQueue>(Policy::latest);
-    Capture capture(std::make_shared<Camera>(hanging), queue);
-    ASSERT_TRUE(hanging->hangs.wait());
-    capture.watch(std::numeric_limits<std::int64_t>::max());
-    EXPECT_EQ(capture.faults(), 0);
-    hanging->go_on.set();
+TEST(Capture, ACameraThatNeverDeliveredIsToldOfOnceAndWaitedFor) {
+    for (const auto& [fps, expected_s] : {std::pair(std::optional<double>(), 5), std::pair(std::optional(0.4), 10)}) {
+        const auto silent = script({hang, 1, hang});
+        const auto queue = std::make_shared<FrameQueue>(Policy::latest);
+        std::vector<std::string> lines;
+        Capture capture(
+            std::make_shared<Camera>(silent, fps), queue, stall_s,
+            [&lines](std::string_view line) { lines.emplace_back(line); }, [] { return 0; });
+        ASSERT_TRUE(silent->hangs.wait());
+        capture.watch(expected_s * second_ns - 1);
+        EXPECT_TRUE(lines.empty());
+        capture.watch(expected_s * second_ns);
+        capture.watch(1000 * second_ns);
+        ASSERT_EQ(lines.size(), 1U);
+        const std::string seconds = expected_s == 5 ? "5.0 s" : "10.0 s";
+        EXPECT_EQ(lines[0], "camera: open, but no frame for " + seconds + ", expected one within " + seconds +
+                                ": is the camera, or what writes its frames, at work?");
+        EXPECT_EQ(capture.faults(), 0);
+        silent->go_on.set();
+        EXPECT_EQ(taken(*queue, 1), (Seen{{0, 1}}));
+    }
 }
 
 TEST(Capture, ASourceWithoutFramesSaysSo) {

@@ -16,14 +16,16 @@ namespace {
 
 constexpr double patient_frames = 4;
 constexpr double longest_s = 60;
+constexpr auto first_frame_ns = static_cast<std::int64_t>(first_frame_s * static_cast<double>(second_ns));
 
 std::int64_t stall_ns(double stalled_after_s, std::optional<double> fps) {
     const double frames_s = fps && *fps > 0 ? std::min(patient_frames / *fps, longest_s) : 0;
     return std::llround(std::max(stalled_after_s, frames_s) * static_cast<double>(second_ns));
 }
 
-std::string tenths(double seconds) {
-    const auto whole = std::lround(seconds * 10);
+/// A duration in seconds, with one decimal.
+std::string tenths(std::int64_t ns) {
+    const auto whole = std::lround(static_cast<double>(ns) / static_cast<double>(second_ns) * 10);
     return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
 }
 
@@ -89,13 +91,16 @@ class Capture::Thread {
     std::optional<int> watch(std::int64_t now_ns) {
         std::unique_lock lock(mutex_);
         const auto silent_ns = now_ns - heard_ns_;
-        if (!source_->live() || count_ == 0 || state_ != "open" || stopped_ || over_ || putting_ ||
-            silent_ns < stalled_after_ns_) {
+        if (!source_->live() || state_ != "open" || stopped_ || over_ || putting_ || silent_ns < stalled_after_ns_) {
+            return std::nullopt;
+        }
+        if (count_ == 0) {
+            warn_of_silence(silent_ns);
             return std::nullopt;
         }
         const int next = ++generation_;
         const auto left = current_;
-        lose("no frame for " + tenths(static_cast<double>(silent_ns) / static_cast<double>(second_ns)) + " s");
+        lose("no frame for " + tenths(silent_ns) + " s");
         lock.unlock();
         left->close();
         return next;
@@ -232,6 +237,16 @@ class Capture::Thread {
         }
     }
 
+    /// Once. The source is waited for: opening it again would only begin its start anew.
+    void warn_of_silence(std::int64_t silent_ns) {
+        const auto expected_ns = std::max(stalled_after_ns_, first_frame_ns);
+        if (silent_ns < expected_ns || std::exchange(silence_told_, true) || !tell_) {
+            return;
+        }
+        tell_(source_->location() + ": open, but no frame for " + tenths(silent_ns) + " s, expected one within " +
+              tenths(expected_ns) + " s: is the camera, or what writes its frames, at work?");
+    }
+
     void lose(const std::string& why) {
         ++faults_;
         fault_ = lost_ = why;
@@ -255,6 +270,7 @@ class Capture::Thread {
     std::int64_t heard_ns_;
     std::string lost_, away_;  // why it was lost, and why it is not back
     std::shared_ptr<Source> current_;
+    bool silence_told_ = false;
     bool putting_ = false;  // a frame waits for room: that is not the source's silence
     int generation_ = 0;
     bool stopped_ = false;

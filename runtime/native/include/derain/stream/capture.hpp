@@ -3,7 +3,8 @@
 /// A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when
 /// it throws (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs
 /// in a stalled read cannot be stopped: it is left behind, its source closed, which ends the reads that look for it,
-/// and its frames ignored. While a frame waits for room in the queue the source is not silent.
+/// and its frames ignored. While a frame waits for room in the queue the source is not silent. One that is silent from
+/// the start is told of once and waited for.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,9 @@ inline constexpr double read_patience_s = 1;
 /// Without a frame until a live source counts as stalled: longer than a camera needs to change its exposure. One whose
 /// rate is known has at least four frames' time, but no more than a minute for it.
 inline constexpr double stall_s = 2;
+
+/// Without its first frame until a live source is told of, where that is longer: a camera needs more time to start.
+inline constexpr double first_frame_s = 5;
 
 /// Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
 class Capture {
