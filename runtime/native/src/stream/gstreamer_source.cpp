@@ -94,11 +94,13 @@ Owned<GstElement> appsink_of(GstElement& pipeline) {
 class Pipeline {
    public:
     explicit Pipeline(const std::string& description)
-        : pipeline_(parse(description)), sink_(appsink_of(*pipeline_)), bus_(gst_element_get_bus(pipeline_.get())) {
+        : pipeline_(parse(description)),
+          sink_(appsink_of(*pipeline_)),
+          bus_(gst_element_get_bus(pipeline_.get())),
+          drops_(gst_app_sink_get_drop(GST_APP_SINK(sink_.get())) == TRUE) {
         const Owned<GstCaps> caps(gst_caps_from_string(caps_text));
         gst_app_sink_set_caps(GST_APP_SINK(sink_.get()), caps.get());
         gst_base_sink_set_last_sample_enabled(GST_BASE_SINK(sink_.get()), TRUE);
-        drops_ = gst_app_sink_get_drop(GST_APP_SINK(sink_.get())) == TRUE;
         keep_every();  // until it is known what is wanted
         gst_bus_set_sync_handler(bus_.get(), keep_errors, nullptr, nullptr);
         started_ = set_state(*pipeline_, GST_STATE_PLAYING);
@@ -188,7 +190,7 @@ class Pipeline {
     Owned<GstElement> pipeline_;
     Owned<GstElement> sink_;
     Owned<GstBus> bus_;
-    bool drops_ = false;
+    bool drops_;
     gboolean live_ = FALSE;
     StateChange started_;
 };
