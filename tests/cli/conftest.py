@@ -1,58 +1,20 @@
-"""The console script in this process, and a bundle of the nano to give to it."""
+"""The console script where its process is the point, and a bundle of the nano to give to it."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from derain.runtime.bundle import Bundle
+from derain_tests.pictures import write_clip
+from derain_tests.verbs import Answer
 
 WIDTH, HEIGHT = 32, 24
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def fault(self) -> str:
-        """The one line on stderr that told it; anything else fails the test."""
-        assert self.status == 1, (self.status, self.err)
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("error: ")
-        assert "Traceback" not in self.err + self.out
-        assert "unexpected" not in lines[0]
-        return lines[0].removeprefix("error: ")
-
-
-@pytest.fixture
-def derain(monkeypatch, capfd) -> Callable[..., Answer]:
-    """Runs `derain ARGUMENTS…` through main(), with the file descriptors captured: C++ libraries write to them too."""
-
-    def run(*arguments: object) -> Answer:
-        from derain.cli.main import main
-
-        monkeypatch.setattr(sys, "argv", ["derain", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capfd.readouterr()
-        return Answer(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -95,13 +57,8 @@ def small_disk(tmp_path) -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
-def nano_weights(tmp_path_factory, lively) -> Path:
-    from derain.training.models import build
-    from derain.training.models.checkpoint import save_weights
-
-    path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
-    save_weights(path, lively(build("daiam-nano")), "daiam-nano", {}, torch.float16)
-    return path
+def nano_weights(lively_weights) -> Path:
+    return lively_weights("daiam-nano", half=True)
 
 
 @pytest.fixture(scope="session")
@@ -114,20 +71,14 @@ def nano_bundle(tmp_path_factory, nano_weights) -> Path:
 
 
 @pytest.fixture
-def bundle(nano_bundle, tmp_path) -> Bundle:
+def bundle(nano_bundle, copied) -> Bundle:
     """A copy to spoil."""
-    whole = Bundle.load(nano_bundle)
-    return Bundle.write(tmp_path / "bundle", whole.manifest, {name: whole.file(name) for name in whole.manifest.files})
+    return copied(Bundle.load(nano_bundle))
 
 
 @pytest.fixture
 def clip(tmp_path, picture) -> Path:
-    path = tmp_path / "clip.mkv"
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 25, (WIDTH, HEIGHT))
-    for seed in range(8):
-        writer.write(picture(seed, WIDTH, HEIGHT))
-    writer.release()
-    return path
+    return write_clip(tmp_path / "clip.mkv", [picture(seed, WIDTH, HEIGHT) for seed in range(8)])
 
 
 @pytest.fixture

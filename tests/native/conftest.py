@@ -1,15 +1,12 @@
 """libderain through its C interface, the way a program without a C++ compiler would use it; and derain-stream."""
 
 import ctypes as c
-import json
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
@@ -147,29 +144,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, size: tuple[int, int]) -> B
     return exporter.export("random:daiam-nano", tmp_path_factory.mktemp("stream") / "bundle", size)[0]
 
 
-@pytest.fixture(scope="session")
-def validate(repository: Path) -> Callable[[object], None]:
-    """Asserts that a report is as its schema says."""
-    schema = json.loads((repository / "runtime" / "report.schema.json").read_text())
-    return lambda report: jsonschema.validate(report, schema, jsonschema.Draft202012Validator)
-
-
 @pytest.fixture
 def name() -> Iterator[str]:
     """One for a ring of shared memory, which is gone after the test."""
     name = f"derain-test-{secrets.token_hex(4)}"
     yield name
     Path("/dev/shm", name).unlink(missing_ok=True)
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[..., None]:
-    """Waits for a condition, asserting that it comes true in time."""
-
-    def wait(condition: Callable[[], object], timeout_s: float = 60) -> None:
-        end = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end, "waited too long"
-            time.sleep(0.02)
-
-    return wait

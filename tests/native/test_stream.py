@@ -6,32 +6,26 @@ import subprocess
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from derain.cli.main import app
 from derain.runtime.bench import BenchReport
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
 from derain.runtime.sources import open_source
+from derain_tests.pictures import write_clip, write_frames
 
 FRAMES = 12
 
 
 @pytest.fixture
 def clip(tmp_path, picture, size):
-    path = tmp_path / "clip.mkv"
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 25, size)
-    for seed in range(FRAMES):
-        writer.write(picture(seed, *size))
-    writer.release()
-    return path
+    return write_clip(tmp_path / "clip.mkv", [picture(seed, *size) for seed in range(FRAMES)])
 
 
-def python(*arguments):
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
+@pytest.fixture
+def python(derain):
+    """Runs a verb of Python's runtime to its end, which must be a good one."""
+    return lambda *arguments: derain(*arguments).told
 
 
 def frames_of(path, spec):
@@ -39,7 +33,9 @@ def frames_of(path, spec):
         return np.array([frame.image for frame in source])
 
 
-def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(bundle, clip, stream, validate, close_enough, tmp_path):
+def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(
+    bundle, clip, python, stream, validate, close_enough, tmp_path
+):
     outputs, reports = [], []
     for name, run in (("python", python), ("native", stream)):
         output, report = tmp_path / f"{name}.mkv", tmp_path / f"{name}.json"
@@ -57,7 +53,7 @@ def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(bundle, clip, str
     assert second["psnr_rgb"]["input"] is None
 
 
-def test_both_benches_report_alike_and_can_be_compared(bundle, stream, validate, tmp_path):
+def test_both_benches_report_alike_and_can_be_compared(bundle, python, stream, validate, tmp_path):
     options = ("--fps", 30, "--seconds", 1, "--warm-up", 0.2)
     reports = []
     for name, run in (("python", python), ("native", stream)):
@@ -71,7 +67,9 @@ def test_both_benches_report_alike_and_can_be_compared(bundle, stream, validate,
     python("bench", "--compare", *reports)
 
 
-def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, program, name, picture, size, tmp_path):
+def test_what_python_writes_to_shared_memory_the_native_runtime_reads(
+    bundle, program, python, name, picture, size, tmp_path
+):
     spec = bundle.manifest.input
     ring = SharedFrames.create(name, spec)
     report = tmp_path / "report.json"
@@ -93,11 +91,8 @@ def test_what_python_writes_to_shared_memory_the_native_runtime_reads(bundle, pr
             ring.close()
     seen = frames_of(tmp_path / "out.mkv", spec)
     seen = seen[[True, *np.any(seen[1:] != seen[:-1], axis=(1, 2, 3))]]  # it keeps the camera's time by repeating them
-    clip = tmp_path / "frames"
-    clip.mkdir()
-    for index, image in enumerate(images):
-        cv2.imwrite(str(clip / f"{index}.png"), image)
-    python("run", bundle.path, "--source", clip, "--sink", tmp_path / "expected.mkv")
+    frames = write_frames(tmp_path / "frames", images)
+    python("run", bundle.path, "--source", frames, "--sink", tmp_path / "expected.mkv")
     difference = np.abs(frames_of(tmp_path / "expected.mkv", spec).astype(int) - seen[-3:])
     assert difference.max() <= 2
     told = json.loads(report.read_text())

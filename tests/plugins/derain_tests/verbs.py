@@ -1,0 +1,73 @@
+"""`derain VERB …` in this process, and what it left on a terminal."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb left on a terminal, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def fault(self) -> str:
+        """The one line on stderr that told it; anything else fails the test."""
+        assert self.status == 1, (self.status, self.err)
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in self.err + self.out
+        assert "unexpected" not in lines[0]
+        return lines[0].removeprefix("error: ")
+
+    @property
+    def told(self) -> str:
+        """What it printed on the way to success; anything else fails the test."""
+        assert self.status == 0, (self.status, self.err)
+        return self.out
+
+
+@contextmanager
+def without_pytests_ears() -> Iterator[None]:
+    """Logs and warnings go to stderr, as they do in a process of their own: pytest takes both otherwise."""
+    root, derain = logging.getLogger(), logging.getLogger("derain")
+    handlers, levels = root.handlers[:], (root.level, derain.level)
+    root.handlers[:] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda *warning: sys.stderr.write(warnings.formatwarning(*warning[:4]))
+            yield
+    finally:
+        root.handlers[:] = handlers
+        for logger, level in zip((root, derain), levels, strict=True):
+            logger.setLevel(level)
+
+
+@pytest.fixture
+def derain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs `derain ARGUMENTS…` through main(), with the file descriptors captured: C++ libraries write to them too."""
+
+    def run(*arguments: object) -> Answer:
+        from derain.cli.main import main
+
+        monkeypatch.setattr(sys, "argv", ["derain", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            with without_pytests_ears():
+                main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capfd.readouterr()
+        return Answer(status, captured.out, captured.err)
+
+    return run
