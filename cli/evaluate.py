@@ -46,10 +46,12 @@ def evaluate(
 
     Pairs that `derain synthesize` made are told apart by their strength of rain.
     """
+    from derain.cli.stream import quiet_decoders
+
+    quiet_decoders()
     from rich.console import Console
     from rich.progress import track
 
-    from derain.cli.stream import quiet_decoders
     from derain.runtime.memory import keep_freed_memory
     from derain.training import evaluate as scoring
     from derain.training import readers
@@ -60,7 +62,6 @@ def evaluate(
         raise typer.BadParameter(
             "--frames has no truth to score against: give it --panel FILE.png, and no other option"
         )
-    quiet_decoders()
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:

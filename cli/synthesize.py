@@ -44,16 +44,17 @@ def synthesize(
         raise ValueError(f"--strength is {strength}, expected 0..1: 0 is no rain, 0.5 moderate, 1 heavy")
     if wiper != 0.0 and not wiper >= 0.8:
         raise ValueError(f"--wiper is {wiper}, expected 0 (no wiper) or at least 0.8 seconds")
+    from derain.cli.stream import quiet_decoders
+
+    quiet_decoders()
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from derain.cli.stream import quiet_decoders
     from derain.runtime.sources.container import is_cut_short
     from derain.training.rain import RainConfig
     from derain.training.rain.pairs import JRSRD_STRENGTHS, holds_drop_pairs
     from derain.training.rain.pairs import synthesize as render_pairs
 
-    quiet_decoders()
     jrsrd = holds_drop_pairs(clean)
     if jrsrd and (rain, strength, style, wiper, sequence) != (Rain.BOTH, 0.5, Style.MIXED, 0.0, False):
         raise ValueError(
