@@ -1,12 +1,9 @@
 """From frames to a graph in 8 bits: what it costs, what stays, and what is left behind by a fault."""
 
-import json
-
 import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
 from derain.calibration.calibrate import calibrate
@@ -17,25 +14,20 @@ from derain.export.fp16 import to_fp16
 from derain.export.lint import findings
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
-from derain.runtime.manifest import EngineEntry, Precision
+from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
-from derain.training.models import build
-from derain.training.models.checkpoint import save_weights
 
 WIDTH, HEIGHT = 48, 32
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, lively) -> Bundle:
-    folder = tmp_path_factory.mktemp("nano")
-    save_weights(folder / "w.safetensors", lively(build("daiam-nano")), "daiam-nano", {}, torch.float32)
-    return export(str(folder / "w.safetensors"), folder / "bundle", (WIDTH, HEIGHT))[0]
+def original(tmp_path_factory, lively_weights) -> Bundle:
+    return export(str(lively_weights("daiam-nano")), tmp_path_factory.mktemp("nano") / "bundle", (WIDTH, HEIGHT))[0]
 
 
 @pytest.fixture
-def bundle(original, tmp_path) -> Bundle:
-    files = {name: original.file(name) for name in original.manifest.files}
-    return Bundle.write(tmp_path / "b", original.manifest, files)
+def bundle(original, copied) -> Bundle:
+    return copied(original)
 
 
 @pytest.fixture(scope="module")
@@ -148,62 +140,3 @@ def test_the_search_measures_the_graph_as_it_will_run(bundle, clip, monkeypatch)
     monkeypatch.setattr(module, "to_fp16", coarse)
     with pytest.raises(ValueError, match="no layer can be in 8 bits"):
         run(bundle, clip, max_loss=2 * alone.loss_db)
-
-
-def test_the_verb_says_that_random_weights_have_no_quality_to_lose(clip, tmp_path, capsys):
-    from derain.cli.main import app
-
-    export("random:daiam-nano", tmp_path / "b", (WIDTH, HEIGHT))
-    for frame in clip:
-        cv2.imwrite(str(tmp_path / f"{frame.id:02}.png"), frame.image)
-    common = ["calibrate", str(tmp_path / "b"), "--frames", str(tmp_path), "--count", "4", "--method", "minmax"]
-    app([*common, "--precision", "int8"], standalone_mode=False)
-    assert "weights are random: its dB say nothing of a trained network" in capsys.readouterr().out
-
-
-def test_the_verb_calibrates_in_every_precision_and_tells_frames_of_another_size(bundle, clip, tmp_path, capsys):
-    from derain.cli.main import app
-
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for frame in clip:
-        cv2.imwrite(str(folder / f"{frame.id:02}.png"), frame.image)
-    report = tmp_path / "int8.json"
-    common = ["calibrate", str(bundle.path), "--frames", str(folder), "--count", "8", "--method", "minmax"]
-    app([*common[:-2], "--precision", "fp16"], standalone_mode=False)
-    arguments = ["--precision", "int8", "--max-loss", "9", "--json", str(report)]
-    app([*common, *arguments], standalone_mode=False)
-    told = capsys.readouterr().out
-    assert "random" not in told
-    with pytest.raises(ValueError, match=r"^--truth, --method: for int8 and fp8 alone; leave it out with --precision"):
-        app([*common, "--precision", "fp16", "--truth", str(folder)], standalone_mode=False)
-    assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told and "graph.int8.onnx: loses" in told
-    assert json.loads(report.read_text())["method"] == "minmax"
-    assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}
-    assert "dropped" not in told
-    cv2.imwrite(str(folder / "00.png"), clip[0].image[:-4])
-    with pytest.raises(ValueError, match=r"00\.png: frames are 48x28, the bundle expects 48x32"):
-        app([*common, "--precision", "int8"], standalone_mode=False)
-
-
-def test_the_verb_drops_the_engines_of_the_graph_it_replaced_and_says_how_to_build_them_again(
-    bundle, clip, tmp_path, capsys
-):
-    from derain.cli.main import app
-
-    for frame in clip:
-        cv2.imwrite(str(tmp_path / f"{frame.id:02}.png"), frame.image)
-    made, _ = run(bundle, clip, precision=Precision.FP8)
-    common = {"precision": "fp8", "api": "tensorrt-rtx", "api_version": "1.6.1.120"}
-    tuned = {"arch": "sm86+sm89", "options": {"workspace_mib": 64, "tf32": True}}
-    made.add(
-        {"a.plan": b"a", "b.plan": b"b"},
-        engines=[EngineEntry(file="a.plan", arch="portable", **common), EngineEntry(file="b.plan", **common, **tuned)],
-    )
-    common = ["calibrate", str(bundle.path), "--frames", str(tmp_path), "--precision", "fp8", "--max-loss", "100"]
-    app([*common, "--count", "6", "--method", "percentile"], standalone_mode=False)
-    told = capsys.readouterr().out
-    again = f"derain build {bundle.path} --precision fp8 --api tensorrt-rtx"
-    assert f"dropped a.plan, the old graph's engine: run `{again}`" in told
-    assert f"dropped b.plan, the old graph's engine: run `{again} --arch sm86,sm89 --workspace 64 --tf32`" in told
-    assert Bundle.load(bundle.path).manifest.engines == () and not list(bundle.path.glob("*.plan"))

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ from derain_tests.pictures import write_clip
 from derain_tests.verbs import Answer
 
 WIDTH, HEIGHT = 32, 24
+MAIN = "from derain.cli.main import main\nmain()"
 
 
 @pytest.fixture
@@ -22,11 +23,27 @@ def fresh_derain() -> Callable[..., Answer]:
     """Runs `derain ARGUMENTS…` in a process of its own, without the modules in `missing`."""
 
     def run(*arguments: object, missing: tuple[str, ...] = ()) -> Answer:
-        code = f"import sys\nsys.modules |= dict.fromkeys({missing!r})\nfrom derain.cli.main import main\nmain()"
+        code = f"import sys\nsys.modules |= dict.fromkeys({missing!r})\n{MAIN}"
         done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts `derain ARGUMENTS…` in a process of its own, to be signalled; what it prints is in its stdout."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 ON_A_SMALL_DISK = """
@@ -45,7 +62,7 @@ def small_disk(tmp_path) -> Callable[..., Answer]:
     disk.mkdir()
 
     def run(size: str, *arguments: object) -> Answer:
-        verb = [sys.executable, "-c", "from derain.cli.main import main\nmain()", *map(str, arguments)]
+        verb = [sys.executable, "-c", MAIN, *map(str, arguments)]
         space = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(disk)]
         environment = {key: value for key, value in os.environ.items() if key != "DERAIN_DATA"}
         done = subprocess.run([*space, *verb], capture_output=True, text=True, env=environment)

@@ -1,15 +1,15 @@
+"""`derain demo` from end to end."""
+
 import re
 
 import cv2
 
-from derain.cli.demo import FRAMES_A_SCENE, HEIGHT, LABEL_ROWS, WIDTH, demo
+from derain.cli.demo import FRAMES_A_SCENE, HEIGHT, LABEL_ROWS, WIDTH
 from derain.runtime.bundle import Bundle
 
 
-def test_the_demo_derains_its_own_clip_and_leaves_what_it_names(tmp_path, capsys):
-    demo(tmp_path / "out")
-
-    printed = capsys.readouterr().out
+def test_the_demo_derains_its_own_clip_and_leaves_what_it_names(derain, tmp_path):
+    printed = derain("demo", "--out", tmp_path / "out").told
     rainy, derained = map(float, re.search(r"rainy ([\d.]+) dB, derained ([\d.]+) dB", printed).groups())
     assert derained > rainy + 2
     clip = cv2.VideoCapture(str(tmp_path / "out" / "derained.mp4"))
@@ -19,9 +19,9 @@ def test_the_demo_derains_its_own_clip_and_leaves_what_it_names(tmp_path, capsys
     assert Bundle.load(tmp_path / "out" / "bundle").manifest.model.name == "daiam-nano"
 
 
-def test_the_demo_runs_again_over_its_own_output(tmp_path, monkeypatch):
+def test_the_demo_runs_again_over_its_own_output(derain, tmp_path, monkeypatch):
     monkeypatch.setattr("derain.cli.demo.FRAMES_A_SCENE", 2)
     monkeypatch.setattr("derain.cli.demo.SHOWN", 1)
     for _ in range(2):
-        demo(tmp_path / "out")
+        assert derain("demo", "--out", tmp_path / "out").status == 0
     assert not [name for name in (tmp_path / "out").iterdir() if "partial" in name.name]

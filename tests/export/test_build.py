@@ -1,7 +1,6 @@
 """Real engines, built by TensorRT-RTX on the CPU, and what happens where one cannot be built."""
 
 import dataclasses
-import json
 
 import numpy as np
 import onnx
@@ -17,8 +16,9 @@ from derain.export.onnx_graph import OPSET
 from derain.runtime.bundle import Bundle
 from derain.runtime.cuda import GpuError
 from derain.runtime.engines import tensorrt_api
-from derain.runtime.manifest import GraphEntry, Precision
+from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
+from derain_tests.bundles import with_graph
 
 trt = pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
 RTX = tensorrt_api.APIS["tensorrt-rtx"]
@@ -30,9 +30,9 @@ def nano(tmp_path_factory) -> Bundle:
 
 
 @pytest.fixture
-def bundle(nano, tmp_path) -> Bundle:
+def bundle(nano, copied) -> Bundle:
     """A copy that a test may spoil."""
-    return Bundle.write(tmp_path / "b", nano.manifest, {name: nano.file(name) for name in nano.manifest.files})
+    return copied(nano)
 
 
 @pytest.mark.parametrize("pixels", [PixelFormat.BGR8, PixelFormat.NV12])
@@ -46,10 +46,8 @@ def test_every_network_becomes_an_fp32_an_fp16_and_an_fp8_engine(model, steps, s
     fp32 = onnx.load(made.graph())
     fp8 = quantize(fp32, dict.fromkeys(activations(fp32), 4.0), Precision.FP8, layers(fp32))
     graphs = {Precision.FP16: to_fp16(fp32), Precision.FP8: to_fp16(fp8)}
-    made = made.add(
-        {f"graph.{precision}.onnx": graph.SerializeToString() for precision, graph in graphs.items()},
-        graphs=[GraphEntry(precision=precision, file=f"graph.{precision}.onnx") for precision in graphs],
-    )
+    for precision, graph in graphs.items():
+        made = with_graph(made, graph, precision)
     for precision in (Precision.FP32, *graphs):
         made, entry = build(made, precision, "tensorrt-rtx")
         assert entry.file == f"engine.{precision}.tensorrt-rtx.portable.plan"
@@ -110,13 +108,6 @@ def test_an_api_that_is_not_there_is_told_with_its_extra(bundle, monkeypatch):
         build(bundle, Precision.FP32)
 
 
-def with_graph(bundle: Bundle, model: onnx.ModelProto) -> Bundle:
-    return bundle.add(
-        {"graph.fp32.onnx": model.SerializeToString()},
-        graphs=[GraphEntry(precision=Precision.FP32, file="graph.fp32.onnx")],
-    )
-
-
 def byte_graph(nodes: list[onnx.NodeProto], **constants) -> onnx.ModelProto:
     """`frame` to `clean`, uint8 [1, 28, 36, 3] both."""
     values = [helper.make_tensor_value_info(name, TensorProto.UINT8, (1, 28, 36, 3)) for name in ("frame", "clean")]
@@ -170,7 +161,7 @@ def timing(monkeypatch):
 
 
 def test_kernel_times_are_kept_beside_the_bundle_one_file_for_each_way_to_build(bundle, timing):
-    folder = bundle.path.with_name("b.timing")
+    folder = bundle.path.with_name("bundle.timing")
     bundle, _ = build(bundle, Precision.FP32)
     (first,) = folder.iterdir()
     bundle, _ = build(bundle, Precision.FP32)
@@ -191,12 +182,12 @@ def test_gpus_of_one_architecture_do_not_share_kernel_times(bundle, monkeypatch)
     for name in ("NVIDIA A10", "NVIDIA GeForce RTX 3090"):
         monkeypatch.setattr(build_module.cuda, "gpu_name", lambda name=name: name)
         bundle, _ = build(bundle, Precision.FP32)
-    assert len(list(bundle.path.with_name("b.timing").iterdir())) == 2
+    assert len(list(bundle.path.with_name("bundle.timing").iterdir())) == 2
 
 
 def test_an_api_without_a_timing_cache_leaves_none(bundle):
     build(bundle, Precision.FP32)
-    assert not bundle.path.with_name("b.timing").exists()
+    assert not bundle.path.with_name("bundle.timing").exists()
 
 
 def test_a_timing_cache_from_elsewhere_is_told_with_its_name(bundle, timing, monkeypatch):
@@ -209,7 +200,7 @@ def test_a_timing_cache_from_elsewhere_is_told_with_its_name(bundle, timing, mon
             return False
 
     monkeypatch.setattr(build_module, "_configure", lambda *_: Config())
-    with pytest.raises(ValueError, match=r"b\.timing/[0-9a-f]{24}\.cache: timings of another GPU .*: remove it"):
+    with pytest.raises(ValueError, match=r"bundle\.timing/[0-9a-f]{24}\.cache: timings of another GPU .*: remove it"):
         build(bundle, Precision.FP32)
 
 
@@ -227,23 +218,3 @@ def test_an_api_that_builds_on_the_gpu_says_that_there_is_none(bundle, monkeypat
     monkeypatch.setattr(cuda, "architecture", refuse)
     with pytest.raises(OSError, match="no GPU"):
         build(bundle, Precision.FP32)
-
-
-def test_the_verb_builds_and_says_what_it_built(bundle, capsys):
-    from derain.cli.main import app
-
-    app(["build", str(bundle.path), "--precision", "fp16", "--arch", "sm86, sm89"], standalone_mode=False)
-    told = capsys.readouterr().out
-    assert "engine.fp16.tensorrt-rtx.sm86+sm89.plan: tensorrt-rtx" in told and " MB, " in told
-    manifest = json.loads((bundle.path / "manifest.json").read_text())
-    assert [graph["precision"] for graph in manifest["graphs"]] == ["fp32", "fp16"]
-    assert [engine["precision"] for engine in manifest["engines"]] == ["fp16"]
-
-
-def test_the_verb_makes_no_graph_for_what_cannot_be_built(bundle):
-    from derain.cli.main import app
-
-    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
-    with pytest.raises(ValueError, match="architecture 'sm42'"):
-        app(["build", str(bundle.path), "--precision", "fp16", "--arch", "sm42"], standalone_mode=False)
-    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before

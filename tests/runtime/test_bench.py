@@ -1,3 +1,5 @@
+"""The bench: an open-loop camera, what counts, its page, and when two reports differ."""
+
 import itertools
 import re
 import time
@@ -5,10 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from typer import Typer
-from typer.testing import CliRunner
 
-from derain.cli.bench import bench as verb
 from derain.runtime.bench import BenchReport, CameraClock, bench, compare_stage
 from derain.runtime.machine import machine
 from derain.runtime.page import page, ticks
@@ -19,13 +18,6 @@ from derain.runtime.testing import Fault, ScriptedEngine
 def report(bundle, noise):
     with ScriptedEngine(bundle) as engine:
         return bench(engine, noise, fps=100, seconds=0.5, warm_up_s=0.2)
-
-
-@pytest.fixture
-def derain_bench():
-    app = Typer()
-    app.command()(verb)
-    return lambda *options: CliRunner().invoke(app, [str(option) for option in options])
 
 
 def with_samples(report, samples):
@@ -158,45 +150,3 @@ def test_an_inference_that_came_too_late_is_among_the_samples(bundle, noise):
     assert report.latency_ms["inference"].p90 == pytest.approx(
         np.quantile(report.samples_ms["inference"], 0.9), rel=0.01
     )
-
-
-def test_the_verb_measures_and_compares(bundle, derain_bench, tmp_path):
-    paths = [tmp_path / "a.json", tmp_path / "b.json"]
-    for path in paths:
-        options = ("--fps", 50, "--seconds", 0.4, "--warm-up", 0.1, "--json", path, "--html", tmp_path / "a.html")
-        result = derain_bench(bundle.path, *options)
-        assert result.exit_code == 0, result.output
-        assert "of 20 frames" in result.output
-        assert "jitter" in result.output
-    assert "<svg" in (tmp_path / "a.html").read_text()
-    result = derain_bench("--compare", *paths)
-    assert result.exit_code == 0, result.output
-    assert result.output.count("95 % interval") == 2
-    assert result.output.count("of 20 frames presented, 0 of them raw") == 2
-
-
-def test_only_other_hardware_is_another_machine(report, derain_bench, tmp_path):
-    gpu = {"name": "NVIDIA A10", "driver_version": "590.1", "pstate": "P0", "temperature.gpu": "40"}
-    changes = [{}, {"temperature.gpu": "41", "pstate": "P2"}, {"name": "NVIDIA A30"}, {"driver_version": "595.2"}]
-    paths = [tmp_path / f"{number}.json" for number in range(len(changes))]
-    for path, change in zip(paths, changes, strict=True):
-        before = report.before.model_copy(update={"gpu": gpu | change})
-        path.write_text(report.model_copy(update={"before": before}).model_dump_json())
-    told = ["measured on different machines" in derain_bench("--compare", paths[0], path).output for path in paths]
-    assert told == [False, False, True, True]
-
-
-def test_reports_that_cannot_be_compared_are_refused(report, derain_bench, tmp_path):
-    a, b, c, d = (tmp_path / f"{name}.json" for name in "abcd")
-    a.write_text(report.model_dump_json())
-    b.write_text(report.model_copy(update={"camera_fps": 30.0}).model_dump_json())
-    d.write_text(report.model_copy(update={"deadline_ms": 40.0}).model_dump_json())
-    c.write_text('{"fps": 3}')
-    assert "camera_fps is 100.0 and 30.0, expected the same" in str(derain_bench("--compare", a, b).exception)
-    assert "deadline_ms is None and 40.0, expected the same" in str(derain_bench("--compare", a, d).exception)
-    assert "c.json: no report of a bench" in str(derain_bench("--compare", a, c).exception)
-
-
-@pytest.mark.parametrize("options", [(), ("bundle", "--compare", "a", "b"), ("bundle", "--precision", "fp64")])
-def test_a_wrong_choice_of_arguments_is_wrong_usage(derain_bench, options):
-    assert derain_bench(*options).exit_code == 2

@@ -5,23 +5,18 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from typer import Typer
-from typer.testing import CliRunner
 
-from derain.cli.bench import bench as verb
-from derain.runtime.engine_comparison import EngineComparison, EngineResult, compare_engines, verdict
+from derain.runtime.engine_comparison import EngineResult, compare_engines, verdict
 from derain.runtime.engine_comparison_page import engine_comparison_page
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.latency import Percentiles
-from derain.runtime.manifest import GraphEntry, Precision
 
 
 @pytest.fixture
-def both(bundle):
+def both(make_bundle):
     """A bundle with the same graph for FP32 and for INT8."""
-    graph = bundle.graph().read_bytes()
-    return bundle.add({"graph.int8.onnx": graph}, graphs=[GraphEntry(precision=Precision.INT8, file="graph.int8.onnx")])
+    return make_bundle(precisions=("fp32", "int8"))
 
 
 def test_each_precision_is_measured_against_the_truth_and_against_fp32(both, noise):
@@ -134,17 +129,3 @@ def test_the_page_is_whole_and_needs_nothing_else(both, noise):
     assert all(why in text for why in report.left_out.values())
     assert len(tree.findall(".//svg")) == 2
     assert not re.search(r"https?://|src=|@import", html)
-
-
-def test_the_verb_writes_the_page_and_the_figures(both, tmp_path):
-    app = Typer()
-    app.command()(verb)
-    paths = tmp_path / "a.json", tmp_path / "a.html"
-    options = [both.path, "--all", "--seconds", 0.1, "--json", paths[0], "--html", paths[1]]
-    told = CliRunner().invoke(app, [str(option) for option in options])
-    assert told.exit_code == 0, told.output
-    report = EngineComparison.model_validate_json(paths[0].read_bytes())
-    assert all(f"{entry.engine} {entry.precision}: {entry.verdict}" in told.output for entry in report.rows)
-    assert "<svg" in paths[1].read_text()
-    refused = CliRunner().invoke(app, [str(both.path), "--truth", "test://rain"])
-    assert refused.exit_code == 2 and "--truth is for --all" in refused.output

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from derain.training.evaluate import derain_with, evaluate
 from derain.training.models import Branch, Prediction, build
@@ -34,6 +35,22 @@ def folders(tmp_path: Path, picture) -> tuple[Path, Path]:
         cv2.imwrite(str(tmp_path / "clean" / f"{index}.png"), clean[..., ::-1])
         cv2.imwrite(str(tmp_path / "rainy" / f"{index}.png"), rainy[..., ::-1])
     return tmp_path / "rainy", tmp_path / "clean"
+
+
+def test_scores_are_scikit_image_s(picture):
+    """Called anew, on floats of 0 to 1, as a paper's script would."""
+    truth = picture(3)
+    image = np.clip(truth.astype(int) + np.random.default_rng(0).integers(-40, 40, truth.shape), 0, 255).astype(
+        np.uint8
+    )
+    ours = score(image, truth)
+    a, b = image / 255.0, truth / 255.0
+    wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    assert ours["psnr_rgb"] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1.0), abs=1e-3)
+    assert ours["ssim_rgb"] == pytest.approx(structural_similarity(b, a, channel_axis=2, **wang), abs=1e-4)
+    y_a, y_b = ((16 + picture @ np.array([65.481, 128.553, 24.966])) / 255 for picture in (a, b))
+    assert ours["psnr_y"] == pytest.approx(peak_signal_noise_ratio(y_b, y_a, data_range=1.0), abs=1e-3)
+    assert ours["ssim_y"] == pytest.approx(structural_similarity(y_b, y_a, **wang), abs=1e-4)
 
 
 @pytest.mark.parametrize(("folder", "rgb", "y"), [("light", 25.52, 26.90), ("heavy", 12.13, 13.55)])

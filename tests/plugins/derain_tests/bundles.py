@@ -70,6 +70,15 @@ def with_graph(bundle: Bundle, model: "ModelProto", precision: Precision = Preci
     return bundle.add({entry.file: model.SerializeToString()}, graphs=[entry])
 
 
+def scaled(model: "ModelProto", name: str, factor: float) -> None:
+    """One weight of a graph times a factor, in its place."""
+    from onnx import numpy_helper
+
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
+    value = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array((value * factor).astype(value.dtype), name))
+
+
 @pytest.fixture(scope="session")
 def make_graph() -> Callable[..., bytes]:
     """ONNX: uint8 `frame` to `output` = 255 - frame, through float32 as a real graph would."""
@@ -119,9 +128,7 @@ def make_bundle(
 
     def make(pixels: str = "bgr8", graph: bytes | None = None, precisions: Iterable[str] = ("fp32",)) -> Bundle:
         plain = make_description()
-        frame, clean = (
-            spec.model_copy(update={"pixels": PixelFormat(pixels)}) for spec in (plain.input, plain.output)
-        )
+        frame, clean = (spec.model_copy(update={"pixels": PixelFormat(pixels)}) for spec in (plain.input, plain.output))
         graphs = tuple(GraphEntry(precision=Precision(name), file=f"graph.{name}.onnx") for name in precisions)
         files = {entry.file: graph or make_graph(frame.shape) for entry in graphs}
         description = make_description(input=frame, output=clean, graphs=graphs)

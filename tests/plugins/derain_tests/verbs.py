@@ -1,11 +1,15 @@
 """`derain VERB …` in this process, and what it left on a terminal."""
 
+import json
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +38,15 @@ class Answer:
         """What it printed on the way to success; anything else fails the test."""
         assert self.status == 0, (self.status, self.err)
         return self.out
+
+
+def strict_json(path: Path) -> Any:
+    """JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 @contextmanager
@@ -67,6 +80,9 @@ def derain(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
+        except Exception:  # as the interpreter would
+            traceback.print_exc()
+            status = 1
         captured = capfd.readouterr()
         return Answer(status, captured.out, captured.err)
 

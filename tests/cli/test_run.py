@@ -1,43 +1,43 @@
+"""`derain run`: what it writes, tells and obeys, and how it ends."""
+
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
-from typer import Typer
-from typer.testing import CliRunner
 
 from derain.cli import live
 from derain.cli.live import describe
-from derain.cli.run import run
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.metrics import Metrics
 from derain.runtime.psnr import psnr
 from derain.runtime.records import Status
 from derain.runtime.sources import open_source
 from derain.runtime.sources.pattern import Pattern
+from derain_tests.verbs import strict_json
 
+SECRET = "hunter2"
+CAMERA = f"rtsp://admin:{SECRET}@camera.local:554/stream?channel=1&password={SECRET}"
 STAGES = ["capture", "capture_to_present", "inference", "present", "wait"]
 
 
 @pytest.fixture
-def derain_run(bundle):
-    app = Typer()
-    app.command()(run)
-    return lambda *options: CliRunner().invoke(app, [str(bundle.path), *map(str, options)])
+def derain_run(derain, inverting):
+    return lambda *options: derain("run", inverting.path, *options)
 
 
-def test_the_verb_writes_the_clip_the_report_and_a_summary(derain_run, bundle, folder, noise, tmp_path):
+def test_the_verb_writes_the_clip_the_report_and_a_summary(derain_run, inverting, folder, noise, tmp_path):
     report = tmp_path / "report.json"
-    result = derain_run("--source", folder, "--sink", tmp_path / "out.mkv", "--truth", folder, "--json", report)
-    assert result.exit_code == 0, result.output
-    with open_source(str(tmp_path / "out.mkv"), bundle.manifest.input) as source:
+    answer = derain_run("--source", folder, "--sink", tmp_path / "out.mkv", "--truth", folder, "--json", report)
+    assert answer.status == 0 and answer.err == ""
+    with open_source(str(tmp_path / "out.mkv"), inverting.manifest.input) as source:
         np.testing.assert_array_equal([frame.image for frame in source], [255 - image for image in noise])
     told = json.loads(report.read_text())
     counts = {"frames": 10, "presented": 10, "dropped": 0, "passed_through": 0, "deadline_misses": 0}
@@ -46,21 +46,20 @@ def test_the_verb_writes_the_clip_the_report_and_a_summary(derain_run, bundle, f
     assert {key for stage in told["latency_ms"].values() for key in stage} == {"p50", "p90", "p99", "p999", "max"}
     expected = np.mean([psnr(255 - image, image) for image in noise])
     assert told["psnr_rgb"] == {"input": None, "output": pytest.approx(expected)}
-    assert "10 of 10 frames" in result.output
-    assert f"input identical, output {expected:.2f} dB" in result.output
-    assert "\x1b" not in result.output
+    assert "10 of 10 frames" in answer.out
+    assert f"input identical, output {expected:.2f} dB" in answer.out
+    assert "\x1b" not in answer.out
 
 
 def test_without_a_truth_the_report_has_no_psnr(derain_run, tmp_path):
-    result = derain_run("--source", "test://rain?frames=3", "--sink", "null://", "--json", tmp_path / "report.json")
-    assert result.exit_code == 0, result.output
+    options = ("--source", "test://rain?frames=3", "--sink", "null://", "--json", tmp_path / "report.json")
+    assert derain_run(*options).status == 0
     assert "psnr_rgb" not in json.loads((tmp_path / "report.json").read_text())
 
 
 def test_the_truth_of_the_test_pattern_is_the_clean_pattern(derain_run, tmp_path):
     options = ("--source", "test://rain?frames=3", "--truth", "test://clean?frames=3", "--sink", "null://")
-    result = derain_run(*options, "--json", tmp_path / "report.json")
-    assert result.exit_code == 0, result.output
+    assert derain_run(*options, "--json", tmp_path / "report.json").status == 0
     assert 5 < json.loads((tmp_path / "report.json").read_text())["psnr_rgb"]["input"] < 40
 
 
@@ -75,18 +74,14 @@ def test_the_truth_of_the_test_pattern_is_the_clean_pattern(derain_run, tmp_path
     ],
 )
 def test_a_fault_leaves_the_verb_as_one_line_and_writes_no_report(derain_run, options, part, tmp_path):
-    result = derain_run(*options, "--json", tmp_path / "report.json")
-    assert isinstance(result.exception, (ValueError, OSError))
-    assert part in str(result.exception)
-    assert "\n" not in str(result.exception)
+    assert part in derain_run(*options, "--json", tmp_path / "report.json").fault
     assert not (tmp_path / "report.json").exists()
 
 
 def test_a_live_source_is_run_under_latest_with_a_deadline_and_a_file_under_every_without(derain_run, tmp_path):
     report = tmp_path / "report.json"
     for source, policy, deadline in (("test://rain?live=1&frames=5", "latest", 500), ("test://rain", "every", None)):
-        result = derain_run("--source", source, "--sink", "null://", "--json", report)
-        assert result.exit_code == 0, result.output
+        assert derain_run("--source", source, "--sink", "null://", "--json", report).status == 0
         told = json.loads(report.read_text())
         assert (told["policy"], told["deadline_ms"]) == (policy, deadline)
 
@@ -94,13 +89,12 @@ def test_a_live_source_is_run_under_latest_with_a_deadline_and_a_file_under_ever
 def test_policy_and_deadline_are_obeyed_and_what_was_not_derained_is_told(derain_run, tmp_path):
     report = tmp_path / "report.json"
     options = ("--policy", "latest", "--deadline", "0.001", "--json", report)
-    result = derain_run("--source", "test://rain?frames=20", "--sink", "null://", *options)
-    assert result.exit_code == 0, result.output
+    out = derain_run("--source", "test://rain?frames=20", "--sink", "null://", *options).told
     told = json.loads(report.read_text())
     assert (told["policy"], told["deadline_ms"]) == ("latest", 0.001)
     assert told["deadline_misses"] >= 1
     assert told["frames"] == told["presented"] + told["dropped"] == 20
-    assert "not derained: missed its deadline" in result.output
+    assert "not derained: missed its deadline" in out
 
 
 @pytest.mark.parametrize(
@@ -112,14 +106,14 @@ def test_policy_and_deadline_are_obeyed_and_what_was_not_derained_is_told(derain
     ],
 )
 def test_a_wrong_option_is_wrong_usage(derain_run, option, part):
-    result = derain_run("--source", "test://rain", "--sink", "null://", *option)
-    assert result.exit_code == 2
-    assert part in " ".join(result.output.replace("│", " ").split())
+    answer = derain_run("--source", "test://rain", "--sink", "null://", *option)
+    assert answer.status == 2
+    assert part in " ".join(answer.err.replace("│", " ").split())
 
 
-def test_a_truth_needs_every_frame(derain_run):
+def test_a_truth_under_the_policy_latest_is_refused_as_it_needs_every_frame(derain_run):
     options = ("--source", "test://rain", "--sink", "null://", "--truth", "test://clean", "--policy", "latest")
-    assert "add --policy every" in str(derain_run(*options).exception)
+    assert "add --policy every" in derain_run(*options).fault
 
 
 def test_the_status_line_tells_the_figures_and_only_states_worth_telling():
@@ -148,31 +142,19 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_one_that_changes(monkeypa
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, bundle, tmp_path):
+def test_a_signal_ends_an_endless_stream_finishes_the_file_and_exits_0(name, started, inverting, wait_until, tmp_path):
     clip, report = tmp_path / "out.mkv", tmp_path / "report.json"
-    code = "from derain.cli.main import main; main()"
     source = "test://rain?live=1&frames=1000000&fps=60"
-    arguments = ["run", bundle.path, "--source", source, "--sink", clip, "--json", report]
-    with subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE) as process:
-        try:
-            wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
-            process.send_signal(getattr(signal, name))
-            output, _ = process.communicate(timeout=20)
-        finally:
-            process.kill()
+    process = started("run", inverting.path, "--source", source, "--sink", clip, "--json", report)
+    wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
+    process.send_signal(getattr(signal, name))
+    output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     presented = json.loads(report.read_text())["presented"]
     assert presented >= 1
-    assert f"{presented} of " in output.decode()
-    with open_source(str(clip), bundle.manifest.input) as frames:
+    assert f"{presented} of " in output
+    with open_source(str(clip), inverting.manifest.input) as frames:
         assert len(list(frames)) >= presented, "a live camera's frames are repeated where one is missing"
-
-
-def wait_until(condition, timeout_s=30):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_telemetry_and_metrics_are_there_when_asked_for(derain_run, tmp_path, monkeypatch):
@@ -185,21 +167,18 @@ def test_telemetry_and_metrics_are_there_when_asked_for(derain_run, tmp_path, mo
         close(metrics)
 
     monkeypatch.setattr(Metrics, "close", scrape_and_close)
-    result = derain_run(
-        "--source", "test://rain?frames=5", "--sink", "null://", "--telemetry", lines, "--metrics", "127.0.0.1:0"
-    )
-    assert result.exit_code == 0, result.output
+    options = ("--telemetry", lines, "--metrics", "127.0.0.1:0")
+    assert derain_run("--source", "test://rain?frames=5", "--sink", "null://", *options).status == 0
     assert json.loads(lines.read_text().splitlines()[-1])["frames"] == 5
     assert 'derain_frames_total{outcome="derained"} 5.0' in scraped[0]
 
 
 def test_a_missed_deadline_is_recorded_and_half_the_options_for_it_are_wrong_usage(derain_run, tmp_path):
     options = ("--source", "test://rain?frames=20", "--sink", "null://", "--record", "10")
-    result = derain_run(*options, "--record-to", tmp_path / "faults", "--deadline", "0.001")
-    assert result.exit_code == 0, result.output
+    assert derain_run(*options, "--record-to", tmp_path / "faults", "--deadline", "0.001").status == 0
     (clip,) = (tmp_path / "faults").iterdir()
     assert json.loads((clip / "records.json").read_text())["why"] == "missed its deadline"
-    assert derain_run(*options).exit_code == 2
+    assert derain_run(*options).status == 2
 
 
 def test_the_engine_is_ready_before_the_source_is_opened(derain_run, monkeypatch):
@@ -209,13 +188,61 @@ def test_the_engine_is_ready_before_the_source_is_opened(derain_run, monkeypatch
         before = getattr(kind, name)
         told = lambda *given, before=before, name=name, **more: order.append(name) or before(*given, **more)  # noqa: E731
         monkeypatch.setattr(kind, name, told)
-    assert derain_run("--source", "test://rain?frames=3", "--sink", "null://").exit_code == 0
+    assert derain_run("--source", "test://rain?frames=3", "--sink", "null://").status == 0
     assert order == ["warm_up", "__init__"]
 
 
 def test_a_deadline_without_end_is_none(derain_run, tmp_path):
     report = tmp_path / "report.json"
     options = ("--source", "test://rain?live=1&frames=3", "--sink", "null://", "--deadline", "inf", "--json", report)
-    result = derain_run(*options)
-    assert result.exit_code == 0, result.output
+    assert derain_run(*options).status == 0
     assert json.loads(report.read_text())["deadline_ms"] is None
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
+def test_no_password_reaches_a_log_or_an_error_whatever_is_wrong(debug, derain, inverting, noise, monkeypatch):
+    unfit = SimpleNamespace(
+        isOpened=lambda: True,
+        get=lambda _: 25.0,
+        grab=lambda: True,
+        retrieve=lambda: (True, noise[0][:8]),
+        release=lambda: None,
+    )
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: unfit)
+    for source, sink in (
+        (CAMERA, "null://"),
+        (CAMERA.replace("rtsp", "smoke"), "null://"),
+        ("test://rain", CAMERA),
+        ("test://rain", CAMERA.replace("rtsp:", "https:")),
+    ):
+        answer = derain(*debug, "run", inverting.path, "--source", source, "--sink", sink)
+        assert answer.status == 1 and "***@camera.local" in answer.err
+        assert SECRET not in answer.out + answer.err
+
+
+def test_run_reports_by_the_keys_that_stay(derain, bundle, clip, tmp_path):
+    options = ("--source", clip, "--truth", clip, "--sink", tmp_path / "out.mkv", "--json", tmp_path / "r.json")
+    answer = derain("run", bundle.path, *options)
+    assert answer.status == 0 and answer.err == ""
+    told = strict_json(tmp_path / "r.json")
+    counts = {"frames": 8, "presented": 8, "dropped": 0, "passed_through": 0, "deadline_misses": 0}
+    assert told.items() >= counts.items()
+    assert sorted(told["latency_ms"]) == STAGES
+    for stage in told["latency_ms"].values():
+        assert 0 <= stage["p50"] <= stage["p90"] <= stage["p99"] <= stage["p999"] <= stage["max"]
+    assert told["psnr_rgb"]["input"] is None and told["psnr_rgb"]["output"] > 0
+    assert cv2.VideoCapture(str(tmp_path / "out.mkv")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
+
+
+def test_run_derains_as_the_network_does(derain, bundle, clip, tmp_path):
+    from derain.export.exporter import bundle_network
+    from derain.training.evaluate import derain_with
+
+    assert derain("run", bundle.path, "--source", clip, "--sink", f"frames://{tmp_path}/out").status == 0
+    video = cv2.VideoCapture(str(clip))
+    network = derain_with(bundle_network(bundle))
+    for file in sorted((tmp_path / "out").iterdir()):
+        frame = video.read()[1]
+        expected = network(np.ascontiguousarray(frame[..., ::-1]))[..., ::-1]
+        assert np.abs(cv2.imread(str(file)).astype(int) - expected).max() <= 1
+        assert np.abs(expected.astype(int) - frame).mean() > 1

@@ -1,0 +1,68 @@
+"""`derain bench`: one engine, two reports against each other, and every engine side by side."""
+
+import pytest
+
+from derain.runtime.bench import BenchReport
+from derain.runtime.engine_comparison import EngineComparison
+
+
+@pytest.fixture
+def report(derain, inverting, tmp_path) -> BenchReport:
+    path = tmp_path / "report.json"
+    options = ("--fps", 100, "--seconds", 0.5, "--warm-up", 0.1, "--json", path)
+    assert derain("bench", inverting.path, *options).status == 0
+    return BenchReport.model_validate_json(path.read_bytes())
+
+
+def test_an_engine_is_measured_and_two_reports_are_compared(inverting, derain, tmp_path):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        options = ("--fps", 50, "--seconds", 0.4, "--warm-up", 0.1, "--json", path, "--html", tmp_path / "a.html")
+        told = derain("bench", inverting.path, *options).told
+        assert "of 20 frames" in told
+        assert "jitter" in told
+    assert "<svg" in (tmp_path / "a.html").read_text()
+    told = derain("bench", "--compare", *paths).told
+    assert told.count("95 % interval") == 2
+    assert told.count("of 20 frames presented, 0 of them raw") == 2
+
+
+def test_only_other_hardware_is_another_machine(report, derain, tmp_path):
+    gpu = {"name": "NVIDIA A10", "driver_version": "590.1", "pstate": "P0", "temperature.gpu": "40"}
+    changes = [{}, {"temperature.gpu": "41", "pstate": "P2"}, {"name": "NVIDIA A30"}, {"driver_version": "595.2"}]
+    paths = [tmp_path / f"{number}.json" for number in range(len(changes))]
+    for path, change in zip(paths, changes, strict=True):
+        before = report.before.model_copy(update={"gpu": gpu | change})
+        path.write_text(report.model_copy(update={"before": before}).model_dump_json())
+    told = ["measured on different machines" in derain("bench", "--compare", paths[0], path).told for path in paths]
+    assert told == [False, False, True, True]
+
+
+def test_reports_that_cannot_be_compared_are_refused(report, derain, tmp_path):
+    a, b, c, d = (tmp_path / f"{name}.json" for name in "abcd")
+    a.write_text(report.model_dump_json())
+    b.write_text(report.model_copy(update={"camera_fps": 30.0}).model_dump_json())
+    d.write_text(report.model_copy(update={"deadline_ms": 40.0}).model_dump_json())
+    c.write_text('{"fps": 3}')
+    assert "camera_fps is 100.0 and 30.0, expected the same" in derain("bench", "--compare", a, b).fault
+    assert "deadline_ms is None and 40.0, expected the same" in derain("bench", "--compare", a, d).fault
+    assert "c.json: no report of a bench" in derain("bench", "--compare", a, c).fault
+
+
+@pytest.mark.parametrize("options", [(), ("bundle", "--compare", "a", "b"), ("bundle", "--precision", "fp64")])
+def test_a_wrong_choice_of_arguments_is_wrong_usage(options, derain):
+    assert derain("bench", *options).status == 2
+
+
+def test_all_engines_are_told_and_written_with_their_verdicts_and_truth_is_for_them_alone(
+    make_bundle, derain, tmp_path
+):
+    both = make_bundle(precisions=("fp32", "int8"))
+    paths = tmp_path / "a.json", tmp_path / "a.html"
+    told = derain("bench", both.path, "--all", "--seconds", 0.1, "--json", paths[0], "--html", paths[1]).told
+    report = EngineComparison.model_validate_json(paths[0].read_bytes())
+    assert [entry.precision for entry in report.rows] == ["fp32", "int8"]
+    assert all(f"{entry.engine} {entry.precision}: {entry.verdict}" in told for entry in report.rows)
+    assert "<svg" in paths[1].read_text()
+    refused = derain("bench", both.path, "--truth", "test://rain")
+    assert refused.status == 2 and "--truth is for --all" in refused.err

@@ -1,0 +1,66 @@
+"""`derain calibrate`: each precision, what goes with the graph it replaces, and what it says of random weights."""
+
+import json
+import re
+
+import cv2
+import pytest
+
+from derain.export.exporter import export
+from derain.runtime.bundle import Bundle
+from derain.runtime.manifest import EngineEntry
+from derain_tests.pictures import write_frames
+
+
+@pytest.fixture
+def frames(tmp_path, picture, nano_bundle):
+    spec = Bundle.load(nano_bundle).manifest.input
+    return write_frames(tmp_path / "frames", [picture(seed, spec.width, spec.height) for seed in range(12)])
+
+
+def test_random_weights_are_said_to_have_no_quality_to_lose(frames, derain, tmp_path):
+    export("random:daiam-nano", tmp_path / "b", (32, 24))
+    options = ("--frames", frames, "--count", 4, "--method", "minmax", "--precision", "int8")
+    told = derain("calibrate", tmp_path / "b", *options).told
+    assert "weights are random: its dB say nothing of a trained network" in told
+
+
+def test_a_bundle_is_calibrated_in_every_precision_and_options_of_8_bits_are_refused_for_fp16(
+    bundle, frames, derain, tmp_path
+):
+    report = tmp_path / "int8.json"
+    common = ("calibrate", bundle.path, "--frames", frames, "--count", 8)
+    told = derain(*common, "--precision", "fp16").told
+    assert "graph.fp16.onnx: " in told and "0 nodes kept in FP32" in told
+    method = ("--method", "minmax")
+    told += derain(*common, *method, "--precision", "int8", "--max-loss", 9, "--json", report).told
+    assert "graph.int8.onnx: loses" in told
+    assert "random" not in told and "dropped" not in told
+    assert json.loads(report.read_text())["method"] == "minmax"
+    assert {graph.precision for graph in Bundle.load(bundle.path).manifest.graphs} == {"fp32", "fp16", "int8"}
+    fault = derain(*common, *method, "--precision", "fp16", "--truth", frames).fault
+    assert fault.startswith("--truth, --method: for int8 and fp8 alone; leave it out with --precision")
+
+
+def test_frames_of_another_size_are_refused_by_the_first(bundle, frames, derain):
+    cv2.imwrite(str(frames / "000.png"), cv2.imread(str(frames / "000.png"))[:-4])
+    fault = derain("calibrate", bundle.path, "--frames", frames, "--count", 8, "--precision", "int8").fault
+    assert re.search(r"000\.png: frames are 32x20, the bundle expects 32x24", fault)
+
+
+def test_the_engines_of_the_replaced_graph_are_dropped_and_the_commands_that_build_them_again_told(
+    bundle, frames, derain
+):
+    common = ("calibrate", bundle.path, "--frames", frames, "--precision", "fp8", "--max-loss", 100, "--count", 6)
+    assert derain(*common, "--method", "minmax").status == 0
+    engine = {"precision": "fp8", "api": "tensorrt-rtx", "api_version": "1.6.1.120"}
+    tuned = {"arch": "sm86+sm89", "options": {"workspace_mib": 64, "tf32": True}}
+    Bundle.load(bundle.path).add(
+        {"a.plan": b"a", "b.plan": b"b"},
+        engines=[EngineEntry(file="a.plan", arch="portable", **engine), EngineEntry(file="b.plan", **engine, **tuned)],
+    )
+    told = derain(*common, "--method", "percentile").told
+    again = f"derain build {bundle.path} --precision fp8 --api tensorrt-rtx"
+    assert f"dropped a.plan, the old graph's engine: run `{again}`" in told
+    assert f"dropped b.plan, the old graph's engine: run `{again} --arch sm86,sm89 --workspace 64 --tf32`" in told
+    assert Bundle.load(bundle.path).manifest.engines == () and not list(bundle.path.glob("*.plan"))
