@@ -1,4 +1,4 @@
-"""The comparison: one protocol for every system, trained in slices, tested on held-out scenes, told in tables."""
+"""The comparison: one protocol for every system, trained in slices, tested on held-out scenes."""
 
 import copy
 import importlib
@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 import yaml
@@ -18,10 +17,10 @@ from derain.training.comparison import budget
 from derain.training.comparison.budget import Pace, fitted, pace
 from derain.training.comparison.page import Scene, page, scenes_to_show
 from derain.training.comparison.protocol import PROTOCOL, Comparison, Protocol, patches_seen, read_protocol
-from derain.training.comparison.tables import COMPACT, INTENSITIES, PAPER, STEPS, TABLE_6, TABLE_7, tables
 from derain.training.comparison.testing import evaluate_system, held_out_pairs, scenes
 from derain.training.data import DataConfig
-from derain.training.models import PEERS, build
+from derain.training.models import build
+from derain_tests.pictures import write_frames
 
 SMALL = {
     "train": {
@@ -45,9 +44,7 @@ SMALL = {
 def images(tmp_path_factory, picture) -> Path:
     root = tmp_path_factory.mktemp("images")
     for folder, count in (("train", 2), ("backgrounds/camvid", 3), ("rain100/clean", 3), ("real_rain/stills", 1)):
-        (root / folder).mkdir(parents=True)
-        for index in range(count):
-            cv2.imwrite(str(root / folder / f"{index}.png"), picture(len(folder) + index, 48, 36))
+        write_frames(root / folder, [picture(len(folder) + index, 48, 36) for index in range(count)])
     return root
 
 
@@ -98,14 +95,6 @@ def test_the_shipped_test_is_of_held_out_driving_frames_and_photos(data_root):
     trained_on = {Path(folder) for folder in data.folders}
     assert {file.parent for file in found if file.parent in trained_on} == {Path("backgrounds/camvid")}
     assert {file.parent for file in found} == {Path("backgrounds/camvid"), Path("rain100/clean")}
-
-
-def test_every_row_of_every_table_is_a_system_of_the_protocol():
-    systems = set(read_protocol().systems)
-    rows = {*TABLE_6, *TABLE_7, *INTENSITIES, *COMPACT, *(f"{name}-distilled" for name in COMPACT)}
-    rows |= {f"{name}-{steps}-steps" for name in STEPS for steps in (2, 3)}
-    assert rows <= systems and set(TABLE_6) | set(TABLE_7) == set(PAPER) and set(PEERS) <= systems
-    assert set(read_protocol(NANO).systems) <= {*TABLE_7, "prenet", "daiam-distilled", "daiam-2-steps", "daiam-3-steps"}
 
 
 def test_scenes_that_are_trained_on_or_too_few_are_refused(images):
@@ -207,7 +196,7 @@ def test_the_test_is_rendered_once_and_that_of_another_protocol_is_refused(train
     before = {file: file.stat().st_mtime_ns for file in (trained.folder / "test").rglob("*.png")}
     pairs = list(held_out_pairs(trained))
     assert [(pair.name, pair.group) for pair in pairs] == [
-        (name, f"strength {strength}") for strength in ("0.25", "1") for name in ("camvid-0", "clean-0")
+        (name, f"strength {strength}") for strength in ("0.25", "1") for name in ("camvid-000", "clean-000")
     ]
     assert before == {file: file.stat().st_mtime_ns for file in (trained.folder / "test").rglob("*.png")}
     test = trained.protocol.test.model_copy(update={"strengths": (0.5,)})
@@ -219,10 +208,10 @@ def test_the_test_is_rendered_once_and_that_of_another_protocol_is_refused(train
 def test_a_test_of_other_images_is_refused(images, trained, tmp_path):
     shutil.copytree(images, tmp_path / "others")
     for folder in ("backgrounds/camvid", "rain100/clean"):
-        (tmp_path / "others" / folder / "0.png").rename(tmp_path / "others" / folder / "00.png")
+        (tmp_path / "others" / folder / "000.png").rename(tmp_path / "others" / folder / "00.png")
     other = Comparison(trained.protocol, trained.folder, (f"data.root={tmp_path / 'others'}",))
     with pytest.raises(
-        ValueError, match=r"was made with files \['backgrounds/camvid/0\.png', .*/00\.png', .*: remove it"
+        ValueError, match=r"was made with files \['backgrounds/camvid/000\.png', .*/00\.png', .*: remove it"
     ):
         list(held_out_pairs(other))
 
@@ -238,43 +227,11 @@ def test_the_scores_say_how_far_the_system_got_and_where_no_weights_are_training
         evaluate_system(trained, "rescan")
 
 
-def evaluation(psnr: float, patches: int = 100) -> dict:
-    quality = {"psnr_rgb": {"input": 15.0, "output": psnr}, "ssim_rgb": {"input": 0.5, "output": 0.8125}}
-    return {**quality, "groups": {"strength 1": quality}, "patches": patches, "patches_wanted": 100}
-
-
-def test_tables_show_what_is_measured_how_far_it_got_and_a_dash_for_the_rest():
-    costs = {"daiam": {"parameters": 3_601_105, "macs": 890_395_200_000, "ms": 11.234}}
-    evaluations = {"daiam": evaluation(24.5), "prenet": evaluation(22.25, 50)}
-    text = tables(evaluations, costs, read_protocol().networks)
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert "| DAiAM | 24.50 | 0.812 | 3,601,105 | 890 | 11.23 | 100 | 24.67 | 0.819 | 3.60 M | 890 | 130 |" in rows
-    assert "| PReNet | 22.25 | 0.812 | — | — | — | 50 of 100 | 23.29 | 0.789 | 0.17 M | 337 | 100 |" in rows
-    assert "| D-DAiAM(3) | — | — | 25.68 | 0.833 | — |" in rows
-    assert "| rainy | 15.00 |  |" in rows
-    assert "| `daiam-edge` | 3 | — | — | — | — | — |" in rows
-    for table in text.split("### ")[1:]:
-        assert len({line.count("|") for line in table.splitlines() if line.startswith("|")}) == 1
-    assert [row for row in rows if row.startswith("| DAiAM | 3,601,105")] == [
-        "| DAiAM | 3,601,105 | 890 | 11.23 | 24.50 | 0.812 |  |  | 100 |"
-    ]
-
-
-def test_tables_are_of_the_protocols_systems_alone():
-    evaluations = {"daiam": evaluation(24.5), "daiam-distilled": evaluation(25.0)}
-    systems = {"daiam": "daiam-nano", "daiam-distilled": "daiam-nano", "dam-zero": "dam-zero"}
-    text = tables(evaluations, {}, systems)
-    assert "| DAM(zero) |" in text and "PReNet" not in text and "daiam-edge" not in text
-    assert "| DAiAM (`daiam-nano`) | — | — | — | 24.50 | 0.812 | 25.00 | 0.812 | 100 |" in text
-    alone = tables({}, {}, {"dam-zero": "dam-zero"})
-    assert "Table 6" not in alone and "Table 7" in alone
-
-
 def test_the_page_needs_nothing_else_and_shows_pictures_and_maps(trained):
     light, heavy, photo = scenes_to_show(trained, real=1)
-    assert light.title == "camvid-0, rendered rain, strength 0.25"
-    assert heavy.title == "clean-0, rendered rain, strength 1"
-    assert photo.title == "real_rain/stills/0.png, real rain" and photo.clean is None
+    assert light.title == "camvid-000, rendered rain, strength 0.25"
+    assert heavy.title == "clean-000, rendered rain, strength 1"
+    assert photo.title == "real_rain/stills/000.png, real rain" and photo.clean is None
     text = page(trained, [light, photo])
     captions = [part.split("</figcaption>")[0] for part in text.split("<figcaption>")[1:]]
     (rainy, output, truth, *maps), real = captions[:5], captions[5:]
