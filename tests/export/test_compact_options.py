@@ -7,7 +7,7 @@ from derain.export.exporter import export, traced
 from derain.export.unroll import unroll
 from derain.export.verify import verify
 from derain.training.models import build
-from derain.training.models.checkpoint import load, save_weights
+from derain.training.models.checkpoint import load
 
 NANO_COMPARISON = [
     ("dam-nano", {"attention": "zero"}),
@@ -44,9 +44,8 @@ def test_a_network_with_options_is_unrolled_to_its_own_numbers(options, steps, l
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_weights_with_options_are_exported_as_they_are(options, lively, tmp_path):
-    weights = tmp_path / "w.safetensors"
-    save_weights(weights, lively(build("daiam-nano", **options)), "daiam-nano", options, torch.float32)
+def test_weights_with_options_are_exported_as_they_are(options, lively_weights, tmp_path):
+    weights = lively_weights("daiam-nano", **options)
     assert load(str(weights)).options == options
     bundle, _ = export(str(weights), tmp_path / "b", (64, 48))
     assert bundle.manifest.model.config == {"options": options}
@@ -55,9 +54,7 @@ def test_weights_with_options_are_exported_as_they_are(options, lively, tmp_path
 
 
 @pytest.mark.parametrize(("name", "options"), NANO_COMPARISON, ids=str)
-def test_the_comparisons_compact_networks_are_exported_as_they_are(name, options, lively, tmp_path):
-    weights = tmp_path / "w.safetensors"
-    save_weights(weights, lively(build(name, **options)), name, options, torch.float32)
-    bundle, _ = export(str(weights), tmp_path / "b", (64, 48))
+def test_the_comparisons_compact_networks_are_exported_as_they_are(name, options, lively_weights, tmp_path):
+    bundle, _ = export(str(lively_weights(name, **options)), tmp_path / "b", (64, 48))
     (result,) = verify(bundle)
     assert result.passed

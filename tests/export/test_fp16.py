@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from derain.export.exporter import export
@@ -16,8 +15,6 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import FrameSpec, Precision
 from derain.runtime.pixels import PixelFormat
 from derain.runtime.psnr import psnr
-from derain.training.models import build
-from derain.training.models.checkpoint import save_weights
 
 SPEC = FrameSpec(tensor="frame", width=16, height=16)
 
@@ -36,11 +33,10 @@ def chain(*steps: tuple[str, float]) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def lively_bundle(tmp_path_factory, lively):
+def lively_bundle(tmp_path_factory, lively_weights):
     def make(name: str, size: tuple[int, int], pixels: PixelFormat = PixelFormat.BGR8, **options) -> Bundle:
-        folder = tmp_path_factory.mktemp(name)
-        save_weights(folder / "w.safetensors", lively(build(name, **options)), name, options, torch.float32)
-        return export(str(folder / "w.safetensors"), folder / "bundle", size, pixels)[0]
+        weights = lively_weights(name, **options)
+        return export(str(weights), tmp_path_factory.mktemp(name) / "bundle", size, pixels)[0]
 
     return make
 

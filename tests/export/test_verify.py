@@ -1,6 +1,7 @@
 """Does `verify` pass what is right, fail what is wrong, and name where it went wrong?"""
 
 import math
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,24 +20,19 @@ from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from derain.runtime.manifest import GraphEntry, Precision
+from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
 from derain.runtime.psnr import MIN_PSNR
-from derain.training.models import build
 from derain.training.models.checkpoint import save_weights
+from derain_tests.bundles import scaled, with_graph
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, lively) -> str:
-    path = tmp_path_factory.mktemp("weights") / "lively.safetensors"
-    save_weights(path, lively(build("daiam-nano")), "daiam-nano", {}, torch.float32)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def original(weights, tmp_path_factory) -> Bundle:
+def original(lively_weights, tmp_path_factory) -> Bundle:
     """Without rewrites, so that the file's weights have the network's names."""
-    return export(weights, tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2, rewrites=())[0]
+    return export(
+        str(lively_weights("daiam-nano")), tmp_path_factory.mktemp("bgr") / "bundle", (33, 25), steps=2, rewrites=()
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +42,16 @@ def shipped(tmp_path_factory) -> Bundle:
 
 
 @pytest.fixture
-def bundle(original, tmp_path) -> Bundle:
+def bundle(original, copied) -> Bundle:
     """A copy that a test may spoil."""
-    files = {name: original.file(name) for name in original.manifest.files}
-    return Bundle.write(tmp_path / "bundle", original.manifest, files)
+    return copied(original)
 
 
 def rewritten(bundle: Bundle, change, precision: Precision = Precision.FP32) -> Bundle:
     """The bundle with its graph changed, in one piece and with the right hashes."""
     model = onnx.load(bundle.graph())
-    change(model.graph)
-    entry = GraphEntry(precision=precision, file=f"graph.{precision}.onnx")
-    return bundle.add({entry.file: model.SerializeToString()}, graphs=[entry])
-
-
-def scaled(name: str, factor: float):
-    def change(graph: onnx.GraphProto) -> None:
-        (tensor,) = [tensor for tensor in graph.initializer if tensor.name == name]
-        tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * factor).astype(np.float32), name))
-
-    return change
+    change(model)
+    return with_graph(bundle, model, precision)
 
 
 def test_a_bundle_of_odd_frames_is_the_network_bit_by_bit_or_nearly(original):
@@ -84,10 +70,8 @@ def test_the_reference_is_what_a_call_of_the_network_returns(original):
     assert np.abs(pytorch_outputs(original, [frame])[0].astype(int) - called).max() <= 1
 
 
-def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
-    weights = tmp_path / "dam.safetensors"
-    save_weights(weights, lively(build("dam-zero")), "dam-zero", {}, torch.float16)
-    bundle, _ = export(str(weights), tmp_path / "b", (34, 26), PixelFormat.NV12)
+def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively_weights, tmp_path):
+    bundle, _ = export(str(lively_weights("dam-zero", half=True)), tmp_path / "b", (34, 26), PixelFormat.NV12)
     (result,) = verify(bundle, seed=3)
     assert result.passed
 
@@ -102,7 +86,7 @@ def test_a_bundle_of_nv12_frames_is_verified_on_bytes_as_well(lively, tmp_path):
     ],
 )
 def test_a_graph_with_one_changed_weight_fails_at_the_first_tensor_that_saw_it(bundle, weight, first):
-    (result,) = verify(rewritten(bundle, scaled(weight, 3.0)))
+    (result,) = verify(rewritten(bundle, partial(scaled, name=weight, factor=3)))
     assert not result.passed
     assert result.total.psnr < 60
     if "lstm_gates" in weight:  # the halves of a hoisted convolution are not in the naive unroll: their sum's users are
@@ -112,7 +96,8 @@ def test_a_graph_with_one_changed_weight_fails_at_the_first_tensor_that_saw_it(b
 
 
 def test_a_nan_in_the_graph_does_not_pass(bundle):
-    (result,) = verify(rewritten(bundle, scaled("network.branches.drop.encoder.head.bias", float("nan"))))
+    change = partial(scaled, name="network.branches.drop.encoder.head.bias", factor=float("nan"))
+    (result,) = verify(rewritten(bundle, change))
     assert not result.passed
     assert result.first_drift == "drop_encoder_head_conv2d"
 
@@ -135,7 +120,8 @@ def test_weights_that_are_not_finite_do_not_pass_though_both_sides_agree(bundle,
 
 
 def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
-    def change(graph: onnx.GraphProto) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        graph = model.graph
         cast = next(node for node in graph.node if node.output[0] == "clean")
         speck = np.zeros((1, 25, 33, 3), np.float32)
         speck[0, 12, 16, 1] = -3
@@ -160,21 +146,21 @@ def test_an_fp16_graph_with_a_spoilt_border_does_not_pass_however_high_the_psnr(
     add = onnx.helper.make_node("Add", [cast.input[0], "border"], ["sum"])
     model.graph.node.insert(list(model.graph.node).index(cast), add)
     cast.input[0] = "sum"
-    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
-    spoilt = whole.add({entry.file: model.SerializeToString()}, graphs=[entry])
+    spoilt = with_graph(whole, model, Precision.FP16)
     (fp16,) = [result for result in verify(spoilt) if result.precision is Precision.FP16]
     assert not fp16.passed
     assert fp16.total.psnr > MIN_PSNR[Precision.FP16]
 
 
 def test_a_change_too_small_to_see_passes(bundle):
-    (result,) = verify(rewritten(bundle, scaled("network.global_decoder.out.weight", 1.00001)))
+    change = partial(scaled, name="network.global_decoder.out.weight", factor=1.00001)
+    (result,) = verify(rewritten(bundle, change))
     assert result.passed
 
 
 def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
     """A few grey levels are too much for FP32, fine for INT8."""
-    change = scaled("network.global_decoder.out.bias", 1.03)
+    change = partial(scaled, name="network.global_decoder.out.bias", factor=1.03)
     both = rewritten(bundle, change, Precision.INT8)
     results = {result.precision: result for result in verify(both)}
     assert results[Precision.FP32].passed and results[Precision.INT8].passed
@@ -187,8 +173,7 @@ def test_an_fp16_graph_that_overflows_fails_with_the_tensors_name(bundle):
     model = onnx.load(bundle.graph())
     (bias,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("streak.encoder.conv.bias")]
     bias.CopyFrom(numpy_helper.from_array(np.full(16, 1e6, np.float32), bias.name))
-    entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
-    spoilt = bundle.add({entry.file: to_fp16(model).SerializeToString()}, graphs=[entry])
+    spoilt = with_graph(bundle, to_fp16(model), Precision.FP16)
     results = {result.precision: result for result in verify(spoilt)}
     assert results[Precision.FP32].passed and results[Precision.FP32].overflow is None
     assert not results[Precision.FP16].passed
@@ -200,14 +185,12 @@ def test_what_is_merely_rounded_has_not_drifted_and_a_changed_weight_has(precisi
     model = onnx.shape_inference.infer_shapes(onnx.load(shipped.graph()), data_prop=True)
     collected = histograms(model, activations(model), [picture(seed, 96, 72) for seed in range(3)])
     limits = {name: histogram.limit(Method.MINMAX, precision) for name, histogram in collected.items()}
-    entry = GraphEntry(precision=precision, file=f"graph.{precision}.onnx")
     found = []
     for factor in (1.0, 3.0):
-        scaled("network.branches.drop.gate_light.weight", factor)(model.graph)
+        scaled(model, "network.branches.drop.gate_light.weight", factor)
         whole = precision is Precision.FP16
         graph = to_fp16(model if whole else quantize(model, limits, precision, layers(model)))
-        made = shipped.add({entry.file: graph.SerializeToString()}, graphs=[entry])
-        found.append(first_drift(made, precision, picture(7, 96, 72)))
+        found.append(first_drift(with_graph(shipped, graph, precision), precision, picture(7, 96, 72)))
     assert found == [None, "drop_gate_light_conv2d"]
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 
@@ -11,19 +10,17 @@ from derain.training.distillation import DistillConfig, Teacher
 from derain.training.models import Branch, Prediction, build
 from derain.training.models.checkpoint import load, save_weights
 from derain.training.trainer import train
+from derain_tests.pictures import write_frames
 
 
 @pytest.fixture
-def weights(tmp_path: Path, lively) -> Path:
-    path = tmp_path / "teacher.safetensors"
-    save_weights(path, lively(build("daiam-nano", encoder_steps=2)), "daiam-nano", {"encoder_steps": 2}, torch.float32)
-    return path
+def weights(tmp_path: Path, lively_weights) -> Path:
+    return lively_weights("daiam-nano", encoder_steps=2).rename(tmp_path / "teacher.safetensors")
 
 
 def settings(root: Path, picture, **changes) -> TrainConfig:
     for folder in ("train", "test"):
-        (root / folder).mkdir(exist_ok=True)
-        cv2.imwrite(str(root / folder / "0.png"), picture(len(folder), 48, 36))
+        write_frames(root / folder, [picture(len(folder), 48, 36)])
     return TrainConfig.model_validate(
         {
             "network": {"name": "daiam-nano"},

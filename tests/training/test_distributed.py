@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 import yaml
@@ -16,6 +15,7 @@ from derain.training.config import TrainConfig
 from derain.training.patches import RenderedPatches, ResumableLoader, own_share
 from derain.training.rain import RainConfig
 from derain.training.trainer import train
+from derain_tests.pictures import write_frames
 
 PROCESS = """
 import os, sys
@@ -69,9 +69,7 @@ def two(tmp_path_factory, picture) -> Path:
     """A run whose first iteration one process does, and two processes the other three."""
     folder = tmp_path_factory.mktemp("two")
     for name, count in (("train", 3), ("test", 3)):
-        (folder / name).mkdir()
-        for index in range(count):
-            cv2.imwrite(str(folder / name / f"{index}.png"), picture(10 * count + index, 48, 36))
+        write_frames(folder / name, [picture(10 * count + index, 48, 36) for index in range(count)])
     train(TrainConfig.model_validate(settings(folder, "run")), minutes=1e-9)
     (folder / "process.py").write_text(PROCESS)
     (folder / "run.yaml").write_text(yaml.safe_dump(settings(folder, "run", devices=2, strategy="ddp")))

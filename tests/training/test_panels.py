@@ -9,6 +9,7 @@ from derain.training.config import TrainConfig
 from derain.training.models import Branch, Prediction
 from derain.training.panels import BAR, Tile, attention_tiles, panel
 from derain.training.trainer import train
+from derain_tests.pictures import write_frames
 
 
 def test_a_panel_sets_tiles_side_by_side_under_their_captions_and_rows_below_each_other():
@@ -40,9 +41,7 @@ def test_only_branches_with_a_map_are_shown():
 def test_tensorboard_gets_scalars_and_panels_at_every_validation_and_after_resuming(tmp_path, picture):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for folder in ("train", "test"):
-        (tmp_path / folder).mkdir()
-        for index in range(5):
-            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), picture(index, 48, 36))
+        write_frames(tmp_path / folder, [picture(index, 48, 36) for index in range(5)])
     config = TrainConfig.model_validate(
         {
             "network": {"name": "daiam-nano"},

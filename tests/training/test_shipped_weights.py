@@ -1,3 +1,5 @@
+"""The weights that ship, and what is said of them."""
+
 import hashlib
 import json
 import shutil

@@ -1,3 +1,5 @@
+"""A run that begins from another's weights."""
+
 import pytest
 import torch
 

@@ -19,14 +19,13 @@ from derain.training.models.blocks import ConvLSTM
 from derain.training.models.checkpoint import load
 from derain.training.rain import RainConfig
 from derain.training.trainer import Deraining, branch_masks, initialise, learning_rate, train
+from derain_tests.pictures import write_frames
 
 
 @pytest.fixture
 def images(tmp_path: Path, picture) -> Path:
     for folder, count in (("train", 3), ("test", 2)):
-        (tmp_path / folder).mkdir()
-        for index in range(count):
-            cv2.imwrite(str(tmp_path / folder / f"{index}.png"), picture(10 * count + index, 70, 50))
+        write_frames(tmp_path / folder, [picture(10 * count + index, 70, 50) for index in range(count)])
     return tmp_path
 
 
@@ -64,7 +63,7 @@ def test_a_run_leaves_its_weights_and_everything_needed_to_repeat_it(images):
     assert yaml.safe_load((out / "config.yaml").read_text())["loss"]["alpha"] == 0.1  # resolved, defaults and all
     assert json.loads((out / "environment.json").read_text())["torch"] == torch.__version__
     split = json.loads((out / "split.json").read_text())
-    assert split == {"train": ["train/0.png", "train/1.png", "train/2.png"], "test": ["test/0.png", "test/1.png"]}
+    assert split == {"train": [f"train/00{i}.png" for i in range(3)], "test": [f"test/00{i}.png" for i in range(2)]}
     with (out / "metrics.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row.get("val/psnr")]
     assert len(rows) == 2  # after 3 and after 6 iterations
@@ -182,7 +181,7 @@ def test_a_run_is_validated_in_its_own_rain(images, changes):
     def rain(**rain):
         module = Deraining(config(images).model_copy(update={"rain": RainConfig(**rain)}))
         module.tally = torch.zeros(3)
-        return module.validation_step((3, to_tensor(cv2.imread(str(images / "test/0.png")))), 0)["rain"]
+        return module.validation_step((3, to_tensor(cv2.imread(str(images / "test/000.png")))), 0)["rain"]
 
     own, joint = rain(**changes), rain()
     assert joint.mask_streak.max() > 0 and joint.mask_drop.max() > 0
