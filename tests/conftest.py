@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-pytest_plugins = ("derain_tests.pictures", "derain_tests.bundles", "derain_tests.rtsp", "derain_tests.verbs")  # each before its users
+pytest_plugins = ("derain_tests.pictures", "derain_tests.bundles", "derain_tests.rtsp", "derain_tests.verbs")
 
 
 @pytest.fixture(scope="session")

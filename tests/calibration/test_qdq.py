@@ -74,9 +74,11 @@ def test_a_value_read_by_several_layers_is_quantised_once_and_a_weight_of_two_st
 
 def test_gates_and_cell_compute_in_floating_point(graphs):
     made_by = producers(graphs[Precision.INT8])
-    for node in graphs[Precision.INT8].graph.node:
-        if node.op_type in ("Sigmoid", "Tanh", "Mul", "Split", "LeakyRelu"):
-            assert not [name for name in node.input if name in made_by and "Linear" in made_by[name].op_type]
+    kinds = {"Sigmoid", "Tanh", "Mul", "Split", "LeakyRelu"}
+    nodes = [node for node in graphs[Precision.INT8].graph.node if node.op_type in kinds]
+    assert {node.op_type for node in nodes} == kinds
+    for node in nodes:
+        assert not [name for name in node.input if name in made_by and "Linear" in made_by[name].op_type]
 
 
 def test_both_operands_of_every_residual_add_come_from_8_bits(graphs, fp32):

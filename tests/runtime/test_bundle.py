@@ -1,3 +1,5 @@
+"""Bundles on disk: written whole or not at all, read in full or refused by name."""
+
 import json
 import threading
 from pathlib import Path

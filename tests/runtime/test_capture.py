@@ -1,3 +1,5 @@
+"""The reader of a source on its thread: stalls, losses and reopenings."""
+
 import threading
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Engines by name, on what they run, and what they refuse."""
+
 import importlib.util
 
 import numpy as np

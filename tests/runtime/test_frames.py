@@ -1,3 +1,5 @@
+"""Pixel formats: shapes, and the bytes of known colours."""
+
 import itertools
 
 import cv2

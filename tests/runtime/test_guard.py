@@ -1,3 +1,5 @@
+"""The guard's states, by a table of every event in every state."""
+
 import itertools
 import re
 

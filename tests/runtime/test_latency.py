@@ -1,3 +1,5 @@
+"""Percentiles of latencies."""
+
 import numpy as np
 import pytest
 from hypothesis import given

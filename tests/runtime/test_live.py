@@ -87,12 +87,11 @@ def test_one_answer_holds_the_same_frame_before_and_after(bundle):
     assert page.report.presented >= numbers[-1]
 
 
-def test_a_frame_is_coded_once_for_all_browsers_and_not_at_all_for_none(bundle, monkeypatch):
+def test_a_frame_is_coded_once_for_all_browsers_and_not_at_all_for_none(bundle, wait_until, monkeypatch):
     coded, encode = [], cv2.imencode
     monkeypatch.setattr(cv2, "imencode", lambda *args: coded.append(None) or encode(*args))
     with live(bundle, source="test://rain?frames=5") as page:
-        while page.report is None:
-            threading.Event().wait(0.01)
+        wait_until(lambda: page.report)
         assert coded == []
         pairs = [page.view.pair() for _ in range(3)]
     assert pairs[0] is pairs[2]
@@ -185,15 +184,14 @@ def test_a_taken_port_and_a_short_token_are_told_in_one_line(make_spec):
         LiveServer(view, "127.0.0.1", 0, "abc")
 
 
-def test_a_browser_that_reads_nothing_slows_no_frame(bundle):
+def test_a_browser_that_reads_nothing_slows_no_frame(bundle, wait_until):
     with live(bundle, source="test://rain?live=1&fps=40&frames=40") as page:
         idle = HTTPConnection(urlsplit(page.server.address).netloc, timeout=10)
         for _ in range(3):
             idle.request("GET", "/pair")
             idle.sock.setblocking(False)
             idle = HTTPConnection(urlsplit(page.server.address).netloc, timeout=10)
-        while page.report is None:
-            threading.Event().wait(0.01)
+        wait_until(lambda: page.report)
     assert page.report.frames == 40
     assert page.report.passed_through == 0
 

@@ -1,3 +1,5 @@
+"""The pipeline on real threads without a fault."""
+
 import time
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Outputs that no derained frame can be."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""PSNR against the truth while a stream runs."""
+
 import math
 
 import numpy as np

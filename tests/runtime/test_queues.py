@@ -1,3 +1,5 @@
+"""Queues of frames under both policies."""
+
 import threading
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Rings of frames in shared memory, between threads and processes."""
+
 import os
 import secrets
 import subprocess

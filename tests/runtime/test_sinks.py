@@ -1,3 +1,5 @@
+"""Sinks: what they write comes back, and what they refuse."""
+
 import shutil
 from types import SimpleNamespace
 

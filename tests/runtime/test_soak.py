@@ -1,3 +1,5 @@
+"""A long run in short."""
+
 import importlib.util
 
 

@@ -1,3 +1,5 @@
+"""Sources: their bytes, their order, and what is told of damaged ones."""
+
 import itertools
 import struct
 import time

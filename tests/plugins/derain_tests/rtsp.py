@@ -60,4 +60,3 @@ def serve(rtsp_support: None, port: int) -> Iterator[Callable[..., subprocess.Po
         process.kill()
         process.wait()
         process.stdout.close()
-
