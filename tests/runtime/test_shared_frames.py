@@ -19,7 +19,7 @@ from derain.runtime.queues import FrameQueue, Policy
 from derain.runtime.shared_frames import COUNT, LOCKED, SLOTS, SLOTS_AT, WORD, SharedFrames
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
-from derain.runtime.testing import ScriptedEngine
+from derain.runtime.testing import Calls, ScriptedEngine
 
 
 @pytest.fixture
@@ -145,10 +145,12 @@ def test_a_frame_keeps_its_capture_time_on_its_way_through_a_pipeline_into_a_rin
         open_sink(f"shm://{name}", manifest.output) as sink,
         closing(SharedFrames.attach(name, manifest.output)) as reader,
     ):
-        run(
-            engine, source, sink,
-            lambda record, frame, image: (captured_ns.append(record.captured_ns), read_ns.append(reader.newest()[1])),
-        )  # fmt: skip
+
+        def on_frame(record, frame, image):
+            captured_ns.append(record.captured_ns)
+            read_ns.append(reader.newest()[1])
+
+        run(engine, source, sink, [Calls(on_frame=on_frame)])
         before_ns = time.monotonic_ns()
         sink.write(np.zeros(manifest.output.image_shape, np.uint8))  # by somebody who knows of no camera
         assert before_ns <= reader.newest()[1] <= time.monotonic_ns()
