@@ -122,7 +122,7 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     if policy is not None and policy not in list(Policy):
         raise typer.BadParameter(f"{policy!r} is unknown, known are: {', '.join(Policy)}", param_hint="--policy")
     if precision not in list(Precision):
-        raise typer.BadParameter(f"{precision!r} is unknown, known: {', '.join(Precision)}", param_hint="--precision")
+        raise typer.BadParameter(f"{precision!r} is unknown, known are: {', '.join(Precision)}", param_hint="--precision")
     if deadline is not None and not deadline > 0:
         raise typer.BadParameter(f"{deadline:g} ms, expected more than 0", param_hint="--deadline")
     if (options.record is None) != (options.record_to is None):

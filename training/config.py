@@ -134,7 +134,7 @@ def checked(model: type[Checked], tree: dict[str, Any], path: Path) -> Checked:
         where = ".".join(str(part) for part in first["loc"])
         fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg'].lower()}"
         if first["type"] == "extra_forbidden":
-            fault = f"is unknown, expected one of {', '.join(_keys(model, first['loc'][:-1]))}"
+            fault = f"is unknown, known are: {', '.join(_keys(model, first['loc'][:-1]))}"
         raise ValueError(f"{path}: {where} {fault}") from error
 
 

@@ -38,7 +38,7 @@ class VideoFile(Sink):
         self._last = np.empty(0, np.uint8)
         if self._path.suffix.lower() not in CODECS:
             raise ValueError(
-                f"{location}: suffix {self._path.suffix!r} is unknown, expected one of {', '.join(CODECS)}"
+                f"{location}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(CODECS)}"
             )
         if self._path.is_dir():
             raise FileExistsError(f"{location}: is a folder, expected a file: give --sink frames://{location}")

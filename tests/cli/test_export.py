@@ -58,7 +58,7 @@ def test_an_odd_size_is_refused_where_chroma_is_shared(derain, tmp_path):
 
 def test_a_model_that_does_not_exist_is_told_with_those_that_do(derain, tmp_path):
     fault = derain("export", "random:nana", "--out", tmp_path / "b", "--size", "32x24").fault
-    assert fault.startswith("unknown model 'nana': expected one of dam-zero")
+    assert fault.startswith("model 'nana' is unknown, known are: dam-zero")
 
 
 def test_a_full_disk_under_a_bundle_is_told_and_leaves_no_file(small_disk, tmp_path):

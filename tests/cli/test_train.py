@@ -72,7 +72,7 @@ def test_a_wrong_configuration_is_told_by_its_key_with_what_was_expected(derain,
     path = run_file()
     assert "seed is {'x': 1}: input should be a valid integer" in derain("train", path, "--set", "seed.x=1").fault
     assert (
-        "network.depth is unknown, expected one of name, options, init, start"
+        "network.depth is unknown, known are: name, options, init, start"
         in derain("train", path, "--set", "network.depth=3").fault
     )
     assert "no configuration" in derain("train", tmp_path / "none.yaml").fault

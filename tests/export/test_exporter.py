@@ -105,7 +105,7 @@ def test_other_sizes_are_refused_with_the_value_and_the_form_expected(text):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"weights": "random:daiam-nana"}, "unknown model 'daiam-nana'"),
+        ({"weights": "random:daiam-nana"}, "model 'daiam-nana' is unknown"),
         ({"weights": "nothing.safetensors"}, "no weights file 'nothing.safetensors'"),
         ({"size": (33, 24), "pixels": PixelFormat.NV12}, "width 33 is odd, nv12 needs an even width"),
         ({"steps": 0}, "0 recurrent steps: expected at least 1"),

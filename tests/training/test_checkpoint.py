@@ -94,7 +94,7 @@ def test_foreign_safetensors_are_refused_by_what_they_do_not_say(tmp_path):
     save_file({"weight": torch.ones(3)}, path, metadata={"format": "pt"})
     assert "found ['format']" in fault(path)
     save_file({"weight": torch.ones(3)}, path, metadata={"model": "resnet50"})
-    assert "unknown model 'resnet50': expected one of dam-zero" in fault(path)
+    assert "model 'resnet50' is unknown, known are: dam-zero" in fault(path)
     save_file({"weight": torch.ones(3)}, path, metadata={"model": "daiam", "options": "[1"})
     assert "does not describe a network" in fault(path)
     save_file({"weight": torch.ones(3)}, path, metadata={"model": "daiam", "options": "[1]"})
@@ -136,7 +136,7 @@ def test_random_weights_are_the_same_every_time_and_come_from_no_file():
     assert first.file is None and first.options == {"encoder_steps": 2}
     for key, value in first.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
-    with pytest.raises(ValueError, match="unknown model 'nothing'"):
+    with pytest.raises(ValueError, match="model 'nothing' is unknown"):
         load("random:nothing")
 
 

@@ -257,7 +257,7 @@ def test_a_page_of_nothing_asks_for_training_and_can_show_weights_that_ship(empt
     ("change", "message"),
     [
         ({"systems": {"a": {"network": {"name": "prenet"}, "teacher": "b"}}}, "teacher b is no system"),
-        ({"steps": 3}, "steps is unknown, expected one of "),
+        ({"steps": 3}, "steps is unknown, known are: "),
     ],
 )
 def test_a_protocol_with_a_fault_is_refused_in_one_line(change, message, tmp_path):
@@ -273,7 +273,7 @@ def test_an_unknown_system_or_key_is_refused_in_one_line(empty):
         empty.config("daiam")
     odd = Comparison(empty.protocol, empty.folder, ("optimiser.patches=3",))
     with pytest.raises(
-        ValueError, match=r"the protocol's rescan: optimiser\.patches is unknown, expected one of iterations, batch,"
+        ValueError, match=r"the protocol's rescan: optimiser\.patches is unknown, known are: iterations, batch,"
     ):
         odd.config("rescan")
 

@@ -64,10 +64,10 @@ def test_the_configurations_for_one_gpu_are_valid_and_take_about_ten_minutes(rep
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"speed": 3}, ["speed is unknown, expected one of network, data, rain, loss,"]),
+        ({"speed": 3}, ["speed is unknown, known are: network, data, rain, loss,"]),
         (
             {"optimiser": {"iterations": 6, "lr": 0.1}},
-            ["optimiser.lr is unknown, expected one of iterations, batch, learning_rate,"],
+            ["optimiser.lr is unknown, known are: iterations, batch, learning_rate,"],
         ),
         ({"optimiser": {"iterations": "many"}}, ["optimiser.iterations is 'many'", "valid integer"]),
         ({"optimiser": {"iterations": 0}}, ["optimiser.iterations is 0", "greater than 0"]),
@@ -90,7 +90,7 @@ def test_a_wrong_key_or_value_is_told_in_one_line_that_names_it(written, changes
         ("optimiser.iterations.x=1", ["iterations is 6", "group of keys"]),
         ("optimiser.batch=[1", ["--set 'optimiser.batch=[1'", "not YAML"]),
         ("optimiser.batch=few", ["optimiser.batch is 'few'"]),
-        ("optimizer.batch=2", ["optimizer is unknown, expected one of network, data,"]),
+        ("optimizer.batch=2", ["optimizer is unknown, known are: network, data,"]),
     ],
 )
 def test_a_bad_override_is_told_in_one_line_that_names_its_key(written, override, parts):

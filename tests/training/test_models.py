@@ -274,7 +274,7 @@ def test_the_residual_option_adds_the_rainy_frame_to_every_image(lively):
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [
-        ("daiam-tiny", {}, ["daiam-tiny", "expected one of", "daiam-nano"]),
+        ("daiam-tiny", {}, ["daiam-tiny", "is unknown, known are: ", "daiam-nano"]),
         ("daiam", {"depth": 3}, ["daiam", "depth"]),
         ("daiam-nano", {"residual": True}, ["daiam-nano", "residual"]),
         ("dam-odd", {"attention": "dual"}, ["dam-odd", "attention"]),

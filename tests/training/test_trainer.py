@@ -111,7 +111,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run_in_one_line(images):
         ({"data": {"patch": 30}}, "data.patch is 30, expected a multiple of 4 for 'daiam-nano'"),
         ({"data": {"folders": ["nowhere"]}}, "no images in"),
         ({"data": {"validation": "train"}}, "which is trained on"),
-        ({"network": {"name": "daiam-huge"}}, "unknown model 'daiam-huge'"),
+        ({"network": {"name": "daiam-huge"}}, "model 'daiam-huge' is unknown"),
     ],
 )
 def test_a_run_that_cannot_start_says_so_in_one_line_and_leaves_no_weights(images, changes, part):

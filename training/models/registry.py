@@ -85,7 +85,7 @@ def build(name: str, **options: Any) -> nn.Module:
         ValueError: an unknown name, an option the network does not have, or steps that are none.
     """
     if name not in _BUILDERS:
-        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(names())}")
+        raise ValueError(f"model {name!r} is unknown, known are: {', '.join(names())}")
     for option in ("encoder_steps", "decoder_steps", "steps", "stages"):
         steps = options.get(option, 1)
         if not isinstance(steps, int) or steps < 1:

@@ -280,7 +280,7 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
         EXPECT_EQ(told.find('\n'), std::string::npos);
     }
     const std::vector<std::pair<std::string, std::string>> sinks{
-        {path + "/x.gif", "suffix '.gif' is unknown, expected one of .avi, .mkv, .mp4"},
+        {path + "/x.gif", "suffix '.gif' is unknown, known are: .avi, .mkv, .mp4"},
         {"frames://" + path, "already holds 1 PNG files"},
         {"frames://" + path + "/notes.txt", "is a file, expected a folder"},
         {"tape://deck?token=abc",

@@ -44,7 +44,7 @@ class VideoFile final : public Sink {
           live_(live) {
         if (!codec_of(path_)) {
             throw Error(location + ": suffix '" + path_.extension().string() +
-                        "' is unknown, expected one of .avi, .mkv, .mp4");
+                        "' is unknown, known are: .avi, .mkv, .mp4");
         }
         if (std::filesystem::is_directory(path_)) {
             throw Error(location + ": is a folder, expected a file: give --sink frames://" + location);
