@@ -119,10 +119,9 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     from derain.runtime.sources import open_source
 
     policy, precision, deadline = options.policy, options.precision, options.deadline
-    if policy is not None and policy not in list(Policy):
-        raise typer.BadParameter(f"{policy!r} is unknown, known are: {', '.join(Policy)}", param_hint="--policy")
-    if precision not in list(Precision):
-        raise typer.BadParameter(f"{precision!r} is unknown, known are: {', '.join(Precision)}", param_hint="--precision")
+    for option, value, known in (("--policy", policy, list(Policy)), ("--precision", precision, list(Precision))):
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{value!r} is unknown, known are: {', '.join(known)}", param_hint=option)
     if deadline is not None and not deadline > 0:
         raise typer.BadParameter(f"{deadline:g} ms, expected more than 0", param_hint="--deadline")
     if (options.record is None) != (options.record_to is None):
