@@ -144,9 +144,10 @@ def test_an_inference_that_came_too_late_is_among_the_samples(bundle, noise):
         report = bench(engine, noise, fps=10, seconds=2, warm_up_s=0.1, deadline_ms=30)
     assert report.deadline_misses > 5
     assert max(report.samples_ms["inference"]) > 55
-    assert len(report.samples_ms["inference"]) == report.presented
+    derained = report.presented - report.passed_through
+    assert derained < len(report.samples_ms["inference"]) <= report.presented  # too late for the engine: without one
     assert len(report.samples_ms["capture_to_present"]) == len(report.at_s) == report.presented
-    assert len(report.samples_ms["wait"]) == report.presented - report.passed_through
+    assert len(report.samples_ms["wait"]) == derained
     assert report.latency_ms["inference"].p90 == pytest.approx(
         np.quantile(report.samples_ms["inference"], 0.9), rel=0.01
     )
