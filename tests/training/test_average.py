@@ -1,7 +1,5 @@
 """The mean of weights: what it is, what it says of itself, and what is refused."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,7 +32,14 @@ def test_every_tensor_is_the_mean_rounded_once_and_the_runs_are_named(runs, tmp_
         assert not torch.equal(first[key], second[key])
     trained = load(str(out))
     assert trained.name == "daiam-nano"
-    assert [run["seed"] for run in json.loads(trained.notes["mean_of"])] == ["1", "2"]
+    assert [run["seed"] for run in trained.runs] == ["1", "2"]
+
+
+def test_a_mean_of_means_names_every_run_behind_it(runs, tmp_path):
+    mean, again = tmp_path / "mean.safetensors", tmp_path / "again.safetensors"
+    average(runs, mean)
+    average([str(mean), runs[0]], again)
+    assert [run["seed"] for run in load(str(again)).runs] == ["1", "2", "1"]
 
 
 def test_unlike_networks_and_single_files_are_refused_and_nothing_is_written(runs, tmp_path):

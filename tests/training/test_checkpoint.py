@@ -147,7 +147,7 @@ def test_every_file_that_ships_loads_under_its_own_name_and_says_how_it_was_trai
     for path in shipped:
         trained = load(path.stem)
         assert trained.name == path.stem
-        for run in json.loads(trained.notes["mean_of"]) if "mean_of" in trained.notes else [trained.notes]:
+        for run in trained.runs:
             assert run["seed"].isdigit()
             assert json.loads(run["measured"])["val/psnr"]
         assert path.stat().st_size <= 1_500_000 or path.stem != "daiam-nano"

@@ -87,6 +87,11 @@ class Trained:
     content: bytes | None = None
     """Of the file when it was read: a run that is training may write another at any time."""
 
+    @property
+    def runs(self) -> list[dict[str, str]]:
+        """What each run behind the weights says of itself: one, or all that went into a mean, and into means of it."""
+        return _runs(self.notes)
+
 
 def load(weights: str, **overrides: Any) -> Trained:
     """Rebuild a network from a weights file, a shipped name, or `random:NAME` (random weights of seed 0).
@@ -123,6 +128,12 @@ def load(weights: str, **overrides: Any) -> Trained:
     _check_fit(network, tensors, path, name)
     network.load_state_dict(tensors)
     return Trained(network, name, options, notes, path, content)
+
+
+def _runs(notes: dict[str, str]) -> list[dict[str, str]]:
+    if "mean_of" not in notes:
+        return [notes]
+    return [run for part in json.loads(notes["mean_of"]) for run in _runs(part)]
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -51,10 +51,12 @@ def strict_json(path: Path) -> Any:
 
 @contextmanager
 def without_pytests_ears() -> Iterator[None]:
-    """Logs and warnings go to stderr, as they do in a process of their own: pytest takes both otherwise."""
+    """Logs and warnings as in a process of their own: they go to stderr, and no level is left from tests before."""
     root, derain = logging.getLogger(), logging.getLogger("derain")
     handlers, levels = root.handlers[:], (root.level, derain.level)
     root.handlers[:] = []
+    root.setLevel(logging.WARNING)
+    derain.setLevel(logging.NOTSET)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda *warning: sys.stderr.write(warnings.formatwarning(*warning[:4]))
