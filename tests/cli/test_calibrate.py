@@ -59,7 +59,7 @@ def test_the_engines_of_the_replaced_graph_are_dropped_and_the_commands_that_bui
         {"a.plan": b"a", "b.plan": b"b"},
         engines=[EngineEntry(file="a.plan", arch="portable", **engine), EngineEntry(file="b.plan", **engine, **tuned)],
     )
-    told = derain(*common, "--method", "percentile").told
+    told = derain(*common, "--method", "mse").told
     again = f"derain build {bundle.path} --precision fp8 --api tensorrt-rtx"
     assert f"dropped a.plan, the old graph's engine: run `{again}`" in told
     assert f"dropped b.plan, the old graph's engine: run `{again} --arch sm86,sm89 --workspace 64 --tf32`" in told
