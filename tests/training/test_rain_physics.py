@@ -52,6 +52,13 @@ def test_a_longer_exposure_draws_longer_streaks(style):
     assert 1.2 * short < middle < long / 1.2
 
 
+def test_a_shorter_exposure_draws_streaks_that_hide_more_and_takes_as_much_water():
+    short, middle, long = (streaks("physical", 0.1, exposure=exposure) for exposure in (0.5, 0.8, 1.5))
+    brightest = [float(image.flatten().kthvalue(int(image.numel() * 0.998)).values) for image in (short, middle, long)]
+    assert brightest[0] > 1.2 * brightest[1] > 1.2**2 * brightest[2]
+    assert float(short.mean()) == pytest.approx(float(long.mean()), rel=0.15)
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_streaks_grow_with_the_scale_and_not_with_its_square(style):
     half, whole = (length(streaks(style, 0.1, exposure=0.8, scale=scale)) for scale in (0.5, 1.0))

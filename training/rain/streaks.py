@@ -1,8 +1,10 @@
 """Rain streaks: how much of each pixel's exposure falling water took up.
 
-A drop that falls through the exposure draws a streak whose length is fall speed x exposure x focal length / distance
-(Garg and Nayar, "Vision and rain", 2007). Near drops draw long, wide, defocused and rare streaks, far ones short, thin
-and dense ones; wind tilts them all, and the car's own speed makes them fan out from the vanishing point. Three styles:
+A drop that falls through the exposure T draws a streak whose length is fall speed x T x focal length / distance and
+whose opacity is τ/T, the part of the exposure for which it is before a pixel (Garg and Nayar, "Vision and rain", 2007):
+a short exposure draws short streaks that hide what is behind them. Near drops draw long, wide and rare streaks, far ones
+short, thin and dense ones; wind tilts them all, and the car's own speed makes them fan out from the vanishing point.
+Three styles:
 
 * ``physical``  depth layers of single streaks with soft profiles;
 * ``noise``     the paper's protocol for JRSRD: thresholded noise of 20 % to 60 %, motion-blurred;
@@ -32,6 +34,10 @@ _SUPPORT = 2.4  # a streak's profile is cut here, in standard deviations
 _TAIL = math.exp(-0.5 * _SUPPORT**2)
 
 
+SHORTEST, LONGEST = 0.4, 1.6
+"""Exposures, in units of the one that the layers' lengths and opacities are of."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """Streaks of one depth. Lengths and widths are pixels in a frame 480 rows high."""
@@ -39,7 +45,7 @@ class Layer:
     density: float  # streaks in 10,000 pixels at strength 1
     length: tuple[float, float]
     width: tuple[float, float]  # standard deviation of the profile across the streak
-    opacity: tuple[float, float]  # at the streak's middle, at strength 1
+    opacity: tuple[float, float]  # at the streak's middle, at strength 1 and exposure 1
     fan: float  # how strongly forward driving bends the direction away from the vanishing point
     spread: float  # standard deviation of the direction, radians
 
@@ -47,12 +53,12 @@ class Layer:
 PHYSICAL_LAYERS = (
     Layer(density=90.0, length=(6, 16), width=(0.45, 0.65), opacity=(0.12, 0.42), fan=0.3, spread=0.06),
     Layer(density=20.0, length=(16, 40), width=(0.6, 0.95), opacity=(0.2, 0.6), fan=0.7, spread=0.04),
-    Layer(density=2.2, length=(45, 110), width=(1.3, 2.6), opacity=(0.15, 0.45), fan=1.2, spread=0.03),
+    Layer(density=3.0, length=(25, 110), width=(0.9, 2.6), opacity=(0.15, 0.9), fan=1.2, spread=0.03),
 )
 SHARP_LAYERS = (
     Layer(density=24.0, length=(20, 80), width=(0.45, 0.8), opacity=(0.25, 0.75), fan=0.0, spread=0.015),
-    Layer(density=9.0, length=(30, 110), width=(0.5, 1.1), opacity=(0.25, 0.9), fan=0.0, spread=0.03),
-    Layer(density=5.0, length=(20, 60), width=(0.6, 1.3), opacity=(0.2, 0.7), fan=0.0, spread=0.06),
+    Layer(density=9.0, length=(30, 110), width=(0.5, 1.6), opacity=(0.25, 0.9), fan=0.0, spread=0.03),
+    Layer(density=4.0, length=(25, 110), width=(0.8, 3.0), opacity=(0.2, 0.9), fan=0.0, spread=0.06),
 )
 
 
@@ -62,7 +68,8 @@ class Wind:
 
     ``angle`` is the direction of fall from straight down in radians, positive to the right; ``vanishing`` [B, 2] is the
     point (x, y) in units of the image's size that streaks fan out from, ``forward`` how strongly (0: a standing car);
-    ``exposure`` scales every length, ``scale`` is pixels for one pixel of a frame 480 rows high.
+    ``exposure`` scales every length and physical streaks' opacity inversely, ``scale`` is pixels for one pixel of a frame
+    480 rows high.
     """
 
     angle: Tensor
@@ -90,7 +97,7 @@ def draw_wind(seed: Tensor, style: str, scale: Tensor) -> Wind:
         angle=0.30 * dice.normal(seed, 2).clamp(-2.5, 2.5),
         vanishing=vanishing,
         forward=driving * dice.uniform(seed, 7, low=0.2, high=1.2),
-        exposure=dice.uniform(seed, 3, low=0.6, high=1.5),
+        exposure=torch.exp(dice.uniform(seed, 3, low=math.log(SHORTEST), high=math.log(LONGEST))),
         scale=scale,
         style=kind,
     )
@@ -154,6 +161,8 @@ def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) 
         sigma = (_between(layer.width, size) * scale).clamp_min(0.4)
         glow = _between(layer.opacity, 0.5 * size + 0.5 * dice.uniform(own, stream + 5, member))
         glow = glow * (0.55 + 0.45 * strength[image])
+        if not sharp:
+            glow = glow / wind.exposure[image]
         angle = wind.angle[image] + layer.spread * dice.normal(own, stream + 6, member)
         if sharp and number > 0:  # several directions cross
             angle = angle + 0.35 * dice.normal(seed, stream + 8).clamp(-2, 2)[image]
