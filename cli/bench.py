@@ -38,6 +38,9 @@ def bench(
     ] = None,
 ) -> None:
     """Measure a bundle's latency stage by stage at a camera's frame rate, or compare two measurements."""
+    from derain.cli.stream import quiet_decoders
+
+    quiet_decoders()
     from rich.console import Console
 
     from derain.cli.live import summarise
@@ -49,9 +52,6 @@ def bench(
         compare_reports(console, *compare)
         return
 
-    from derain.cli.stream import quiet_decoders
-
-    quiet_decoders()
     from derain.runtime import engines
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bench import bench as measure

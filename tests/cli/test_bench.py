@@ -27,6 +27,12 @@ def test_an_engine_is_measured_and_two_reports_are_compared(inverting, derain, t
     assert told.count("of 20 frames presented, 0 of them raw") == 2
 
 
+def test_a_broken_clip_is_told_in_one_line_of_ours_alone(fresh_derain, bundle, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(bytes(5000))
+    assert "no video" in fresh_derain("bench", bundle.path, "--source", f"file://{broken}").fault
+
+
 def test_only_other_hardware_is_another_machine(report, derain, tmp_path):
     gpu = {"name": "NVIDIA A10", "driver_version": "590.1", "pstate": "P0", "temperature.gpu": "40"}
     changes = [{}, {"temperature.gpu": "41", "pstate": "P2"}, {"name": "NVIDIA A30"}, {"driver_version": "595.2"}]
