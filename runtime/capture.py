@@ -28,7 +28,7 @@ STALL_FRAMES, LONGEST_STALL_S = 4, 60.0
 """Of a source whose frames are further apart: the time of so many frames, but no longer than a minute."""
 
 FIRST_FRAME_S = 5.0
-"""Without its first frame until a live source is told of, where that is longer: a camera needs more time to start."""
+"""The same until its first frame, where that is longer: a camera needs more time to start, also when opened again."""
 
 PATIENCE_S = 1.0
 """How long the end of a run waits for a read to return, before its source is closed and its thread left behind."""
@@ -62,6 +62,7 @@ class Capture:
         self._generation = 0
         self._heard_ns = clock()
         self._putting = self._ended = self._silence_told = False
+        self._began = False  # the source, as it was opened last, gave a frame
         self._lost = self._away = ""  # why it was lost, and why it is not back
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -89,10 +90,11 @@ class Capture:
         with self._lock:
             silent_ns = now_ns - self._heard_ns
             waits = self._source.live and self.state == "open" and not self._stopped.is_set()
-            if not waits or self._putting or self._ended or silent_ns < self._stall_ns:
+            patience_ns = self._stall_ns if self._began else max(self._stall_ns, round(FIRST_FRAME_S * 1e9))
+            if not waits or self._putting or self._ended or silent_ns < patience_ns:
                 return
             if self._count == 0:
-                self._warn_of_silence(silent_ns)
+                self._warn_of_silence(silent_ns, patience_ns)
                 return
             self._generation += 1
             self._lose(f"no frame for {silent_ns / 1e9:.1f} s")
@@ -128,7 +130,7 @@ class Capture:
                 self.state = "open"
                 numbered = frame if frame.id == self._count else replace(frame, id=self._count)
                 self._count += 1
-                self._putting = True
+                self._putting = self._began = True
             taken = self._queue.put(numbered)
             with self._lock:
                 self._putting = False
@@ -153,10 +155,9 @@ class Capture:
         self._queue.close()
         return False
 
-    def _warn_of_silence(self, silent_ns: int) -> None:
+    def _warn_of_silence(self, silent_ns: int, expected_ns: int) -> None:
         """Once. The source is waited for: opening it again would only begin its start anew."""
-        expected_ns = max(self._stall_ns, round(FIRST_FRAME_S * 1e9))
-        if silent_ns < expected_ns or self._silence_told:
+        if self._silence_told:
             return
         self._silence_told = True
         log.warning(
@@ -196,7 +197,7 @@ class Capture:
         with self._lock:
             wanted = generation == self._generation and not self._stopped.is_set()
             if wanted:
-                self._current, self.state, self._heard_ns = source, "open", self._clock()
+                self._current, self.state, self._heard_ns, self._began = source, "open", self._clock(), False
         if not wanted:
             source.close()
             return None

@@ -184,6 +184,23 @@ def test_a_source_closed_during_a_read_is_released_by_the_reader_when_the_read_r
     assert camera.released.is_set()
 
 
+def test_a_camera_that_is_opened_again_has_as_long_for_its_first_frame_as_at_the_start(make_spec):
+    spec, now_s = make_spec(), 0
+    back = Camera(spec, [None, grey(2, spec), None])
+    camera = Camera(spec, [grey(1, spec), None], back)
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue, clock=lambda: now_s * 10**9) as capture:
+        assert taken(queue, 1) == [(0, 1)] and camera.hangs.wait(20)
+        capture.watch(3 * 10**9)
+        assert capture.faults == 1
+        assert back.hangs.wait(20)
+        capture.watch(5 * 10**9 - 1)
+        assert capture.faults == 1
+        back.go_on.set()
+        assert taken(queue, 1) == [(1, 2)]
+        camera.go_on.set()
+
+
 @pytest.mark.parametrize(("fps", "expected_s"), [(None, 5), (0.4, 10)])
 def test_a_camera_that_never_delivered_is_told_of_once_and_waited_for(fps, expected_s, make_spec, caplog):
     spec = make_spec()

@@ -326,6 +326,22 @@ TEST(Capture, ACameraThatNeverDeliveredIsToldOfOnceAndWaitedFor) {
     }
 }
 
+TEST(Capture, ACameraThatIsOpenedAgainHasAsLongForItsFirstFrameAsAtTheStart) {
+    const auto back = script({hang, 2, hang});
+    const auto first = script({1, wait}, back);
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(first), queue, stall_s, nullptr, [] { return 0; });
+    EXPECT_EQ(taken(*queue, 1), (Seen{{0, 1}}));
+    ASSERT_TRUE(first->hangs.wait());
+    capture.watch(3 * second_ns);
+    EXPECT_EQ(capture.faults(), 1);
+    ASSERT_TRUE(back->hangs.wait());
+    capture.watch(5 * second_ns - 1);
+    EXPECT_EQ(capture.faults(), 1);
+    back->go_on.set();
+    EXPECT_EQ(taken(*queue, 1), (Seen{{1, 2}}));
+}
+
 TEST(Capture, ASourceWithoutFramesSaysSo) {
     Camera camera(script({}));
     EXPECT_THROW(camera.next(), Error);

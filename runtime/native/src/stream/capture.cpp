@@ -91,11 +91,12 @@ class Capture::Thread {
     std::optional<int> watch(std::int64_t now_ns) {
         std::unique_lock lock(mutex_);
         const auto silent_ns = now_ns - heard_ns_;
-        if (!source_->live() || state_ != "open" || stopped_ || over_ || putting_ || silent_ns < stalled_after_ns_) {
+        const auto patience_ns = began_ ? stalled_after_ns_ : std::max(stalled_after_ns_, first_frame_ns);
+        if (!source_->live() || state_ != "open" || stopped_ || over_ || putting_ || silent_ns < patience_ns) {
             return std::nullopt;
         }
         if (count_ == 0) {
-            warn_of_silence(silent_ns);
+            warn_of_silence(silent_ns, patience_ns);
             return std::nullopt;
         }
         const int next = ++generation_;
@@ -134,7 +135,7 @@ class Capture::Thread {
                     }
                     count_ += frame->skipped;
                     frame->id = count_++;
-                    putting_ = true;
+                    putting_ = began_ = true;
                 }
                 const bool wanted = queue_->put(std::move(*frame));
                 const std::scoped_lock lock(mutex_);
@@ -202,6 +203,7 @@ class Capture::Thread {
             wanted = generation == generation_ && !stopped_;
             if (wanted) {
                 current_ = source;
+                began_ = false;
                 hear();
             }
         }
@@ -238,9 +240,8 @@ class Capture::Thread {
     }
 
     /// Once. The source is waited for: opening it again would only begin its start anew.
-    void warn_of_silence(std::int64_t silent_ns) {
-        const auto expected_ns = std::max(stalled_after_ns_, first_frame_ns);
-        if (silent_ns < expected_ns || std::exchange(silence_told_, true) || !tell_) {
+    void warn_of_silence(std::int64_t silent_ns, std::int64_t expected_ns) {
+        if (std::exchange(silence_told_, true) || !tell_) {
             return;
         }
         tell_(source_->location() + ": open, but no frame for " + tenths(silent_ns) + " s, expected one within " +
@@ -271,6 +272,7 @@ class Capture::Thread {
     std::string lost_, away_;  // why it was lost, and why it is not back
     std::shared_ptr<Source> current_;
     bool silence_told_ = false;
+    bool began_ = false;    // the source, as it was opened last, gave a frame
     bool putting_ = false;  // a frame waits for room: that is not the source's silence
     int generation_ = 0;
     bool stopped_ = false;
