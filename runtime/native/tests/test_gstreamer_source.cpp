@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <future>
@@ -67,6 +68,18 @@ TEST_F(Gstreamer, AFrameOfALivePipelineIsAsOldAsItsWayThroughItWasLong) {
             EXPECT_EQ(age_ns >= second_ns / 5, live) << age_ns;
         }
     }
+}
+
+TEST_F(Gstreamer, AnAppsinkThatIsGivenHoldsNoFrameOfALivePipelineBack) {
+    const auto source = make_gstreamer_source(
+        "videotestsrc is-live=true ! video/x-raw,width=32,height=16,framerate=10/1 ! videoconvert ! "
+        "appsink render-delay=1000000000",
+        testing::make_spec(), patience);
+    std::int64_t youngest_ns = second_ns;
+    for (int count = 0; count < 20; ++count) {
+        youngest_ns = std::min(youngest_ns, monotonic_ns() - source->next()->captured_ns);
+    }
+    EXPECT_LT(youngest_ns, second_ns / 2);
 }
 
 TEST_F(Gstreamer, ASlowReaderMissesFramesUnderLatestAndNoneUnderEvery) {

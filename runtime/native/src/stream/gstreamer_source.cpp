@@ -113,7 +113,7 @@ class Pipeline {
     Owned<GstSample> first() {
         Owned<GstSample> sample(gst_base_sink_get_last_sample(GST_BASE_SINK(sink_.get())));
         if (sample) {
-            gst_base_sink_query_latency(GST_BASE_SINK(sink_.get()), nullptr, &live_, nullptr, nullptr);
+            look_whether_live();
             gst_base_sink_set_last_sample_enabled(GST_BASE_SINK(sink_.get()), FALSE);
         }
         return sample;
@@ -133,8 +133,11 @@ class Pipeline {
     /// When a frame was captured: a live source stamps it with that time by the pipeline's clock, and it may have been
     /// decoded and have waited since. Nothing where the source is not live or the frame has no such stamp.
     std::optional<std::int64_t> captured_ns(GstSample& sample) {
+        if (!std::exchange(pulled_, true)) {
+            look_whether_live();  // behind the first frame: while that was on its way, the sink may not have known
+        }
         const GstSegment* segment = gst_sample_get_segment(&sample);
-        if (live_ == FALSE || segment->format != GST_FORMAT_TIME) {
+        if (!live_ || segment->format != GST_FORMAT_TIME) {
             return std::nullopt;
         }
         const auto stamp =
@@ -144,7 +147,10 @@ class Pipeline {
             return std::nullopt;
         }
         const auto now_ns = monotonic_ns();
-        return of_our_clock(now_ns - (static_cast<std::int64_t>(running) - static_cast<std::int64_t>(stamp)), now_ns);
+        const auto age_ns = static_cast<std::int64_t>(running) - static_cast<std::int64_t>(stamp);
+        const auto told_ns = now_ns - std::max<std::int64_t>(age_ns, 0);
+        ours_ = ours_ || of_our_clock(told_ns, now_ns) == told_ns;  // from then on a frame may be of any age
+        return ours_ ? told_ns : now_ns;
     }
 
     /// GStreamer's reason, where the pipeline failed or does so in that time.
@@ -174,6 +180,17 @@ class Pipeline {
     }
 
    private:
+    /// A live pipeline's frames have an age, and wait for no clock: a sink that is given holds each for the pipeline's
+    /// latency, by default, which is two seconds where there is a jitter buffer.
+    void look_whether_live() {
+        gboolean live = FALSE;
+        gst_base_sink_query_latency(GST_BASE_SINK(sink_.get()), nullptr, &live, nullptr, nullptr);
+        if (live == TRUE) {
+            live_ = true;
+            gst_base_sink_set_sync(GST_BASE_SINK(sink_.get()), FALSE);
+        }
+    }
+
     /// Nobody reads the other messages, and they would pile up.
     static GstBusSyncReply keep_errors(GstBus*, GstMessage* message, gpointer) {
         if (message->type == GST_MESSAGE_ERROR) {
@@ -191,7 +208,9 @@ class Pipeline {
     Owned<GstElement> sink_;
     Owned<GstBus> bus_;
     bool drops_;
-    gboolean live_ = FALSE;
+    bool live_ = false;
+    bool pulled_ = false;
+    bool ours_ = false;
     StateChange started_;
 };
 
