@@ -71,12 +71,14 @@ void describe(GstCaps& caps, const FrameSpec& spec) {
     g_value_unset(&words);
 }
 
-bool fits(const GstVideoInfo& info, const FrameSpec& spec) {
+bool fits(const GstVideoInfo& info, const GstCaps& caps, const FrameSpec& spec) {
     const GstVideoInfo expected = info_of(spec);
+    const bool told = gst_structure_has_field(gst_caps_get_structure(&caps, 0), "colorimetry") != FALSE;
     return GST_VIDEO_INFO_FORMAT(&info) == GST_VIDEO_INFO_FORMAT(&expected) && info.width == expected.width &&
            info.height == expected.height &&
-           (!GST_VIDEO_INFO_IS_YUV(&info) || (info.colorimetry.matrix == expected.colorimetry.matrix &&
-                                              info.colorimetry.range == expected.colorimetry.range));
+           (!GST_VIDEO_INFO_IS_YUV(&info) || !told ||
+            (info.colorimetry.matrix == expected.colorimetry.matrix &&
+             info.colorimetry.range == expected.colorimetry.range));
 }
 
 std::string to_string(const GstVideoInfo& info) {

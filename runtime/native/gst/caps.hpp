@@ -16,8 +16,9 @@ namespace derain::gst {
 /// are.
 void describe(GstCaps& caps, const FrameSpec& spec);
 
-/// Whether frames are as `spec` says.
-bool fits(const GstVideoInfo& info, const FrameSpec& spec);
+/// Whether frames are as `spec` says. Colorimetry that the caps do not tell is not held against them: `info` has
+/// GStreamer's guess then.
+bool fits(const GstVideoInfo& info, const GstCaps& caps, const FrameSpec& spec);
 
 /// "64x48 BGR", and for YUV with the colorimetry as caps spell it: "64x48 NV12 bt601".
 std::string to_string(const GstVideoInfo& info);

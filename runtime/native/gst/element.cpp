@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 
 #include "caps.hpp"
 #include "derain/error.hpp"
@@ -36,7 +37,7 @@ enum Property { property_bundle = 1, property_engine, property_precision, proper
 
 /// What the element holds between frames.
 struct Inside {
-    std::string bundle, engine = "openvino", precision = "fp32";
+    std::string bundle, engine = derain::default_engine(), precision = "fp32";
     double deadline_ms = 0;
     std::optional<derain::Bundle> loaded;
     std::shared_ptr<derain::Pool> pictures;
@@ -174,7 +175,7 @@ GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, 
 }
 
 /// Refuses frames that are not the bundle's, which nobody downstream may have asked about.
-gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, GstVideoInfo* out) {
+gboolean set_info(GstVideoFilter* filter, GstCaps* in_caps, GstVideoInfo* in, GstCaps* out_caps, GstVideoInfo* out) {
     const derain::Manifest* manifest = nullptr;
     try {
         manifest = &inside_of(filter).manifest();
@@ -182,8 +183,9 @@ gboolean set_info(GstVideoFilter* filter, GstCaps*, GstVideoInfo* in, GstCaps*, 
         GST_ELEMENT_ERROR(filter, LIBRARY, SETTINGS, ("%s", error.what()), (nullptr));
         return FALSE;
     }
-    for (const auto& [info, spec] : {std::pair(in, &manifest->input), std::pair(out, &manifest->output)}) {
-        if (!derain::gst::fits(*info, *spec)) {
+    for (const auto& [info, caps, spec] :
+         {std::tuple(in, in_caps, &manifest->input), std::tuple(out, out_caps, &manifest->output)}) {
+        if (!derain::gst::fits(*info, *caps, *spec)) {
             GST_ELEMENT_ERROR(filter, STREAM, FORMAT,
                               ("frames are %s, the bundle expects %s: put videoconvert and videoscale before",
                                derain::gst::to_string(*info).c_str(), derain::gst::to_string(*spec).c_str()),
@@ -278,7 +280,7 @@ void add_properties(GObjectClass& object) {
         g_object_class_install_property(&object, id, g_param_spec_string(name, name, what, normally, flags));
     };
     add_text(property_bundle, "bundle", "The bundle's folder, made by `derain export`", "");
-    add_text(property_engine, "engine", "The engine by name", "openvino");
+    add_text(property_engine, "engine", "The engine by name", derain::default_engine().c_str());
     add_text(property_precision, "precision", "fp32, fp16, int8 or fp8: one the bundle has", "fp32");
     g_object_class_install_property(
         &object, property_deadline,

@@ -1,5 +1,6 @@
 #include "derain/engine.hpp"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -99,6 +100,11 @@ std::vector<std::string> available_engines() {
         names.push_back(name);
     }
     return names;
+}
+
+std::string default_engine() {
+    const auto known = available_engines();
+    return known.empty() || std::ranges::find(known, "openvino") != known.end() ? "openvino" : known.front();
 }
 
 }  // namespace derain

@@ -1,6 +1,5 @@
 #include "choices.hpp"
 
-#include <algorithm>
 #include <span>
 
 #include "atomic_file.hpp"
@@ -8,12 +7,11 @@
 namespace derain {
 
 void EngineChoice::add_to(CLI::App& verb) {
-    const auto known = available_engines();
     std::string names;
-    for (const auto& name : known) {
+    for (const auto& name : available_engines()) {
         names += (names.empty() ? "" : ", ") + name;
     }
-    engine = known.empty() || std::ranges::find(known, "openvino") != known.end() ? "openvino" : known.front();
+    engine = default_engine();
     verb.add_option("bundle", bundle, "The bundle, made by `derain export`.")->required()->type_name("BUNDLE");
     verb.add_option("--engine", engine, "The engine by name; this build has: " + names + ".")->capture_default_str();
     verb.add_option("--precision", precision, "One the bundle has.")

@@ -60,6 +60,7 @@ TEST(Registry, MakesWhatWasRegistered) {
         return std::make_unique<ScriptedEngine>(std::map<int, Fault>{}, 0, 0, bundle);
     });
     EXPECT_THAT(available_engines(), Contains("scripted"));
+    EXPECT_THAT(available_engines(), Contains(default_engine()));
     EXPECT_EQ(make_engine("scripted", make_bundle(), Precision::fp32)->name(), "scripted");
 }
 

@@ -75,4 +75,7 @@ std::unique_ptr<Engine> make_engine(std::string_view name, const Bundle& bundle,
 /// The names of the engines in this build, sorted.
 std::vector<std::string> available_engines();
 
+/// The engine to take where none is named: OpenVINO, or in a build without it the first it has.
+std::string default_engine();
+
 }  // namespace derain
