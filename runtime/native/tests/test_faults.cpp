@@ -221,9 +221,9 @@ TEST(Faults, FramesCutShortAreCountedAndNotShownAndCostNoWholeOne) {
 
 TEST(Faults, ACameraThatDeliversOnlyFramesCutShortIsLeftBehindAndOpenedAgain) {
     const Finished done(
-        {.source = "test://rain?live=1&frames=90&fps=60&truncate=20&outage=0.8", .stalled_after_s = 0.3});
+        {.source = "test://rain?live=1&frames=150&fps=60&truncate=20&outage=1.6", .stalled_after_s = 0.3});
     EXPECT_GE(done.report.source_faults, 1);
-    EXPECT_TRUE(done.report.source_fault->starts_with("no frame for 0."));
+    EXPECT_TRUE(done.report.source_fault->starts_with("no frame for "));
     EXPECT_GE(done.report.why.at("the camera's frame came broken"), 5);
     EXPECT_TRUE(done.recovered());
 }
