@@ -62,9 +62,10 @@ class Material:
         validated = self.data.validation_pairs
         pictures = self.test if validated is None else list_set(self.data.root, validated)
         if len(pictures) < world:
+            key = "data.validation" if validated is None else "data.validation_pairs"
             raise ValueError(
                 f"{len(pictures)} held-out pictures for {world} processes, expected one each or more: hold out more "
-                "(data.validation), or lower machine.devices"
+                f"({key}), or lower machine.devices or machine.nodes"
             )
         own: list[tuple[int, Any]] = [
             (index, picture) for index, picture in enumerate(pictures) if index % world == rank

@@ -182,12 +182,13 @@ def intensities(folder: Path) -> Callable[[str], str]:
         note = json.loads(file.read_text()) if file.is_file() else {}
     except ValueError:
         note = {}
-    if not (isinstance(note, dict) and "derain" in note):
+    config = note.get("config") if isinstance(note, dict) and "derain" in note else None
+    strength = config.get("strength") if isinstance(config, dict) else ""
+    if not (strength is None or isinstance(strength, (int, float))):
         return lambda name: ""
     if strengths := note.get("strengths"):  # JRSRD: N_rain_0, N_rain_1 and so on
         told = {str(number): f"strength {strength:.2g}" for number, strength in enumerate(strengths)}
         return lambda name: told.get(name.rpartition("_")[2], "")
-    strength = note["config"]["strength"]
     return lambda name: "strength drawn" if strength is None else f"strength {strength:g}"
 
 

@@ -37,7 +37,9 @@ class VideoFile(Sink):
         self._due_ns: float | None = None  # the next frame of the file
         self._last = np.empty(0, np.uint8)
         if self._path.suffix.lower() not in CODECS:
-            raise ValueError(f"{location}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(CODECS)}")
+            raise ValueError(
+                f"{location}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(sorted(CODECS))}"
+            )
         if self._path.is_dir():
             raise FileExistsError(f"{location}: is a folder, expected a file: give --sink frames://{location}")
         if spec.width % 2 or spec.height % 2:  # OpenCV would drop the last column or row without a word

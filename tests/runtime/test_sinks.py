@@ -82,7 +82,7 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
             ValueError,
             "scheme 'printer' is unknown, known are: display, file, frames, mjpeg, null, shm",
         ),
-        ("file://{}/out.gif", ValueError, r"suffix '\.gif' is unknown, known are: \.mkv, \.avi, \.mp4"),
+        ("file://{}/out.gif", ValueError, r"suffix '\.gif' is unknown, known are: \.avi, \.mkv, \.mp4"),
         ("file://{}/taken.mkv", FileExistsError, r"taken\.mkv: is a folder, expected a file"),
         ("frames://{}/taken", FileExistsError, "taken: is a file, expected a folder"),
         ("frames://{}/full", FileExistsError, "full: already holds 1 PNG files"),

@@ -211,9 +211,12 @@ def test_a_test_of_other_images_is_refused(images, trained, tmp_path):
         (tmp_path / "others" / folder / "000.png").rename(tmp_path / "others" / folder / "00.png")
     other = Comparison(trained.protocol, trained.folder, (f"data.root={tmp_path / 'others'}",))
     with pytest.raises(
-        ValueError, match=r"was made with files \['backgrounds/camvid/000\.png', .*/00\.png', .*: remove it"
+        ValueError,
+        match=r"was made of other files than there are, backgrounds/camvid/00\.png the first of 4: remove it",
     ):
         list(held_out_pairs(other))
+    gone = Comparison(trained.protocol, trained.folder, (f"data.root={tmp_path / 'nowhere'}",))
+    assert len(list(held_out_pairs(gone))) == len(list(held_out_pairs(trained)))
 
 
 def test_the_scores_say_how_far_the_system_got_and_where_no_weights_are_training_is_asked_for(trained):

@@ -39,7 +39,9 @@ def test_pairs_that_synthesize_made_are_told_apart_by_their_strength(made):
     }
 
 
-@pytest.mark.parametrize("note", ["{", "[]", '{"config": "mine"}', '{"derain": "1", "strengths": [0.5]}'])
+@pytest.mark.parametrize(
+    "note", ["{", "[]", '{"config": "mine"}', '{"derain": 1}', '{"derain": "1", "strengths": [0.5]}']
+)
 def test_a_rain_json_that_says_nothing_of_an_image_leaves_it_without_a_group(made, tmp_path, note):
     shutil.copytree(made / "pairs/light", tmp_path / "light")
     (tmp_path / "light/rain.json").write_text(note)

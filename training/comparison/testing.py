@@ -42,23 +42,26 @@ def scenes(data: DataConfig, wanted: dict[str, int]) -> list[Path]:
 def make_test(comparison: Comparison) -> Path:
     """Render the test pairs into FOLDER/test, unless they are there: a folder a strength, as `derain synthesize` makes.
 
+    Those that are there serve without the images that they were made of.
+
     Raises:
-        ValueError: they were made by another protocol or of other images; or see `scenes`.
+        ValueError: they were made by another protocol or of other files; or see `scenes`.
     """
     test, folder = comparison.protocol.test, comparison.folder / "test"
     data = comparison.config(next(iter(comparison.protocol.systems))).data
-    files = scenes(data, test.scenes)
-    names = [str(file.relative_to(data.root)) for file in files]
-    wanted, note = {**json.loads(test.model_dump_json()), "files": names}, folder / "test.json"
+    wanted, note = json.loads(test.model_dump_json()), folder / "test.json"
     if note.is_file():
         made = json.loads(note.read_text())
         for key in wanted:
             if made.get(key) != wanted[key]:
                 raise ValueError(
                     f"{folder} was made with {key} {made.get(key)}, expected {wanted[key]}: remove it, or bring back "
-                    "the protocol and the images that it was made of"
+                    "the protocol that it was made by"
                 )
+        if "files" in made and all((data.root / name).is_dir() for name in test.scenes):
+            _refuse_others(folder, made["files"], _names(scenes(data, test.scenes), data.root))
         return folder
+    files = scenes(data, test.scenes)
     shutil.rmtree(folder, ignore_errors=True)
     clean = folder / "scenes"
     clean.mkdir(parents=True)
@@ -67,8 +70,20 @@ def make_test(comparison: Comparison) -> Path:
     for strength in test.strengths:
         rain = RainConfig(kinds="both", strength=strength, scale_jitter=1.2)
         synthesize(clean, folder / f"{strength:g}", test.seed, rain)
-    write_text(note, json.dumps(wanted, indent=2) + "\n")
+    write_text(note, json.dumps({**wanted, "files": _names(files, data.root)}, indent=2) + "\n")
     return folder
+
+
+def _names(files: list[Path], root: Path) -> list[str]:
+    return [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+
+
+def _refuse_others(folder: Path, made: list[str], now: list[str]) -> None:
+    if others := sorted(set(made) ^ set(now)):
+        raise ValueError(
+            f"{folder} was made of other files than there are, {others[0]} the first of {len(others)}: remove it, or "
+            "bring back those that it was made of"
+        )
 
 
 def held_out_pairs(comparison: Comparison) -> Iterator[Pair]:
