@@ -2,9 +2,9 @@
 
 A drop that falls through the exposure T draws a streak whose length is fall speed x T x focal length / distance and
 whose opacity is τ/T, the part of the exposure for which it is before a pixel (Garg and Nayar, "Vision and rain", 2007):
-a short exposure draws short streaks that hide what is behind them. Near drops draw long, wide and rare streaks, far ones
-short, thin and dense ones; wind tilts them all, and the car's own speed makes them fan out from the vanishing point.
-Three styles:
+a short exposure draws short streaks that hide what is behind them. Near drops draw long, wide and rare streaks, far
+ones short, thin and dense ones; wind tilts them all, and the car's own speed makes them fan out from the vanishing
+point. Three styles:
 
 * ``physical``  depth layers of single streaks with soft profiles;
 * ``noise``     the paper's protocol for JRSRD: thresholded noise of 20 % to 60 %, motion-blurred;
@@ -32,7 +32,6 @@ _FIXED_POINT = 1 << 16
 
 _SUPPORT = 2.4  # a streak's profile is cut here, in standard deviations
 _TAIL = math.exp(-0.5 * _SUPPORT**2)
-
 
 SHORTEST, LONGEST = 0.4, 1.6
 """Exposures, in units of the one that the layers' lengths and opacities are of."""
@@ -68,8 +67,8 @@ class Wind:
 
     ``angle`` is the direction of fall from straight down in radians, positive to the right; ``vanishing`` [B, 2] is the
     point (x, y) in units of the image's size that streaks fan out from, ``forward`` how strongly (0: a standing car);
-    ``exposure`` scales every length and physical streaks' opacity inversely, ``scale`` is pixels for one pixel of a frame
-    480 rows high.
+    ``exposure`` scales every length and, inversely, the opacity of physical streaks; ``scale`` is pixels for one pixel
+    of a frame 480 rows high.
     """
 
     angle: Tensor
