@@ -28,7 +28,8 @@ STALL_FRAMES, LONGEST_STALL_S = 4, 60.0
 """Of a source whose frames are further apart: the time of so many frames, but no longer than a minute."""
 
 FIRST_FRAME_S = 5.0
-"""The same until its first frame, where that is longer: a camera needs more time to start, also when opened again."""
+"""Without its first frame until a live source is told of or, where it was opened again, counts as stalled, unless a
+stall takes longer: a camera needs more time to start."""
 
 PATIENCE_S = 1.0
 """How long the end of a run waits for a read to return, before its source is closed and its thread left behind."""
