@@ -28,7 +28,8 @@ inline constexpr double read_patience_s = 1;
 /// rate is known has at least four frames' time, but no more than a minute for it.
 inline constexpr double stall_s = 2;
 
-/// Without its first frame until a live source is told of, where that is longer: a camera needs more time to start.
+/// Without its first frame until a live source is told of or, where it was opened again, counts as stalled, unless a
+/// stall takes longer: a camera needs more time to start.
 inline constexpr double first_frame_s = 5;
 
 /// Reads a source into a queue on a thread of its own, and closes the queue when the source ends.
