@@ -6,6 +6,7 @@ from html import escape
 import numpy as np
 
 from derain.runtime.bench import BenchReport
+from derain.runtime.latency import Percentiles
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 180, 64, 32, 24
 BINS = 60
@@ -47,7 +48,9 @@ def page(report: BenchReport) -> str:
         for stage, percentiles in rows.items()
     )
     histograms = "".join(
-        f"<h2>{_words(stage)}</h2>{_histogram(samples)}" for stage, samples in report.samples_ms.items() if samples
+        f"<h2>{_words(stage)}</h2>{_histogram(samples, report.latency_ms[stage])}"
+        for stage, samples in report.samples_ms.items()
+        if samples
     )
     whole = report.samples_ms["capture_to_present"]
     timeline = f"<h2>capture to present over time</h2>{_timeline(report.at_s, whole)}" if whole else ""
@@ -95,8 +98,8 @@ def _told(value: object) -> str:
     return "not told" if value is None else escape(str(value))
 
 
-def _histogram(samples: list[float]) -> str:
-    """Bars over milliseconds, what lies beyond the axis in the last; p50 and p99 are marked."""
+def _histogram(samples: list[float], percentiles: Percentiles) -> str:
+    """Bars over milliseconds, what lies beyond the axis in the last; p50 and p99 are marked, as the table has them."""
     across = ticks(0, max(float(np.quantile(samples, 0.999)), 1e-3))
     counts, _ = np.histogram(np.minimum(samples, across[-1]), BINS, (0, across[-1]))
     up = ticks(0, float(counts.max()))
@@ -107,8 +110,7 @@ def _histogram(samples: list[float]) -> str:
         for index, share in enumerate(counts / up[-1])
     )
     marks = ""
-    for row, name, share in ((12, "p50", 0.5), (28, "p99", 0.99)):  # a row each: they may be equal
-        value = float(np.quantile(samples, share))
+    for row, name, value in ((12, "p50", percentiles.p50), (28, "p99", percentiles.p99)):  # a row each: may be equal
         x = LEFT + (WIDTH - LEFT) * min(value / across[-1], 1)
         anchor = "end" if x > WIDTH / 2 else "start"
         marks += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'

@@ -84,6 +84,9 @@ def test_the_page_stands_alone_and_has_a_plot_a_stage_and_one_over_time(report):
     assert len(tree.findall("body/svg")) == 5
     assert len(tree.findall("body/svg/circle")) == len(report.at_s)
     assert f"Capture to present is of all {len(report.at_s)} presented frames" in "".join(tree.itertext())
+    marked = [label.text for label in tree.findall("body/svg/text[@class='label']")]
+    of_the_table = [report.latency_ms[stage] for stage in report.samples_ms]
+    assert marked == [f"{n} {v:.2f} ms" for each in of_the_table for n, v in (("p50", each.p50), ("p99", each.p99))]
     assert not re.search(r"https?://|src=|@import", html)
 
 
