@@ -29,7 +29,7 @@ IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 class PairsConfig(BaseModel):
-    """One set of rainy and clean pairs: its layout (see `readers`), where it lies below `data.root`, which split.
+    """One set of rainy and clean pairs: its layout (see `layouts`), where it lies below `data.root`, which split.
 
     `kind` says which mask |rainy − clean| is of, for the layouts that do not say it themselves.
     """

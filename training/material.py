@@ -18,8 +18,9 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
+from derain.training.layouts import find_pairs, list_set
 from derain.training.patches import PairPatches, Patches, RenderedPatches
-from derain.training.readers import Image, Pair, PairFiles, find_pairs, list_set
+from derain.training.readers import Image, Pair, PairFiles
 
 log = logging.getLogger(__name__)
 

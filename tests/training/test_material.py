@@ -9,10 +9,11 @@ import torch
 
 from derain.training.config import TrainConfig
 from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, to_tensor
+from derain.training.layouts import SPLITS, list_set, read_set
 from derain.training.material import HeldOutPairs, Material, find_material
 from derain.training.patches import PairPatches, paired
 from derain.training.rain import MASK_FULL
-from derain.training.readers import SPLITS, Pair, PairFiles, list_set, read_set
+from derain.training.readers import Pair, PairFiles
 from derain.training.trainer import train
 from derain_tests.layouts import qian, write_flat
 

@@ -8,9 +8,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from derain.training.data import PairsConfig, read_rgb
+from derain.training.layouts import list_set, read_set
 from derain.training.rain import RainConfig
 from derain.training.rain.pairs import synthesize
-from derain.training.readers import _header_size, list_set, read_clips, read_pairs, read_set
+from derain.training.readers import _header_size, read_clips, read_pairs
 from derain_tests.layouts import flat, qian, write_flat
 from derain_tests.pictures import write_clip
 
