@@ -28,10 +28,22 @@ class MovingAverage(WeightAveraging):
     """The exponential moving average of the weights, which is what is validated and saved; see `average_decay`."""
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+            assert self._average_model is not None
+            count = self._average_model.n_averaged
             torch._foreach_lerp_(averaged, current, float(1 - average_decay(count, decay)))
 
         super().__init__(multi_avg_fn=average)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Put the average where the weights will be, which are still on the CPU: else each iteration copies them there.
+
+        Its counter stays on the CPU, where reading it does not wait for a GPU.
+        """
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     @property
     def network(self) -> nn.Module:
