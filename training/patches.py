@@ -16,12 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from derain.training.data import to_tensor
 from derain.training.rain import RainConfig, RainyBatch, render
-from derain.training.rain.drops import SHRUNK
+from derain.training.rain.frames import SHRUNK, Frames, Place
 from derain.training.rain.scene import item_seeds, soft_mask
 from derain.training.readers import Image, Pair, PairFiles
-
-AROUND = 1
-"""Patches of its frame on each side of a patch that its rain sees: light and what drops show come from there."""
 
 
 class Crop(NamedTuple):
@@ -93,13 +90,11 @@ class RenderedPatches(Patches):
         self.images, self.rain = images, rain
 
     def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
-        """As `render` makes it of the clean patches and what lies around them in their frames."""
+        """As `render` makes it of the clean patches, each as a part of its frame."""
         images = [self.images[crop.image] for crop in crops]
-        clean, view = (
-            torch.stack([to_tensor(cutter(image, crop, self.patch)) for image, crop in zip(images, crops, strict=True)])
-            for cutter in (cut, cut_view)
-        )
-        return render(clean, rain_seeds(self.seed, iteration, self.batch)[self.own], self.rain, view=view)
+        cuts = [to_tensor(cut(image, crop, self.patch)) for image, crop in zip(images, crops, strict=True)]
+        seeds = rain_seeds(self.seed, iteration, self.batch)[self.own]
+        return render(torch.stack(cuts), seeds, self.rain, frames=frames_of(images, crops, self.patch))
 
 
 class PairPatches(Patches):
@@ -153,16 +148,18 @@ def cut(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(square)
 
 
-def cut_view(image: NDArray[np.uint8], crop: Crop, patch: int) -> NDArray[np.uint8]:
-    """What lies around a crop's patch, `AROUND` patches of its frame on each side, shrunk; frames go on mirrored."""
-    height, width = image.shape[:2]
-    beyond = AROUND * crop.side
-    top, left = crop.top - beyond, crop.left - beyond
-    bottom, right = crop.top + crop.side + beyond, crop.left + crop.side + beyond
-    part = image[max(0, top) : bottom, max(0, left) : right]
-    missing = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-    whole = np.asarray(cv2.copyMakeBorder(part, *missing, cv2.BORDER_REFLECT), np.uint8)
-    return cut(whole, Crop(crop.image, 0, 0, whole.shape[0], crop.flipped), (2 * AROUND + 1) * patch // SHRUNK)
+def frames_of(images: Sequence[Image], crops: Sequence[Crop], patch: int) -> Frames:
+    """What rain needs of the images that crops are of, in pixels of the patches that the crops shrink to."""
+    places, light, views = [], [], []
+    for image, crop in zip(images, crops, strict=True):
+        height, width = (round(side * patch / crop.side) for side in image.shape[:2])
+        top, left = (round(first * patch / crop.side) for first in (crop.top, crop.left))
+        places.append((top, width - left - patch if crop.flipped else left, height, width))
+        light.append(np.stack(cv2.meanStdDev(image))[..., 0] / 255)
+        view = cv2.resize(image, (-(-width // SHRUNK), -(-height // SHRUNK)), interpolation=cv2.INTER_AREA)
+        views.append(to_tensor(np.ascontiguousarray(view[:, ::-1]) if crop.flipped else view))
+    mean, deviation = torch.from_numpy(np.float32(light)).unbind(1)
+    return Frames(Place(*torch.tensor(places).unbind(1)), mean, deviation, views)
 
 
 def own_share(batch: int, rank: int, world: int) -> slice:

@@ -17,7 +17,7 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import Crop, RenderedPatches, cut_view
+from derain.training.patches import Crop, RenderedPatches, cut, frames_of
 from derain.training.rain import RainConfig, render
 
 
@@ -178,27 +178,26 @@ def test_an_image_just_as_large_as_the_patch_is_used_whole(picture):
         assert torch.equal(patch, whole) or torch.equal(patch, whole.flip(2))
 
 
-def test_a_patch_has_the_rain_of_its_frame(data_root):
-    """As strong as whole frames have it: light and what drops show come from around the patch."""
-    files = sorted((data_root / "backgrounds/camvid").glob("*.jpg"))[::12]
-    images = [read_rgb(file) for file in files]
-    rain = RainConfig(kinds="both", strength=0.5, style="physical", scale_jitter=1.0, frame_height=images[0].shape[0])
-    loader = RenderedPatches(images, rain, 8, 112, 1, 0, 24)
-    cut = torch.stack([(batch.rainy - batch.clean).square().mean() for batch in loader]).mean()
-    whole = [
-        render(to_tensor(image)[None], 100 * turn + i, rain) for turn in range(2) for i, image in enumerate(images)
-    ]
-    frame = torch.stack([(one.rainy - one.clean).square().mean() for one in whole]).mean()
-    assert abs(10 * torch.log10(cut / frame)) < 1.0
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_patch_has_the_rain_of_its_frame(picture, flipped):
+    """To a grey level, but for its outermost pixels: the frame that drops show goes through bytes."""
+    image, rain = picture(3, 160, 120), RainConfig(kinds="both", strength=0.8, style="physical", frame_height=120)
+    frame = np.ascontiguousarray(image[:, ::-1]) if flipped else image
+    whole = render(to_tensor(frame)[None], 7, rain)
+    crop = Crop(0, 24, 50, 64, flipped)
+    left = 160 - 50 - 64 if flipped else 50
+    part = render(to_tensor(cut(image, crop, 64))[None], 7, rain, frames=frames_of([image], [crop], 64))
+    for own, frames_own in zip(part, whole, strict=True):
+        there = frames_own[..., 24:88, left : left + 64]
+        torch.testing.assert_close(own[..., 1:-1, 1:-1], there[..., 1:-1, 1:-1], rtol=0, atol=2 / 255)
+    assert (part.rainy - part.clean).abs().mean() > 0.01
 
 
-def test_beyond_its_frame_a_patch_sees_it_mirrored():
-    blocks = np.random.default_rng(1).integers(0, 256, (10, 10, 3), np.uint8)
-    image = blocks.repeat(4, 0).repeat(4, 1)
-    view = cut_view(image, Crop(0, 0, 16, 24, False), 24)
-    assert view.shape == (18, 18, 3)
-    np.testing.assert_array_equal(view[6:12, 6:12], blocks[:6, 4:])
-    np.testing.assert_array_equal(view[:6, 6:12], blocks[:6, 4:][::-1])
-    np.testing.assert_array_equal(view[6:12, 12:], blocks[:6, 4:][:, ::-1])
-    np.testing.assert_array_equal(view[6:12, 2:6], blocks[:6, :4])
-    np.testing.assert_array_equal(cut_view(image, Crop(0, 0, 16, 24, True), 24), view[:, ::-1])
+def test_a_patch_that_shrinks_lies_in_a_frame_that_shrinks(picture):
+    images = [picture(1, 100, 60), picture(2, 90, 72)]
+    frames = frames_of(images, [Crop(0, 20, 40, 40, False), Crop(1, 12, 30, 48, True)], 32)
+    assert torch.stack(frames.place).T.tolist() == [[16, 32, 48, 80], [8, 8, 48, 60]]
+    assert [tuple(view.shape) for view in frames.views] == [(3, 12, 20), (3, 12, 15)]
+    for image, mean, deviation in zip(images, frames.mean, frames.deviation, strict=True):
+        torch.testing.assert_close(mean, to_tensor(image).mean((1, 2)))
+        torch.testing.assert_close(deviation, to_tensor(image).std((1, 2), correction=0))

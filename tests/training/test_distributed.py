@@ -31,10 +31,10 @@ from derain.training.config import read_config
 rank, folder, seen = os.environ["RANK"], Path(sys.argv[1]), {}
 render, write = patches.render, atomic.write_bytes
 
-def recorded(clean, seeds, config, view):
+def recorded(clean, seeds, config, frames):
     if seeds.__class__.__name__ == "Tensor":
         seen[f"clean{len(seen) // 2}"], seen[f"seeds{len(seen) // 2}"] = clean.clone(), seeds.clone()
-    return render(clean, seeds, config, view=view)
+    return render(clean, seeds, config, frames=frames)
 
 def finished(self):
     save_file(seen, folder / f"seen{rank}.safetensors")
@@ -84,10 +84,10 @@ def alone(two) -> dict[str, torch.Tensor]:
     """What one process sees of the same run: `cleanI` and `seedsI` of its iterations 1, 2 and 3 as 0, 1 and 2."""
     seen, honest = {}, patches.render
 
-    def recorded(clean, seeds, config, view):
+    def recorded(clean, seeds, config, frames):
         if isinstance(seeds, torch.Tensor):
             seen[f"clean{len(seen) // 2 - 1}"], seen[f"seeds{len(seen) // 2 - 1}"] = clean.clone(), seeds.clone()
-        return honest(clean, seeds, config, view=view)
+        return honest(clean, seeds, config, frames=frames)
 
     patches.render = recorded
     try:

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
 from derain.training.rain import MASK_FULL, RainConfig, render
-from derain.training.rain.drops import SHRUNK, Glass, make_glass, see_through
+from derain.training.rain.drops import Glass, make_glass, see_through
+from derain.training.rain.frames import Frames
 from derain.training.rain.streaks import STYLES
 
 
@@ -163,18 +163,40 @@ def test_bytes_in_place_of_floats_are_refused_with_the_mend() -> None:
         render(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
 
 
-def test_a_patch_takes_light_and_what_drops_show_from_around_it() -> None:
-    view, seeds = F.avg_pool2d(scene(2, 96, 96), SHRUNK), torch.arange(2)
-    clean = scene(2, 96, 96)[..., 32:64, 32:64]
-    dry = render(clean, seeds, RainConfig(kinds="both"), 0.0, view)
-    assert torch.equal(dry.rainy, clean)
-    dark = view * 0.3
-    assert render(clean, seeds, view=dark).rainy.mean() < render(clean, seeds, view=view).rainy.mean() - 0.01
+@pytest.mark.parametrize("height", [96, 480])
+@pytest.mark.parametrize("style", ["physical", "sharp"])
+def test_a_part_of_a_frame_has_the_rain_that_the_frame_has_there(style: str, height: int) -> None:
+    """But for its outermost pixels, where the glass, which is drawn at half the size, cannot look over the edge."""
+    frame, seeds = scene(4, height, 2 * height), torch.arange(4)
+    config = RainConfig(kinds="both", style=style, frame_height=height)
+    whole = render(frame, seeds, config, 0.8)
+    tops, lefts = torch.tensor([0, 20, height - 64, 32]), torch.tensor([0, 2 * height - 80, 40, 30])
+    here = [(slice(None), slice(top, top + 64), slice(left, left + 80)) for top, left in zip(tops, lefts, strict=True)]
+    frames = Frames.whole(frame)
+    frames = frames._replace(place=frames.place._replace(top=tops, left=lefts))
+    cut = torch.stack([image[window] for image, window in zip(frame, here, strict=True)])
+    part = render(cut, seeds, config, 0.8, frames)
+    for own, frames_own in zip(part, whole, strict=True):
+        same = torch.stack([image[window] for image, window in zip(frames_own, here, strict=True)])
+        torch.testing.assert_close(own[..., 1:-1, 1:-1], same[..., 1:-1, 1:-1], rtol=0, atol=1e-4)
+    assert (part.rainy - cut).abs().mean() > 0.01
 
 
-def test_a_view_of_the_image_itself_shows_in_drops_what_the_image_does() -> None:
-    image, seeds = scene(4), torch.arange(4)
-    alone = render(image, seeds, RainConfig(kinds="drops"), 1.0)
-    within = render(image, seeds, RainConfig(kinds="drops"), 1.0, F.avg_pool2d(image, SHRUNK))
-    assert (alone.rainy - alone.clean).abs().max() > 0.3
-    assert (alone.rainy - within.rainy).abs().max() < 0.05  # the light of a shrunk image has a little less contrast
+def test_noise_on_a_part_of_a_frame_is_as_strong_as_on_the_frame() -> None:
+    frame, seeds = scene(24, 96, 128), torch.arange(24)
+    config, frames = RainConfig(kinds="streaks", style="noise", frame_height=96), Frames.whole(frame)
+    whole = render(frame, seeds, config, 0.5).mask_streak[..., 32:64, 48:80].mean()
+    place = frames.place._replace(top=frames.place.top + 32, left=frames.place.left + 48)
+    part = render(frame[..., 32:64, 48:80], seeds, config, 0.5, frames._replace(place=place)).mask_streak.mean()
+    assert part == pytest.approx(float(whole), rel=0.1)
+
+
+def test_drops_on_a_part_of_a_frame_show_the_frame_and_its_light() -> None:
+    frame, seeds = scene(2, 96, 96), torch.arange(2)
+    clean = frame[..., 32:64, 32:64]
+    lit, dark = (
+        frames._replace(place=frames.place._replace(top=frames.place.top + 32, left=frames.place.left + 32))
+        for frames in (Frames.whole(frame), Frames.whole(0.3 * frame))
+    )
+    assert torch.equal(render(clean, seeds, RainConfig(kinds="both"), 0.0, lit).rainy, clean)
+    assert render(clean, seeds, frames=dark).rainy.mean() < render(clean, seeds, frames=lit).rainy.mean() - 0.01

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from derain.training.patches import rain_seeds
 from derain.training.rain import RainConfig, dice, render
-from derain.training.rain.scene import accumulated
+from derain.training.rain.scene import FRAME_ROWS, accumulated
 from derain.training.rain.streaks import STYLES, Wind, opacity, sparks
 
 IMAGES, HEIGHT, WIDTH = 16, 240, 320
@@ -72,16 +72,17 @@ def test_the_noise_that_streaks_are_blurred_from_covers_20_to_60_percent_of_an_i
 
 def test_the_veil_is_thickest_at_the_horizon_thinner_towards_the_bottom_row_and_has_its_mean():
     mean, horizon = torch.tensor([0.05, 0.2, 0.2]), torch.tensor([0.4, 0.4, 0.25])
-    veil = accumulated(mean, horizon, 100)
+    rows = (torch.arange(FRAME_ROWS) + 0.5) / FRAME_ROWS
+    veil = accumulated(mean, horizon, rows.expand(3, -1))
+    torch.testing.assert_close(accumulated(mean, horizon, rows[None, 50:60].expand(3, -1)), veil[:, 50:60])
     torch.testing.assert_close(veil.mean(1), mean, rtol=0, atol=1e-6)
     assert (veil.diff(dim=1) <= 0).all()
     assert torch.equal(veil[:, :1].expand(-1, 20), veil[:, :20])  # far is as far above the horizon
     assert (veil[:, 0] > 3 * veil[:, -1]).all()
     assert (veil[1] > veil[0]).all()
-    assert veil[2, 40] < veil[1, 40]  # a higher horizon: that row is nearer
+    assert veil[2, 204] < veil[1, 204]  # a higher horizon: that row is nearer
     depth = torch.log1p(-veil[1]) / torch.log1p(-veil[1, -1])  # β cancels: the depth of a flat road, bottom row 1
-    rows = (torch.arange(100) + 0.5) / 100
-    torch.testing.assert_close(depth[60:], (rows[-1] - 0.4) / (rows[60:] - 0.4), rtol=1e-3, atol=0)
+    torch.testing.assert_close(depth[308:], (rows[-1] - 0.4) / (rows[308:] - 0.4), rtol=1e-3, atol=0)
 
 
 def test_rain_hides_more_at_the_horizon_than_at_the_bottom_row_and_more_the_stronger_it_is():

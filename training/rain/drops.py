@@ -7,12 +7,14 @@ the glass is rendered at half the resolution and brought up, and the view is sam
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import dice
+from .frames import Frames, Place
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def make_glass(
     width: int,
     seconds: Tensor | None = None,
     wiper: float | None = None,
-    half_view: float | None = None,
+    place: Place | None = None,
 ) -> Glass:
     """Render the drops on each image's windscreen.
 
@@ -72,45 +74,36 @@ def make_glass(
         width: columns.
         seconds: [B], the time; any order of times gives the same glass at the same time. None: time 0.
         wiper: seconds between two sweeps; None: no wiper.
-        half_view: pixels from a drop's middle to the edge of what it shows; None: half of the image's shorter side.
+        place: where in the windscreen's picture these rows and columns are; None: they are all of it.
     """
     time = torch.zeros_like(strength) if seconds is None else seconds
+    place = Place.whole(seed.numel(), height, width, seed.device) if place is None else place
     stamps = [
-        _stamps(seed, strength, scale, height, width, time, wiper, size, 1000 * (number + 1))
+        _stamps(seed, strength, scale, place, time, wiper, size, 1000 * (number + 1))
         for number, size in enumerate(SIZES)
     ]
     drops = {key: torch.cat([stamp[key] for stamp in stamps]) for key in stamps[0]}
     rows, columns = (height + 1) // 2, (width + 1) // 2
-    half_view = 0.5 * min(height, width) if half_view is None else half_view
-    sheet = _paint(drops, seed.numel(), rows, columns, half_view)
+    sheet = _paint(drops, seed.numel(), rows, columns)
     sheet = F.interpolate(sheet, scale_factor=2, mode="bilinear", align_corners=False)[:, :, :height, :width]
     alpha, dx, dy, gain, glint = sheet.unbind(1)
     return Glass(alpha[:, None], torch.stack([dx, dy], 1), gain[:, None], glint[:, None])
 
 
-SHRUNK = 4
-"""How much smaller the picture is that drops show: a drop squeezes a wide view into a few pixels, so that shrinking is
-defocus and anti-aliasing in one."""
-
-
-def see_through(glass: Glass, scene: Tensor, ambient: Tensor, view: Tensor | None = None) -> Tensor:
+def see_through(glass: Glass, scene: Tensor, ambient: Tensor, frames: Frames | None = None) -> Tensor:
     """Return the scene [B, 3, H, W] seen through the glass; ``ambient`` [B, 3, 1, 1] lights the highlights.
 
-    Drops show the ``view`` [B, 3, h / SHRUNK, w / SHRUNK], shrunk, in whose middle the scene lies; None: the scene
-    alone. Where the glass is dry the scene comes out bit by bit.
+    Drops show the ``frames`` that the scene is a part of; None: the scene is all there is. Where the glass is dry the
+    scene comes out bit by bit.
     """
-    height, width = view_height, view_width = scene.shape[-2:]
-    if view is None:
-        shrunk = F.avg_pool2d(scene, SHRUNK, SHRUNK, ceil_mode=True, count_include_pad=False)
-    else:
-        shrunk, view_height, view_width = view, SHRUNK * view.shape[-2], SHRUNK * view.shape[-1]
-    ys = torch.arange(height, device=scene.device, dtype=scene.dtype)[None, :, None] + (view_height - height) // 2
-    xs = torch.arange(width, device=scene.device, dtype=scene.dtype)[None, None, :] + (view_width - width) // 2
-    across = (2 * (xs + glass.shift[:, 0]) + 1) / view_width - 1
-    down = (2 * (ys + glass.shift[:, 1]) + 1) / view_height - 1
-    seen = F.grid_sample(
-        shrunk, torch.stack([across, down], -1), mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    frames = Frames.whole(scene) if frames is None else frames
+    height, width = scene.shape[-2:]
+    place = frames.place
+    across = (2 * (place.columns(width)[:, None, :] + glass.shift[:, 0]) + 1) / place.width[:, None, None] - 1
+    down = (2 * (place.rows(height)[:, :, None] + glass.shift[:, 1]) + 1) / place.height[:, None, None] - 1
+    looks = torch.stack([across, down], -1)
+    sample = partial(F.grid_sample, mode="bilinear", padding_mode="reflection", align_corners=False)
+    seen = torch.cat([sample(view[None], look[None]) for view, look in zip(frames.views, looks, strict=True)])
     wet = (seen * glass.gain + ambient * glass.glint).clamp(0.0, 1.0)
     return torch.lerp(scene, wet, glass.alpha)
 
@@ -119,21 +112,21 @@ def _stamps(
     seed: Tensor,
     strength: Tensor,
     scale: Tensor,
-    height: int,
-    width: int,
+    place: Place,
     time: Tensor,
     wiper: float | None,
     size: Size,
     stream: int,
 ) -> dict[str, Tensor]:
-    """Draw the drops of one class: a flat list of contours, in pixels of the full frame."""
+    """Draw the drops of one class: a flat list of contours, in pixels from the place's first."""
     plenty = dice.uniform(seed, stream, low=0.4, high=1.6)
-    area = height * width / scale**2
+    area = place.height * place.width / scale**2
     # A whole number of drops loses little rain on small crops when the fraction is a chance of one more.
     count = (size.density * 1e-4 * area * plenty * strength**0.85 + dice.uniform(seed, stream + 1)).floor().long()
     count = torch.where(strength > 0, count, 0)
     image, member = dice.ragged(count)
     own = dice.derive(seed[image], stream + 2, member)
+    top, left, height, width = place.select(image)
     radius = size.radius * torch.exp(size.sigma * dice.normal(own, 1))
     radius = radius.clamp(*size.limits) * scale[image] * (0.75 + 0.25 * strength[image])
     stretch = size.stretch[0] + (size.stretch[1] - size.stretch[0]) * dice.uniform(own, 2)
@@ -160,8 +153,8 @@ def _stamps(
     reach = radius * stretch
     drops = {
         "image": image,
-        "x": column,
-        "y": dice.uniform(born, 8) * (height + reach) - 0.5 * reach + slide,
+        "x": column - left,
+        "y": dice.uniform(born, 8) * (height + reach) - 0.5 * reach + slide - top,
         "rx": radius * grown,
         "ry": reach * grown * (1 + 0.3 * (slide > 0).float()),
         "focus": focus[image],
@@ -170,7 +163,7 @@ def _stamps(
         "turn": 2 * torch.pi * dice.uniform(own[:, None], 11, torch.arange(3, device=seed.device)[None]),
         "wobble": (stretch > 3).float() * dice.uniform(own, 12, low=0.3, high=1.0),
         "cover": size.cover[0] + (size.cover[1] - size.cover[0]) * dice.uniform(own, 13),
-        "view": dice.uniform(own, 14, low=0.5, high=1.0),
+        "view": dice.uniform(own, 14, low=0.5, high=1.0) * 0.5 * torch.minimum(height, width),  # half of its width
         "rim": dice.uniform(own, 15, low=0.15, high=0.6),
         "foot": dice.uniform(own, 16, low=0.05, high=0.45),
         "spark": dice.uniform(own, 17, low=-0.5, high=0.6).clamp_min(0.0),
@@ -179,7 +172,7 @@ def _stamps(
     return {key: value[landed] for key, value in drops.items()}
 
 
-def _paint(drops: dict[str, Tensor], batch: int, rows: int, columns: int, half_view: float) -> Tensor:
+def _paint(drops: dict[str, Tensor], batch: int, rows: int, columns: int) -> Tensor:
     """Stamp the drops into a sheet [B, 5, rows, columns] at half resolution: alpha, shift x, y, gain, glint."""
     rx, ry = drops["rx"] * 0.5, drops["ry"] * 0.5
     x, y = drops["x"] * 0.5 - 0.25, drops["y"] * 0.5 - 0.25
@@ -221,9 +214,9 @@ def _paint(drops: dict[str, Tensor], batch: int, rows: int, columns: int, half_v
     best.scatter_reduce_(0, pixel, key, "amax")
     hit = torch.nonzero(best >= 0).flatten()
     winner = best[hit] & ((1 << 34) - 1)
-    view = half_view * of["view"]
     bend = 1 + 0.5 * rho * rho  # rays bend more towards the rim
     ux, uy = qx.clamp(-1.5, 1.5) * bend, qy.clamp(-1.5, 1.5) * bend
+    view = of["view"]
     away_x, away_y = (column - x[drop]) * 2.0, (row - y[drop]) * 2.0
     edge = (rho.clamp_max(1.2)) ** 4
     gain = (1 - of["rim"] * edge * (0.65 - 0.35 * qy)) * (1 + of["foot"] * qy.clamp(-1, 1))

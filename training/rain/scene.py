@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from . import dice
-from .drops import SHRUNK, Glass, make_glass, see_through
+from .drops import Glass, make_glass, see_through
+from .frames import Frames, Place
 from .streaks import Wind, draw_wind, opacity
 
 MASK_FULL = 0.5
@@ -16,6 +17,10 @@ MASK_FULL = 0.5
 
 NEAREST_ROW = 0.1
 """How near to the horizon, in heights of the frame, depth still grows; about six times the depth of the bottom row."""
+
+
+FRAME_ROWS = 512
+"""Rows over which the veil's mean is taken, whatever the frame has."""
 
 
 class RainConfig(BaseModel):
@@ -125,7 +130,7 @@ def render(
     seed: int | Tensor | torch.Generator,
     config: RainConfig | None = None,
     strength: Tensor | float | None = None,
-    view: Tensor | None = None,
+    frames: Frames | None = None,
 ) -> RainyBatch:
     """Render rain over clean images, on their device.
 
@@ -136,9 +141,8 @@ def render(
         seed: a number, a ``torch.Generator``, or int64 [B], one an image. The same seeds give the same rain.
         config: what rain; None: the training mix.
         strength: [B] or one number in 0..1, instead of the configuration's.
-        view: float [B, 3, h / SHRUNK, w / SHRUNK], where the images are patches: what they are the middles of, shrunk.
-            Light comes from all of it and drops show all of it, so that a patch has its frame's rain. None: the images
-            are frames.
+        frames: what the images are parts of: they get the rain that the frames have there, to a rounding (noise is
+            drawn anew, as it is the same everywhere). None: the images are frames.
 
     Raises:
         ValueError: the images have another shape or type, or a strength is outside 0..1.
@@ -147,28 +151,28 @@ def render(
     config = RainConfig() if config is None else config
     seeds = item_seeds(seed, clean.shape[0], clean.device)
     weather = draw_weather(seeds, config, strength)
-    height, width = clean.shape[-2:]
-    half_view = None if view is None else 0.5 * SHRUNK * min(view.shape[-2:])
-    seed_of_glass = dice.derive(seeds, 21)
-    glass = make_glass(seed_of_glass, weather.drop_strength, weather.scale, height, width, half_view=half_view)
-    return compose(clean, weather, glass, dice.derive(seeds, 22), view)
+    frames = Frames.whole(clean) if frames is None else frames
+    size = (clean.shape[-2], clean.shape[-1])
+    glass = make_glass(dice.derive(seeds, 21), weather.drop_strength, weather.scale, *size, place=frames.place)
+    return compose(clean, weather, glass, dice.derive(seeds, 22), frames)
 
 
 def compose(
-    clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed: Tensor, view: Tensor | None = None
+    clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed: Tensor, frames: Frames | None = None
 ) -> RainyBatch:
     """Put the glass before the scene and the streaks of ``streak_seed`` [B] over both.
 
     In place of a rendered ``glass``, photographs through wet glass [B, 3, H, W] may stand, as in the paper's JRSRD.
-    ``view`` as for ``render``.
+    ``frames`` as for ``render``.
     Autocast is for the network around it: streaks turned in half precision would lie elsewhere.
     """
     with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
+        frames = Frames.whole(clean) if frames is None else frames
         height, width = clean.shape[-2:]
-        light = ambient_light(clean if view is None else view, weather.seed)
-        drops_only = see_through(glass, clean, light, view) if isinstance(glass, Glass) else glass
-        water = opacity(streak_seed, weather.streak_strength, weather.wind, height, width)
-        rainy = _light_streaks(drops_only, water, light, weather)
+        light = ambient_light(frames.mean, frames.deviation, weather.seed)
+        drops_only = see_through(glass, clean, light, frames) if isinstance(glass, Glass) else glass
+        water = opacity(streak_seed, weather.streak_strength, weather.wind, height, width, frames.place)
+        rainy = _light_streaks(drops_only, water, light, weather, frames.place)
         return RainyBatch(rainy, drops_only, clean, soft_mask(rainy, drops_only), soft_mask(drops_only, clean))
 
 
@@ -180,52 +184,63 @@ def soft_mask(rainy: Tensor, clean: Tensor) -> Tensor:
     return ((rainy - clean).abs().mean(1, keepdim=True) / MASK_FULL).clamp_max(1.0)
 
 
-def ambient_light(clean: Tensor, seed: Tensor) -> Tensor:
+def ambient_light(mean: Tensor, deviation: Tensor, seed: Tensor) -> Tensor:
     """The light that water carries into the picture [B, 3, 1, 1]: a drop gathers almost the whole sky, so it is
-    brighter and greyer than the scene behind it (Garg and Nayar).
+    brighter and greyer than the scene behind it (Garg and Nayar), whose channels' mean and deviation are [B, 3].
     """
-    mean = clean.mean((2, 3), keepdim=True)
-    bright = mean + 1.6 * clean.std((2, 3), keepdim=True, correction=0)
+    bright = mean + 1.6 * deviation
     grey = bright.mean(1, keepdim=True)
-    factor = dice.uniform(seed, 31, low=0.9, high=1.2)[:, None, None, None]
-    return ((0.75 * grey + 0.25 * bright) * factor).clamp(0.25, 1.0)
+    factor = dice.uniform(seed, 31, low=0.9, high=1.2)[:, None]
+    return ((0.75 * grey + 0.25 * bright) * factor).clamp(0.25, 1.0)[..., None, None]
 
 
-def _light_streaks(scene: Tensor, water: Tensor, light: Tensor, weather: Weather) -> Tensor:
+def _light_streaks(scene: Tensor, water: Tensor, light: Tensor, weather: Weather, place: Place) -> Tensor:
     """Veil, then streaks: I = B·(1 - (1 - q)·a) + a·L; q = 0 blends the background away, q = 1 only adds light."""
     seed = weather.seed
-    # Far rain that no longer resolves into streaks: a haze with slow clouds in it.
-    clouds = dice.uniform(seed[:, None], 33, torch.arange(16, device=seed.device)[None], 0.5, 1.5).view(-1, 1, 4, 4)
-    clouds = F.interpolate(clouds, scene.shape[-2:], mode="bilinear", align_corners=True)
+    rows, columns = place.rows(scene.shape[-2]), place.columns(scene.shape[-1])
+    ends = ((side - 1).clamp_min(1)[:, None] for side in (place.height, place.width))
     mean = weather.streak_strength**1.5 * dice.uniform(seed, 32, low=0.0, high=0.22)
-    veil = clouds * accumulated(mean, weather.wind.vanishing[:, 1], scene.shape[-2])[:, None, :, None]
+    depth = accumulated(mean, weather.wind.vanishing[:, 1], (rows + 0.5) / place.height[:, None])
+    clouds = _clouds(seed, *(line / last for line, last in zip((rows, columns), ends, strict=True)))
+    veil = clouds * depth[:, None, :, None]
     hazy = torch.lerp(scene, 0.9 * light.expand_as(scene), veil)
     adding = dice.uniform(seed, 34, low=0.0, high=1.0)[:, None, None, None]
     return (hazy * (1 - (1 - adding) * water) + water * light).clamp(0.0, 1.0)
 
 
-def accumulated(mean: Tensor, horizon: Tensor, height: int) -> Tensor:
-    """The veil of each row, 1 - exp(-β·depth): rain that accumulates with depth (Garg and Nayar 2007).
+def _clouds(seed: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Slow clouds in far rain that no longer resolves into streaks, [B, 1, h, w], at rows and columns in 0..1."""
+    clouds = dice.uniform(seed[:, None], 33, torch.arange(16, device=seed.device)[None], 0.5, 1.5).view(-1, 1, 4, 4)
+    shape = (rows.shape[0], rows.shape[1], columns.shape[1])
+    places = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1)
+    return F.grid_sample(clouds, 2 * places - 1, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def accumulated(mean: Tensor, horizon: Tensor, rows: Tensor) -> Tensor:
+    """The veil of rows, 1 - exp(-β·depth): rain that accumulates with depth (Garg and Nayar 2007).
 
     The depth of a row is that of a flat road, 1 / (row - horizon) with rows from 0 (top) to 1, and 1 / NEAREST_ROW at
     the horizon and above it. β is the one that gives the veil its mean.
 
     Args:
-        mean: [B] in 0..1, the veil's mean over the rows.
+        mean: [B] in 0..1, the veil's mean over the rows of the frame.
         horizon: [B], the vanishing point's row in units of the height.
-        height: rows.
+        rows: [B, h] in 0..1, the rows that are asked for.
 
     Returns:
-        [B, height] in 0..1; 0 where the mean is 0.
+        [B, h] in 0..1; 0 where the mean is 0.
     """
-    row = (torch.arange(height, device=mean.device) + 0.5) / height
-    depth = 1 / (row - horizon[:, None]).clamp_min(NEAREST_ROW)
+
+    def depth(row: Tensor) -> Tensor:
+        return 1 / (row - horizon[:, None]).clamp_min(NEAREST_ROW)
+
+    every = depth((torch.arange(FRAME_ROWS, device=mean.device) + 0.5) / FRAME_ROWS)
     # The mean is a concave function of β, so Newton's steps from 0 rise to the solution without passing it.
     beta = torch.zeros_like(mean)
     for _ in range(5):
-        clear = torch.exp(-beta[:, None] * depth)
-        beta = beta + (mean - 1 + clear.mean(1)) / (clear * depth).mean(1)
-    return 1 - torch.exp(-beta[:, None] * depth)
+        clear = torch.exp(-beta[:, None] * every)
+        beta = beta + (mean - 1 + clear.mean(1)) / (clear * every).mean(1)
+    return 1 - torch.exp(-beta[:, None] * depth(rows))
 
 
 def check_images(clean: Tensor) -> None:

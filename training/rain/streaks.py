@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import dice
+from .frames import Place
 
 PHYSICAL, NOISE, SHARP = 0, 1, 2
 STYLES = {"physical": PHYSICAL, "noise": NOISE, "sharp": SHARP}
@@ -102,7 +103,7 @@ def draw_wind(seed: Tensor, style: str, scale: Tensor) -> Wind:
     )
 
 
-def opacity(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) -> Tensor:
+def opacity(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int, place: Place | None = None) -> Tensor:
     """Render the streaks of a batch.
 
     Args:
@@ -111,17 +112,19 @@ def opacity(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int)
         wind: the weather, which outlives the frame.
         height: rows.
         width: columns.
+        place: where in the frame these rows and columns are; None: they are all of it. Noise is the same everywhere.
 
     Returns:
         Opacity [B, 1, height, width] in 0..1.
     """
     canvas = torch.zeros(seed.numel(), height, width, device=seed.device)
+    place = Place.whole(seed.numel(), height, width, seed.device) if place is None else place
     for style in (PHYSICAL, NOISE, SHARP):
         which = torch.nonzero((wind.style == style) & (strength > 0)).flatten()
         if which.numel() == 0:
             continue
         part = (seed[which], strength[which], wind.select(which), height, width)
-        canvas[which] = _noise(*part) if style == NOISE else _lines(*part)
+        canvas[which] = _noise(*part) if style == NOISE else _lines(*part, place.select(which))
     return canvas.unsqueeze(1)
 
 
@@ -137,23 +140,23 @@ class _Streaks(NamedTuple):
     glow: Tensor
 
 
-def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) -> Tensor:
+def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int, place: Place) -> Tensor:
     """Layers of single streaks [B, H, W]: each a soft capsule drawn into its own bounding band."""
     total = torch.zeros(seed.numel() * height * width, dtype=torch.int32, device=seed.device)
     sharp = bool(wind.style[0] == SHARP)
     for number, layer in enumerate(SHARP_LAYERS if sharp else PHYSICAL_LAYERS):
         stream = 100 * (number + 1)
         margin = 0.6 * layer.length[1] * wind.scale * wind.exposure
-        area = (height + 2 * margin) * (width + 2 * margin) / wind.scale**2
+        area = (place.height + 2 * margin) * (place.width + 2 * margin) / wind.scale**2
         plenty = dice.uniform(seed, stream, low=0.6, high=1.4)
         count = (layer.density * 1e-4 * area * plenty * strength**0.75).long()
         image, member = dice.ragged(count)
         if image.numel() == 0:
             continue
         own = seed[image]
-        scale, around = wind.scale[image], margin[image]
-        x = dice.uniform(own, stream + 1, member) * (width + 2 * around) - around
-        y = dice.uniform(own, stream + 2, member) * (height + 2 * around) - around
+        scale, around, here = wind.scale[image], margin[image], place.select(image)
+        x = dice.uniform(own, stream + 1, member) * (here.width + 2 * around) - around
+        y = dice.uniform(own, stream + 2, member) * (here.height + 2 * around) - around
         # Drop sizes: many small, few big; a big drop is brighter and wider together.
         size = dice.uniform(own, stream + 3, member) ** 2
         length = _between(layer.length, dice.uniform(own, stream + 4, member)) * scale * wind.exposure[image]
@@ -166,11 +169,11 @@ def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) 
         if sharp and number > 0:  # several directions cross
             angle = angle + 0.35 * dice.normal(seed, stream + 8).clamp(-2, 2)[image]
         dx, dy = torch.sin(angle), torch.cos(angle)
-        away = torch.stack([x / width, y / height], -1) - wind.vanishing[image]
+        away = torch.stack([x / here.width, y / here.height], -1) - wind.vanishing[image]
         bend = layer.fan * wind.forward[image]
         dx, dy = dx + bend * away[:, 0], dy + bend * away[:, 1]
         speed = torch.sqrt(dx * dx + dy * dy).clamp_min(0.3)
-        streaks = _Streaks(x, y, dx / speed, dy / speed, length * speed, sigma, glow)
+        streaks = _Streaks(x - here.left, y - here.top, dx / speed, dy / speed, length * speed, sigma, glow)
         _draw(total, image * (height * width), streaks, height, width)
     return (total.view(-1, height, width).float() / _FIXED_POINT).clamp_max(1.0)
 
