@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from derain.export.camera import CameraModel
 from derain.runtime import engines
-from derain.runtime.engines.onnxruntime import load_cuda_libraries
+from derain.runtime.engines.onnxruntime import command_for_cuda, load_cuda_libraries
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
 from derain.runtime.manifest import Precision
 from derain.training.models import Prediction
@@ -81,7 +81,7 @@ def onnx_runtime(case: Case, precision: Precision, frame: Tensor, clean: Tensor)
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     (provider,) = wanted
     if provider not in onnxruntime.get_available_providers():
-        raise RuntimeError(f"onnxruntime has no {provider} here: pip install 'derain[gpu]'")
+        raise RuntimeError(f"onnxruntime has no {provider} here: {command_for_cuda('gpu')}")
     session = onnxruntime.InferenceSession(case.bundle.graph(precision), providers=list(wanted.items()))
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"ONNX Runtime's {provider} did not start: see `derain doctor`")

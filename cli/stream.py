@@ -102,10 +102,14 @@ Watch = Callable[[Opened], "Observer"]
 def quiet_decoders() -> None:
     """Keep FFmpeg's and OpenCV's own lines off stderr: they would drown the one line an error is told in.
 
-    Before OpenCV is imported, which reads this once.
+    And let OpenCV wait 5 s for a V4L2 camera's frame, not 10: one that stalls is reopened after 2 s, which fails until
+    the read that hangs returns and frees it. 5 s is what a first frame may take (`FIRST_FRAME_S`).
+
+    Before OpenCV is imported, which reads these once.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "5")
 
 
 def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunReport", bool]:

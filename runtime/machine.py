@@ -9,6 +9,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+GPU_ANSWERS_S = 10.0
+"""A driver that hangs must not cost the measurement."""
+
 GPU_FIELDS = ("name", "driver_version", "pstate", "clocks.sm", "clocks.mem", "power.limit", "temperature.gpu")
 
 
@@ -62,11 +65,19 @@ def _cpu() -> str:
 
 
 def _gpu() -> dict[str, str] | None:
-    """The first GPU as nvidia-smi sees it; None without one."""
-    if shutil.which("nvidia-smi") is None:
+    """CUDA's first GPU as nvidia-smi sees it; None without one, or where nvidia-smi does not answer.
+
+    That is the first in CUDA_VISIBLE_DEVICES, else nvidia-smi's number 0. nvidia-smi counts in the order of the bus,
+    CUDA from the fastest on: with several kinds of GPU set CUDA_DEVICE_ORDER=PCI_BUS_ID, so that both agree.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if not first or shutil.which("nvidia-smi") is None:
         return None
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    command = ["nvidia-smi", f"--id={first}", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=GPU_ANSWERS_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None
     if answer.returncode != 0:
         return None
     return dict(zip(GPU_FIELDS, (value.strip() for value in answer.stdout.split(",")), strict=False))

@@ -83,7 +83,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         """The package, or a build of it with the provider."""
         reason = super().missing()
         if reason is None and cls.provider not in import_module(cls.package).get_available_providers():
-            reason = f"{cls.package} has no {cls.provider} here: {_mend(cls.extra)}"
+            reason = f"{cls.package} has no {cls.provider} here: {command_for_cuda(cls.extra)}"
         return reason
 
     @classmethod
@@ -125,7 +125,7 @@ def load_cuda_libraries() -> None:
             log.debug("%s", " ".join(told.getvalue().split()))
 
 
-def _mend(extra: str) -> str:
+def command_for_cuda(extra: str) -> str:
     """The command that adds the CUDA provider: both builds are one Python package, and the last one installed is it."""
     try:
         distribution("onnxruntime-gpu")

@@ -3,6 +3,7 @@
 It has not met a camera: what is asked and what is made of the answers is tested with a device that is none.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import BROKEN, of_our_clock, register
 from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
-from derain.runtime.sources.v4l2_formats import JPEG, from_raw, negotiate
+from derain.runtime.sources.v4l2_formats import JPEG, check_rows, from_raw, negotiate
+from derain.runtime.sources.v4l2_node import frame_rate, rows
 
 BUFFERS = 2
 """One that is filled while the other is read. A decoder slower than the camera gets frames as old as all of them."""
@@ -41,6 +43,11 @@ class Camera(LiveCapture):
 
     Those are decoded here and not by OpenCV's camera, which would pad one cut short with grey: it comes as broken.
     From a camera that has neither OpenCV makes BGR.
+
+    Its rate stays as `v4l2-ctl --set-parm` or its driver set it: OpenCV alone asks every camera for 30 frames/s.
+
+    A raw frame cut short comes as broken from OpenCV 4.11. Later ones do not tell, and fill it up with an older frame's
+    bytes: `derain-stream` sees it.
     """
 
     mend = "the camera stopped delivering frames: check its cable and power"
@@ -48,12 +55,24 @@ class Camera(LiveCapture):
     def __init__(self, location: str, spec: FrameSpec) -> None:
         if not Path(location).exists():
             raise FileNotFoundError(f"{location}: no such camera: list them with `ls /dev/video*`")
+        rate = frame_rate(location)
         video = cv2.VideoCapture(location, cv2.CAP_V4L2)
         if not video.isOpened():
-            raise OSError(f"{location}: cannot be opened as a camera: is another program using it?")
+            raise OSError(
+                f"{location}: cannot be opened as a camera: is another program using it? Or OpenCV does not know its "
+                "format (a CSI camera: gst: with derain-stream)"
+            )
         self.format = negotiate(OpenCVDevice(video), spec)
         video.set(cv2.CAP_PROP_CONVERT_RGB, int(self.format is None))
         video.set(cv2.CAP_PROP_BUFFERSIZE, BUFFERS)
+        if rate is not None and rate >= 1:  # OpenCV asks for whole frames a second
+            video.set(cv2.CAP_PROP_FPS, rate)  # the last: each of the others makes it ask for 30 again
+        if (layout := rows(location)) is not None:
+            try:
+                check_rows(*layout)
+            except ValueError as error:
+                video.release()
+                raise ValueError(f"{location}: {error}") from error
         super().__init__(location, spec, video)
 
     def _captured_ns(self) -> int:
@@ -66,6 +85,8 @@ class Camera(LiveCapture):
         if self.format == JPEG:
             picture = decode(image.tobytes())
             return BROKEN if picture is None else super()._frame(picture)
+        if image.size < math.prod(self.spec.image_shape):
+            return BROKEN
         try:
             return from_raw(image, self.format, self.spec)
         except ValueError as error:

@@ -13,6 +13,12 @@ from derain.runtime.pixels import PixelFormat
 # NV12 shares its chroma over two rows and can be had from neither without computing.
 RAW = {PixelFormat.NV12: ("NV12",), PixelFormat.UYVY: ("UYVY", "YUYV")}
 JPEG = "MJPG"
+PIXEL_BYTES = {
+    **dict.fromkeys(("NV12", "NV21", "YU12", "YV12", "GREY"), 1),
+    **dict.fromkeys(("UYVY", "YUYV", "Y16 "), 2),
+    **dict.fromkeys(("BGR3", "RGB3"), 3),
+}
+"""Of a row of the first plane, by format: what OpenCV takes rows to be made of, without gaps between them."""
 
 
 class Device(Protocol):
@@ -41,3 +47,10 @@ def from_raw(data: npt.NDArray[Any], fourcc: str, spec: FrameSpec) -> Image:
         raise ValueError(f"frames are {data.shape} ({fourcc}), the bundle expects {expected} ({spec.pixels})")
     image: Image = data.reshape(expected)
     return np.ascontiguousarray(image[..., ::-1]) if fourcc == "YUYV" else image
+
+
+def check_rows(fourcc: str, width: int, stride: int) -> None:
+    """ValueError where rows that start every `stride` bytes are padded: OpenCV would shear the picture."""
+    row = PIXEL_BYTES.get(fourcc, 0) * width
+    if 0 < row < stride:
+        raise ValueError(f"rows are {stride} bytes apart ({fourcc}), expected {row}: `derain-stream` takes padded rows")

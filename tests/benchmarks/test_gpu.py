@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,6 +57,23 @@ def test_a_captured_frame_keeps_what_its_graph_addresses(gpu, monkeypatch):
     del replay
     gc.collect()
     assert buffer() is None
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_without_the_cuda_provider_the_command_is_one_that_pip_does_not_find_done(both, gpu, monkeypatch):
+    import onnxruntime
+    from gpu_engines import onnx_runtime
+
+    def distribution(name):
+        if not both:
+            raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("derain.runtime.engines.onnxruntime.distribution", distribution)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    command = "pip uninstall -y onnxruntime && pip install --force" if both else r"pip install 'derain\[gpu\]'"
+    with pytest.raises(RuntimeError, match=f"CUDAExecutionProvider here: {command}"):
+        onnx_runtime(None, None, SimpleNamespace(is_cuda=True), None)
 
 
 def test_a_case_holds_graphs_engines_and_an_output_that_only_a_right_engine_gives(case, gpu):

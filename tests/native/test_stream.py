@@ -1,6 +1,7 @@
 """derain-stream against Python's runtime: the same report, the same pixels, frames exchanged through shm://."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -65,6 +66,18 @@ def test_both_benches_report_alike_and_can_be_compared(bundle, python, stream, v
     first, second = (list(json.loads(path.read_text())) for path in reports)
     assert sorted(first) == sorted(second)
     python("bench", "--compare", *reports)
+
+
+@pytest.mark.parametrize(("visible", "asked"), [("2,0", "--id=2"), ("-1", None), ("0;exit 0", None)])
+def test_the_benchs_gpu_is_the_first_that_cuda_may_use(visible, asked, bundle, stream, tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\n[ "$1" = --id=-1 ] && echo No devices were found && exit 6\necho "$1, 580.65"\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    stream("bench", bundle.path, "--fps", 30, "--seconds", 0.2, "--warm-up", 0, "--json", tmp_path / "report.json")
+    gpu = json.loads((tmp_path / "report.json").read_text())["after"]["gpu"]
+    assert (gpu and gpu["name"]) == asked
 
 
 def test_what_python_writes_to_shared_memory_the_native_runtime_reads(

@@ -1,6 +1,7 @@
 """The bench: an open-loop camera, what counts, its page, and when two reports differ."""
 
 import itertools
+import os
 import re
 import time
 import xml.etree.ElementTree as ElementTree
@@ -75,6 +76,36 @@ def test_the_state_of_the_machine_is_recorded():
     assert here.cpu
     assert here.cores >= 1
     assert here.load >= 0
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts a script in nvidia-smi's place."""
+
+    def is_(script):
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    return is_
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked"),
+    [(None, "--id=0"), ("2,0", "--id=2"), ("GPU-8f6b, GPU-11", "--id=GPU-8f6b"), ("", None), ("-1", None)],
+)
+def test_the_gpu_is_the_first_that_cuda_may_use(visible, asked, nvidia_smi, monkeypatch):
+    nvidia_smi('[ "$1" = --id=-1 ] && echo No devices were found && exit 6\necho "$1, 580.65"')
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine().gpu == (asked and {"name": asked, "driver_version": "580.65"})
+
+
+def test_a_driver_that_hangs_costs_the_gpus_state_and_not_the_measurement(nvidia_smi, monkeypatch):
+    nvidia_smi("exec sleep 20")
+    monkeypatch.setattr("derain.runtime.machine.GPU_ANSWERS_S", 0.1)
+    assert machine().gpu is None
 
 
 def test_the_page_stands_alone_and_has_a_plot_a_stage_and_one_over_time(report):

@@ -1,14 +1,21 @@
 """A camera's formats without a camera: a device that is asked, and a capture in OpenCV's place."""
 
+import ctypes
+import errno
+import fcntl
+import os
 import time
 
 import cv2
 import numpy as np
 import pytest
 
+from derain.cli.stream import quiet_decoders
+from derain.runtime.capture import FIRST_FRAME_S
 from derain.runtime.frames import from_bgr
 from derain.runtime.sources import open_source
 from derain.runtime.sources.v4l2_formats import from_raw, negotiate
+from derain.runtime.sources.v4l2_node import frame_rate, rows
 
 SIZE = (32, 16)
 
@@ -126,6 +133,13 @@ def test_jpegs_are_decoded_and_one_cut_short_is_broken_and_the_next_is_not(frame
     assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
 
 
+def test_a_raw_frame_that_opencv_tells_was_cut_short_is_broken_and_the_next_is_not(frames, noise, make_spec):
+    spec = make_spec(pixels="nv12")
+    raw = [from_bgr(image, spec).reshape(1, -1) for image in noise[:3]]
+    seen, _ = frames([raw[0], raw[1][:, :-100], raw[2]], ["NV12"], spec)
+    assert [frame.broken for frame in seen] == [False, True, False]
+
+
 def test_from_a_camera_with_neither_opencv_makes_bgr(frames, noise, make_spec):
     seen, capture = frames(noise, ["YUYV"], make_spec())
     np.testing.assert_array_equal([frame.image for frame in seen], noise)
@@ -148,3 +162,105 @@ def test_a_frame_was_captured_when_the_driver_says_unless_that_is_another_clocks
     assert captured(0.25) == pytest.approx(-0.25, abs=0.01)
     for foreign in (-1e6, 1e6):
         assert 0 <= captured(foreign) < 5
+
+
+class Pixels(ctypes.Structure):
+    """As in Linux's videodev2.h."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in ("width", "height", "fourcc", "field", "stride", "size")]
+
+
+class Format(ctypes.Structure):
+    class Union(ctypes.Union):
+        _fields_ = [("pixels", Pixels), ("raw", ctypes.c_uint8 * 200), ("window", ctypes.c_void_p)]
+
+    _fields_ = [("type", ctypes.c_uint32), ("fmt", Union)]
+
+
+class Parameters(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_uint32) for name in ("type", "capability", "mode", "numerator", "denominator")],
+        ("more", ctypes.c_uint8 * 184),
+    ]
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Makes every file a V4L2 device that answers as a driver does."""
+
+    def is_(fourcc="YUYV", width=32, stride=64, interval=(1, 60)):
+        def ioctl(_, request, question):
+            kind = {0xC0D05604: Format, 0xC0CC5615: Parameters}[request]  # VIDIOC_G_FMT, VIDIOC_G_PARM
+            answer = kind.from_buffer_copy(question)
+            if answer.type != 1:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            if kind is Format:
+                code = int.from_bytes(fourcc.encode(), "little")
+                answer.fmt.pixels = Pixels(width, 16, code, 1, stride, stride * 16)
+            else:
+                answer.numerator, answer.denominator = interval
+            return bytes(answer)
+
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
+
+    return is_
+
+
+@pytest.mark.parametrize(
+    ("pixels", "formats", "fourcc", "stride", "row"),
+    [("nv12", ["NV12"], "NV12", 64, 32), ("uyvy", ["YUYV"], "YUYV", 96, 64), ("bgr8", ["BGR3"], "BGR3", 128, 96)],
+)
+def test_rows_with_gaps_between_them_are_refused_and_without_are_not(
+    pixels, formats, fourcc, stride, row, driver, frames, noise, make_spec
+):
+    spec = make_spec(pixels=pixels)
+    raw = [from_bgr(image, spec) for image in noise]
+    driver(fourcc=fourcc, stride=row)
+    assert len(frames(raw, formats, spec)[0]) == len(raw)
+    driver(fourcc=fourcc, stride=stride)
+    with pytest.raises(
+        ValueError, match=rf"video0: rows are {stride} bytes apart \({fourcc}\), expected {row}: .*derain-st"
+    ):
+        frames(raw, formats, spec)
+
+
+def test_compressed_frames_have_no_rows(driver, frames, smooth, make_spec):
+    driver(fourcc="MJPG", stride=640)
+    jpeg = cv2.imencode(".jpg", smooth)[1].reshape(1, -1)
+    assert len(frames([jpeg], ["MJPG"], make_spec())[0]) == 1
+
+
+def test_what_is_no_v4l2_device_cannot_be_asked(tmp_path):
+    (tmp_path / "video0").touch()
+    for node in (tmp_path / "video0", tmp_path / "video1"):
+        assert rows(str(node)) is None
+        assert frame_rate(str(node)) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "asked"), [((1, 60), 60), ((1001, 30000), 30000 / 1001), ((0, 0), None), ((5, 1), None)]
+)
+def test_opencv_is_told_the_rate_that_the_driver_had_before_it(interval, asked, driver, frames, noise, make_spec):
+    driver(fourcc="BGR3", stride=96, interval=interval)
+    capture = frames(noise, ["BGR3"], make_spec())[1]
+    assert capture.settings.get(cv2.CAP_PROP_FPS) == asked
+    assert asked is None or list(capture.settings)[-1] == cv2.CAP_PROP_FPS
+
+
+def test_a_camera_that_does_not_open_may_be_in_use_or_of_a_format_opencv_does_not_know(
+    tmp_path, monkeypatch, make_spec
+):
+    monkeypatch.setattr(FakeCapture, "isOpened", lambda _: False)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture([], [], {}))
+    (tmp_path / "video0").touch()
+    with pytest.raises(
+        OSError, match=r"video0: cannot be opened .* another program .* \(a CSI camera: gst: with derain-stream"
+    ):
+        open_source(f"v4l2://{tmp_path}/video0", make_spec())
+
+
+def test_opencv_waits_for_a_frame_no_longer_than_a_first_one_may_take_unless_told(monkeypatch):
+    for told in ({}, {"OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "20"}):
+        monkeypatch.setattr(os, "environ", environment := dict(told))
+        quiet_decoders()
+        assert float(environment["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"]) == (20 if told else FIRST_FRAME_S)

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "cuda.hpp"
@@ -18,6 +19,12 @@ constexpr const char* api = DERAIN_TENSORRT_RTX ? "tensorrt-rtx" : "tensorrt";
 
 /// The architecture of a TensorRT-RTX engine for every GPU that release serves: its kernels are made on the GPU.
 constexpr const char* portable = "portable";
+
+/// Turing has no part in the portable engine: TensorRT-RTX builds it one of its own.
+constexpr const char* turing = "sm75";
+
+/// The first compute capability whose tensor cores take FP8: Ada.
+constexpr int first_with_fp8 = 89;
 
 /// TensorRT allows one logger a process; this one keeps the first error since it was last asked.
 class Logger final : public nvinfer1::ILogger {
@@ -123,9 +130,9 @@ class TensorRT final : public Engine {
         if (!runtime) {
             throw Error(std::string(api) + " does not start: " + Logger::instance().take());
         }
-        const cuda::Gpu gpu = cuda::Gpu::open();
-        path_ = bundle().file(of_this_gpu(built, gpu).file);
-        load(std::move(runtime), gpu);
+        gpu_ = cuda::Gpu::open();
+        path_ = bundle().file(of_this_gpu(built, *gpu_).file);
+        load(std::move(runtime), *gpu_);
         try {
             work();  // TensorRT makes its last preparations in the first run, which a capture must not see
             synchronize();
@@ -243,9 +250,13 @@ class TensorRT final : public Engine {
     }
 
     [[nodiscard]] EngineEntry of_this_gpu(const std::vector<EngineEntry>& built, const cuda::Gpu& gpu) const {
+        if (precision() == Precision::fp8 && std::stoi(gpu.architecture.substr(2)) < first_with_fp8) {
+            throw Error(gpu.name + " is " + gpu.architecture + ", FP8 needs sm" + std::to_string(first_with_fp8) +
+                        " or newer: take fp16 or int8");
+        }
         for (const std::string& wanted : {gpu.architecture, std::string(portable)}) {
             for (const EngineEntry& entry : built) {
-                if (names(entry.arch, wanted)) {
+                if (names(entry.arch, wanted) && (wanted != portable || gpu.architecture != turing)) {
                     return entry;
                 }
             }
@@ -259,12 +270,15 @@ class TensorRT final : public Engine {
                " for " + entry.arch + ", this is " + here + ": " + again();
     }
 
+    /// The command that builds the engine; it names this GPU where that is known and has no part in the portable one.
     [[nodiscard]] std::string again() const {
+        const bool named = DERAIN_TENSORRT_RTX && gpu_ && gpu_->architecture == turing;
         return "run `derain build " + bundle().path().string() + " --precision " + std::string(to_string(precision())) +
-               " --api " + api + "`";
+               " --api " + api + (named ? std::string(" --arch ") + turing : "") + "`";
     }
 
     bool use_graph_;
+    std::optional<cuda::Gpu> gpu_;
     std::filesystem::path path_;
     std::unique_ptr<Loaded> loaded_;
 };

@@ -3,7 +3,9 @@
 #include <sched.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -39,18 +41,34 @@ std::string cpu(const std::string& architecture) {
     return architecture;
 }
 
-/// The first GPU as nvidia-smi sees it; null without one.
+/// What nvidia-smi calls CUDA's first GPU: the first in CUDA_VISIBLE_DEVICES, else 0; nothing where that hides all.
+std::string first_gpu() {
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    const std::string list = visible == nullptr ? "0" : visible;
+    return list.substr(0, list.find(','));
+}
+
+/// CUDA's first GPU as nvidia-smi sees it; null without one, or where nvidia-smi does not answer. nvidia-smi counts in
+/// the order of the bus, CUDA from the fastest on: with several kinds of GPU, set CUDA_DEVICE_ORDER=PCI_BUS_ID.
 Json gpu() {
-    std::string command = "nvidia-smi --id=0 --format=csv,noheader --query-gpu=";
+    const std::string id = first_gpu();
+    const bool plain = std::ranges::all_of(id, [](unsigned char letter) {
+        return std::isalnum(letter) != 0 || letter == '-' || letter == '/';  // an index or a UUID
+    });
+    if (id.empty() || !plain) {
+        return nullptr;
+    }
+    std::string command = "timeout 10 nvidia-smi --id=" + id + " --format=csv,noheader --query-gpu=";
     for (const auto* field : gpu_fields) {
         command += std::string(field) + ",";
     }
     command.back() = ' ';
     command += "2>/dev/null";
-    // NOLINTNEXTLINE(cert-env33-c): nothing in the command comes from outside
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> answer(::popen(command.c_str(), "r"), ::pclose);
+    // NOLINTNEXTLINE(cert-env33-c): what comes from outside is letters and digits
+    std::unique_ptr<std::FILE, int (*)(std::FILE*)> answer(::popen(command.c_str(), "r"), ::pclose);
     std::array<char, 512> line{};
-    if (answer == nullptr || std::fgets(line.data(), line.size(), answer.get()) == nullptr) {
+    if (answer == nullptr || std::fgets(line.data(), line.size(), answer.get()) == nullptr ||
+        ::pclose(answer.release()) != 0) {  // "No devices were found" comes as an answer, too
         return nullptr;
     }
     Json fields;
