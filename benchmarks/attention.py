@@ -43,6 +43,7 @@ from derain.training.losses import psnr
 from derain.training.models.checkpoint import load
 from derain.training.panels import Tile, panel
 from derain.training.rain import RainConfig, RainyBatch, render
+from derain.training.records import is_run
 from derain.training.trainer import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -158,7 +159,7 @@ def main() -> None:
     networks: list[nn.Module] = []
     for variant in options.only:
         config = configuration(variant, options.data, options.out, options.iterations)
-        weights = train(config, resume=config.out.exists())
+        weights = train(config, resume=is_run(config.out))
         rains = list(held_out(config, options.frames))
         networks.append(load(str(weights)).network.eval())
         figures, tiles = measure(networks[-1], rains)

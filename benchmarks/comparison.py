@@ -1,6 +1,6 @@
 """Every system of the paper, and ours, trained and tested alike: `python benchmarks/comparison.py COMMAND`.
 
-    run --minutes 9              train the systems one after the other, each to its end; again, until all are complete
+    run --minutes 9              train all (or each --system NAME) one after the other; again, until all are complete
     train --system daiam         train one; --minutes 9 trains a slice, and the same command goes on with it
     budget --minutes 25          make the protocol short enough that all (or each --system NAME) complete in that time
     evaluate                     score all that have weights, or --system NAME, on the test: FOLDER/NAME/evaluation.json
@@ -71,14 +71,19 @@ def train(comparison: Comparison, system: str, minutes: float | None) -> None:
     print(f"{system}: {seen:,} of {wanted:,} patches", flush=True)
 
 
-def run(comparison: Comparison, minutes: float | None) -> None:
-    """The systems one after the other, until the time is over or all are complete."""
+def run(comparison: Comparison, minutes: float | None, systems: list[str] | None) -> None:
+    """The systems named, or all, one after the other, until the time is over or all are complete."""
+    for system in systems or ():
+        comparison.progress(system)  # ValueError for an unknown one
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    while (system := comparison.next_system()) is not None:
+    while (system := comparison.next_system(systems)) is not None:
         left = None if deadline is None else (deadline - time.monotonic()) / 60
         if left is not None and left <= 0:
             return
         train(comparison, system, left)
+    waiting = {name: comparison.waits_for(name) for name in systems or ()}
+    if behind := {teacher for teacher in waiting.values() if teacher is not None}:
+        raise ValueError(f"{', '.join(sorted(behind))} must be trained first: name it with --system too")
     print("all systems are complete: evaluate them")
 
 
@@ -203,6 +208,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.command == "train" and len(options.systems or ()) != 1:
         parser.error("train: which --system?")
+    if options.command in ("cost", "table") and options.systems:
+        parser.error(f"{options.command} is of all systems: leave --system out")
+    if options.minutes is not None and not options.minutes >= 0:
+        parser.error(f"--minutes is {options.minutes:g}, expected 0 or more")
     if options.command == "budget" and options.minutes is None:
         parser.error("budget: how many --minutes?")
     logging.basicConfig(format="%(message)s")
@@ -216,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
         comparison = Comparison(read_protocol(protocol), options.folder, (*overrides, *options.overrides))
         match options.command:
             case "run":
-                run(comparison, options.minutes)
+                run(comparison, options.minutes, options.systems)
             case "train":
                 train(comparison, options.systems[0], options.minutes)
             case "budget":

@@ -37,7 +37,7 @@ def evaluate(
             callback=writable_path, help="Draw rainy, output, truth and attention maps of a few images into this PNG."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What runs a bundle.")] = "onnxruntime",
+    engine: Annotated[str | None, typer.Option(help="What runs a bundle; without it onnxruntime.")] = None,
     json: Annotated[
         Path | None, typer.Option(callback=writable_path, help="Write the scores of every image to this file.")
     ] = None,
@@ -104,13 +104,16 @@ def _kept(pairs: Iterator["Pair"], total: int, shown: list["Pair"]) -> Iterator[
         yield pair
 
 
-def _opened(model: str, engine: str, stack: ExitStack) -> Look:
+def _opened(model: str, engine: str | None, stack: ExitStack) -> Look:
     """What derains one image; a bundle has no attention maps to show."""
     import numpy as np
 
     from derain.training import evaluate as scoring
 
     if not Path(model).is_dir():
+        if engine is not None:
+            fault = f"{engine!r} runs bundles, and {model} is weights: leave it out"
+            raise typer.BadParameter(fault, param_hint="--engine")
         import torch
 
         from derain.training.models.checkpoint import load
@@ -121,7 +124,7 @@ def _opened(model: str, engine: str, stack: ExitStack) -> Look:
     from derain.runtime.frames import from_bgr, to_bgr
 
     bundle = Bundle.load(Path(model))
-    runner = stack.enter_context(engines.create(engine, bundle))
+    runner = stack.enter_context(engines.create(engine or "onnxruntime", bundle))
     spec_in, spec_out = bundle.manifest.input, bundle.manifest.output
 
     def look(image: "Image") -> tuple["Image", list["Tile"]]:

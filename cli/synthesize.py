@@ -44,6 +44,8 @@ def synthesize(
         raise ValueError(f"--strength is {strength}, expected 0..1: 0 is no rain, 0.5 moderate, 1 heavy")
     if wiper != 0.0 and not wiper >= 0.8:
         raise ValueError(f"--wiper is {wiper}, expected 0 (no wiper) or at least 0.8 seconds")
+    if wiper and clean.is_dir() and not sequence:
+        raise ValueError(f"--wiper is {wiper}, but {clean} holds stills: add --sequence, or leave the wiper out")
     from derain.cli.stream import quiet_decoders
 
     quiet_decoders()

@@ -20,6 +20,8 @@ def train(
 ) -> None:
     """Train a network on rendered rain or real pairs; OUT gets its weights, its configuration and its measurements.
 
+    Ctrl-C and SIGTERM end it with a checkpoint, behind the iteration that is under way.
+
     Several GPUs: torchrun --nproc-per-node 4 --no-python derain train CONFIG --set machine.devices=4
     """
     import logging
@@ -29,14 +31,17 @@ def train(
     from rich.console import Console
 
     from derain.cli.data import data_root
+    from derain.training.callbacks import Interrupted
     from derain.training.checkpoints import iterations_done
     from derain.training.config import read_config, read_tree
+    from derain.training.records import is_run
     from derain.training.trainer import train as run
 
     console = Console(markup=False)
     logging.getLogger("derain").setLevel(logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
+    known = "LeafSpec|many workers|worker processes|the logging interval|`__len__` defined"
+    warnings.filterwarnings("ignore", message=f".*({known})")
     overrides = list(set_ or [])
     root, data = data_root(), read_tree(config).get("data")
     named = isinstance(data, dict) and "root" in data
@@ -45,13 +50,18 @@ def train(
     if resume is not None:
         overrides.append(f"out={dumps(str(resume))}")
     settings = read_config(config, overrides)
-    if resume is None and config.resolve() == (settings.out / "config.yaml").resolve():
+    own = settings.out / "config.yaml"
+    if config.resolve() == own.resolve() and (resume is None or not is_run(settings.out)):
         raise ValueError(
             f"{config} is where the resolved configuration goes and would be overwritten: --resume "
             f"{settings.out} goes on with its run, --set out=FOLDER begins another"
         )
-    weights = run(settings, resume is not None, minutes, progress=console.is_terminal)
-    done, wanted = iterations_done(weights.with_name("checkpoint.safetensors")), settings.optimiser.iterations
+    interrupted, weights = None, settings.out / "weights.safetensors"
+    try:
+        run(settings, resume is not None, minutes, progress=console.is_terminal)
+    except Interrupted as signalled:
+        interrupted = signalled
+    done, wanted = iterations_done(settings.out / "checkpoint.safetensors"), settings.optimiser.iterations
     if done < wanted:
         resolved = settings.out / "config.yaml"  # has what --set changed
         told = f"iteration {done} of {wanted}: go on with `derain train {resolved} --resume {settings.out}`"
@@ -60,3 +70,5 @@ def train(
             f"complete after {done} iterations: export {weights} with `derain export {weights} --out BUNDLE --size WxH`"
         )
     console.print(told, highlight=False, soft_wrap=True)
+    if interrupted is not None:
+        raise interrupted

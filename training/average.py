@@ -9,9 +9,9 @@ import torch
 from derain.training.models import build
 from derain.training.models.checkpoint import load, save_weights
 
-LEAST_ALIKE = 0.5
-"""The cosine between the convolutions of two runs, below which they did not begin from one another: daiam-edge's three
-stages stand at 0.90 to 0.97, runs from other random weights at 0.00."""
+LEAST_ALIKE = 0.75
+"""The cosine between the convolutions of two runs, below which they did not begin from one another: stages of the
+networks that ship stand at 0.90 to 0.97, runs from the same random weights (one seed) at 0.52, from others at 0."""
 
 
 def average(weights: Sequence[str], out: Path) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import signal
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning
@@ -43,7 +46,7 @@ class MovingAverage(WeightAveraging):
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+            self._average_model.n_averaged = torch.zeros_like(self._average_model.n_averaged, device="cpu")
 
     @property
     def network(self) -> nn.Module:
@@ -125,8 +128,21 @@ class Stopped(Exception):  # noqa: N818 (not an error: the time slice is over an
     """Raised through Lightning's loop, which offers no other way out between two iterations without a validation."""
 
 
+class Interrupted(SystemExit):
+    """SIGINT or SIGTERM ended the run between two iterations, with a checkpoint; its status is that of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+EVERY_ASKED = 10
+"""Iterations after which several processes ask each other for a signal: each time they wait for one another."""
+
+
 class Checkpoints(lightning.Callback):
     """Writes OUT/checkpoint.safetensors every so many iterations, at the end, and when the time slice is over.
+
+    SIGINT (Ctrl-C) and SIGTERM end a time slice too; a second one ends the process at once.
 
     A checkpoint is written between two iterations, at the start of the next: everything of the one before, its
     validation included, is behind it then, and resuming begins with the next.
@@ -135,10 +151,18 @@ class Checkpoints(lightning.Callback):
     def __init__(self, path: Path, every: int, iterations: int, deadline: float | None) -> None:
         self.path, self.every, self.iterations, self.deadline = path, every, iterations, deadline
         self.began = self.saved = 0
+        self.interrupted: int | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Where this process begins: it does at least one iteration, however short its slice."""
+        """Where this process begins: it does at least one iteration, however short its slice.
+
+        Takes the signals from Lightning, which would end the run without a checkpoint, and puts back all handlers that
+        were there before it.
+        """
         self.began = self.saved = trainer.global_step
+        if threading.current_thread() is threading.main_thread():  # no other gets signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._interrupt)
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -175,6 +199,11 @@ class Checkpoints(lightning.Callback):
 
     def _time_is_over(self, trainer: lightning.Trainer) -> bool:
         """Asked by all processes together: they stop at one iteration."""
-        if self.deadline is None:
+        if self.deadline is None and trainer.world_size > 1 and trainer.global_step % EVERY_ASKED:
             return False
-        return bool(trainer.strategy.reduce_boolean_decision(time.monotonic() > self.deadline, all=False))
+        over = self.interrupted is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+        return bool(trainer.strategy.reduce_boolean_decision(over, all=False))
+
+    def _interrupt(self, number: int, _: FrameType | None) -> None:
+        self.interrupted = number
+        signal.signal(number, signal.SIG_DFL)

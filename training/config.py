@@ -1,10 +1,10 @@
 """A training run's configuration: pydantic models read from YAML, unknown keys refused."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from derain.training.data import DataConfig
 from derain.training.distillation import DistillConfig
@@ -40,6 +40,13 @@ class OptimiserConfig(_Strict):
     warm_up: int = Field(200, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.final_learning_rate > self.learning_rate:
+            first, last = self.learning_rate, self.final_learning_rate
+            raise ValueError(f"final_learning_rate is {last:g}, expected at most learning_rate, which is {first:g}")
+        return self
 
 
 class MachineConfig(_Strict):
@@ -96,8 +103,8 @@ def read_tree(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration {str(path)!r}: expected a YAML file")
     try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path} holds {type(tree).__name__}, expected a mapping with the keys of a training run")
@@ -133,6 +140,8 @@ def checked(model: type[Checked], tree: dict[str, Any], path: Path) -> Checked:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg'].lower()}"
+        if first["type"] == "value_error":
+            fault = f"does not fit together: {first['ctx']['error']}"
         if first["type"] == "extra_forbidden":
             fault = f"is unknown, known are: {', '.join(_keys(model, first['loc'][:-1]))}"
         raise ValueError(f"{path}: {where} {fault}") from error

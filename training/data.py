@@ -42,19 +42,25 @@ class PairsConfig(BaseModel):
     kind: Literal["streaks", "drops"] = "streaks"
 
 
+FOLDERS = ("backgrounds/bsds", "backgrounds/camvid", "backgrounds/road", "sequences/kitti_0926")
+"""Where the clean frames lie that the weights that ship were trained on."""
+
+
 class DataConfig(BaseModel):
     """Folders of clean frames under `root`, or real pairs in their place, and the patch cut from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path = Path("../shared/data")
-    folders: tuple[str, ...] = ("backgrounds/bsds", "backgrounds/camvid", "backgrounds/road", "sequences/kitti_0926")
+    folders: tuple[str, ...] = Field(FOLDERS, min_length=1)
     validation: str = "backgrounds/camvid"
     pairs: tuple[PairsConfig, ...] = ()
     """Sets of real pairs to train on instead of rain rendered over `folders`."""
     validation_pairs: PairsConfig | None = None
     """A set of real pairs to validate on instead of rain rendered over `validation`."""
     patch: int = Field(112, ge=16)
+    memory_gib: float = Field(8, ge=0)
+    """Clean frames stay decoded in so much memory; those beyond are decoded each time a patch of theirs is due."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -86,8 +92,11 @@ def training_files(config: DataConfig) -> list[Path]:
 def refuse_test_only(config: DataConfig, folder: str, key: str) -> None:
     """Raise ValueError if a path to train on is, holds or lies in one of `TEST_ONLY`, however it is spelt."""
     whole = _resolved(config, folder)
+    folder_named = whole != _resolved(config, ".")  # of the root itself it counts what is there
     for test in TEST_ONLY:
-        if whole.is_relative_to(_resolved(config, test)) or _resolved(config, test).is_relative_to(whole):
+        there = _resolved(config, test)
+        holds = there.is_relative_to(whole) and (folder_named or there.exists())
+        if whole.is_relative_to(there) or holds:
             raise ValueError(f"{key} names {folder!r}, but {test!r} is for testing only: take it out")
     for test in TEST_FOLDERS:
         if f"/{test}/" in f"{whole.as_posix()}/":
@@ -98,8 +107,13 @@ def held_out_files(config: DataConfig) -> list[Path]:
     """The held-out files of the validation folder, all of it where none of it is trained on.
 
     Raises:
-        ValueError: all of the folder is trained on.
+        ValueError: all of the folder is trained on, or it is not there beside real pairs.
     """
+    if config.pairs and not (config.root / config.validation).is_dir():
+        raise ValueError(
+            f"data.validation names {config.validation!r}, which is not below {config.root}: hold real pairs out "
+            "(data.validation_pairs), or name a folder of clean frames"
+        )
     every = _held_out_every(config, config.validation)
     trained = {_resolved(config, folder) for folder in config.folders}
     if every is None and _resolved(config, config.validation) in trained:

@@ -20,7 +20,7 @@ from derain.training.data import (
 )
 from derain.training.layouts import find_pairs, list_set
 from derain.training.patches import PairPatches, Patches, RenderedPatches
-from derain.training.readers import Image, Pair, PairFiles
+from derain.training.readers import Image, Pair, PairFiles, decoded
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,13 @@ class Material:
         }
 
     def patches(self, config: TrainConfig, rank: int, world: int) -> Patches:
-        """The batches of the whole run; clean frames are decoded now, pairs when their turn comes."""
+        """The batches of the whole run; clean frames are decoded now as far as the memory asked for holds them, the
+        others and pairs when their turn comes.
+        """
         optimiser = config.optimiser
         arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
         if not self.data.pairs:
-            images = [read_rgb(file) for file in self.train]
+            images = list(decoded(self.train, self.data.memory_gib * 2**30))
             return RenderedPatches(images, config.rain, *arguments, names=list(map(str, self.train)))
         return PairPatches(self.pairs, *arguments)
 

@@ -4,7 +4,10 @@ Rain is rendered where patches are cut, by the loader's workers beside a GPU: a 
 would keep the GPU itself waiting for each of them.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,7 +21,12 @@ from derain.training.data import to_tensor
 from derain.training.rain import RainConfig, RainyBatch, render
 from derain.training.rain.frames import SHRUNK, Frames, Place
 from derain.training.rain.scene import item_seeds, soft_mask
-from derain.training.readers import Image, Pair, PairFiles
+from derain.training.readers import Image, ImageFile, Pair, PairFiles
+
+SHARED = Path("/dev/shm")
+MIB = 2**20
+BYTES_A_PIXEL = 4 * (3 + 3 + 3 + 1 + 1)
+"""Of a `RainyBatch`: three images and two masks in FP32."""
 
 
 class Crop(NamedTuple):
@@ -83,15 +91,16 @@ class Patches(IterableDataset[RainyBatch]):
 
 
 class RenderedPatches(Patches):
-    """Patches of clean images in memory, RGB uint8 [H, W, 3], under rendered rain."""
+    """Patches of clean images, in memory as RGB uint8 [H, W, 3] or in files, under rendered rain."""
 
-    def __init__(self, images: list[Image], rain: RainConfig, *arguments: Any, **named: Any) -> None:
+    def __init__(self, images: Sequence[Image | ImageFile], rain: RainConfig, *arguments: Any, **named: Any) -> None:
         super().__init__([image.shape for image in images], *arguments, **named)
         self.images, self.rain = images, rain
 
     def cut_batch(self, crops: list[Crop], iteration: int) -> RainyBatch:
         """As `render` makes it of the clean patches, each as a part of its frame."""
-        images = [self.images[crop.image] for crop in crops]
+        drawn = [self.images[crop.image] for crop in crops]
+        images = [image.read() if isinstance(image, ImageFile) else image for image in drawn]
         cuts = [to_tensor(cut(image, crop, self.patch)) for image, crop in zip(images, crops, strict=True)]
         seeds = rain_seeds(self.seed, iteration, self.batch)[self.own]
         return render(torch.stack(cuts), seeds, self.rain, frames=frames_of(images, crops, self.patch))
@@ -179,6 +188,28 @@ def worker_share(start: int, stop: int) -> range:
     return range(start, stop) if worker is None else range(start + worker.id, stop, worker.num_workers)
 
 
+def refuse_little_shared_memory(workers: int, batch: int, patch: int) -> None:
+    """Raise OSError where the batches that workers have ready would not fit into shared memory: they would hang.
+
+    Containers have 64 MiB of it if nothing is said.
+    """
+    if not workers or not SHARED.is_dir():
+        return
+    ready = workers * 2 * batch * BYTES_A_PIXEL * patch**2  # PyTorch keeps two batches a worker
+    room = os.statvfs(SHARED)
+    free = room.f_bavail * room.f_frsize
+    if ready > free:
+        raise OSError(
+            f"{SHARED} has {free / MIB:.0f} MiB free, the batches of machine.workers={workers} take {ready / MIB:.0f}: "
+            "lower machine.workers, or give the container more (docker run --shm-size 2g)"
+        )
+
+
+def _leave_ctrl_c_to_the_run(_: int) -> None:
+    """A terminal sends it to all processes, and a run without its workers would not reach its checkpoint."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class ResumableLoader(DataLoader[Any]):
     """Batches of the iterations that a run has yet to do; Lightning keeps its state in the checkpoint.
 
@@ -187,7 +218,7 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, batches: IterableDataset[Any], workers: int, done: Callable[[], int]) -> None:
         pinned = workers > 0 and torch.accelerator.is_available()
-        super().__init__(batches, batch_size=None, num_workers=workers, pin_memory=pinned)
+        super().__init__(batches, None, num_workers=workers, pin_memory=pinned, worker_init_fn=_leave_ctrl_c_to_the_run)
         self.batches, self.done = batches, done
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """Pairs of rainy and clean pictures on disk: two folders, groups of folders, or two clips."""
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -82,6 +83,30 @@ class PairFiles:
     def _expect_one_size(self, file: Path, rainy: tuple[int, ...], other: tuple[int, ...]) -> None:
         if rainy != other:
             raise ValueError(f"{self.rainy} is {_size(rainy)} and {file} {_size(other)}: expected one size a pair")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Where an image lies that is decoded when it is due."""
+
+    path: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[H, W, 3], from the file's header; errors as `read`."""
+        return *_header_size(self.path), 3
+
+    def read(self) -> Image:
+        """Decode it; ValueError where it is broken."""
+        return read_rgb(self.path)
+
+
+def decoded(files: Iterable[Path], room: float) -> Iterator[Image | ImageFile]:
+    """The images, as far as `room` bytes hold them, and the files of those beyond."""
+    for path in files:
+        file = ImageFile(path)
+        room -= math.prod(file.shape)
+        yield file.read() if room >= 0 else file
 
 
 def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:

@@ -19,7 +19,7 @@ from derain.training.distillation import teacher_digest
 
 log = logging.getLogger(__name__)
 
-FREE_TO_CHANGE = ("machine", "out", "data.root", "checkpoint_every", "log_every", "tensorboard")
+FREE_TO_CHANGE = ("machine", "out", "data.root", "data.memory_gib", "checkpoint_every", "log_every", "tensorboard")
 """Keys that a resumed run may have otherwise than the run it goes on with: they do not change what is learnt."""
 
 PACKAGES = ("derain", "torch", "lightning", "numpy", "opencv-python-headless", "safetensors")
@@ -47,6 +47,11 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def is_run(out: Path) -> bool:
+    """Whether a run was begun in the folder: its first record is there, or nothing yet."""
+    return (out / "split.json").is_file() or (out.is_dir() and not any(out.iterdir()))
+
+
 def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint: Path, resume: bool) -> int:
     """Write the records of a new run, or check those of the one to resume; the iterations that are done.
 
@@ -58,7 +63,7 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
             `check_resumable`.
     """
     done = iterations_done(checkpoint)
-    if resume and not config.out.is_dir():
+    if resume and not is_run(config.out):
         raise FileNotFoundError(f"no run in {str(config.out)!r}: --resume expects the folder of a run that was begun")
     if not resume and done:
         raise ValueError(
@@ -108,11 +113,22 @@ def _first_difference(one: TrainConfig, other: TrainConfig) -> tuple[str, Any, A
 @rank_zero_only
 def write_records(config: TrainConfig, split: dict[str, list[str]]) -> None:
     """Write config.yaml (resolved), environment.json and split.json into OUT."""
+    if config.out.exists() and not config.out.is_dir():
+        raise ValueError(f"out is {str(config.out)!r}, which is a file: name a folder (--set out=FOLDER)")
     config.out.mkdir(parents=True, exist_ok=True)
     write_text(config.out / "split.json", json.dumps(split, indent=1))
     made_by = {**environment(), "seed": config.seed, "teacher": teacher_digest(config.distill)}
     write_text(config.out / "environment.json", json.dumps(made_by, indent=2))
     write_text(config.out / "config.yaml", yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """One of a run's records; ValueError where it is broken."""
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): bring it back, or start a new run") from error
+    return record
 
 
 def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration: int) -> None:
@@ -127,13 +143,13 @@ def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration:
             f"{key} is {new!r}, but the run in {config.out} has {old!r}: resume it with its own "
             f"{config.out / 'config.yaml'}, or start a new run with another `out`"
         )
-    teacher = json.loads((config.out / "environment.json").read_text()).get("teacher")
+    teacher = _record(config.out / "environment.json").get("teacher")
     if config.distill is not None and teacher != teacher_digest(config.distill):
         raise ValueError(
             f"the teacher's weights {config.distill.teacher!r} are others than the run in {config.out} began with: "
             "bring those back, or start a new run"
         )
-    saved = json.loads((config.out / "split.json").read_text())
+    saved = _record(config.out / "split.json")
     for part in split:
         changed = sorted(set(saved[part]) ^ set(split[part]))
         if changed:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from derain.training.atomic import naming_the_run
-from derain.training.callbacks import Checkpoints, MovingAverage, Panels, SaveWeights, Stopped
+from derain.training.callbacks import Checkpoints, Interrupted, MovingAverage, Panels, SaveWeights, Stopped
 from derain.training.checkpoints import SafetensorsCheckpointIO
 from derain.training.config import OptimiserConfig, TrainConfig
 from derain.training.distillation import Teacher
@@ -30,7 +30,7 @@ from derain.training.models.differential import DifferentialModule
 from derain.training.models.prenet import PReNet
 from derain.training.models.qian import AttentiveRecurrentNet
 from derain.training.models.rescan import RESCAN, ContextGRU
-from derain.training.patches import ResumableLoader, paired
+from derain.training.patches import ResumableLoader, paired, refuse_little_shared_memory
 from derain.training.rain import RainyBatch, render
 from derain.training.records import begin_or_resume
 
@@ -185,6 +185,12 @@ class Deraining(lightning.LightningModule):
     def _fitting(self, image: Tensor) -> Tensor:
         """An image [3, H, W] as a batch, cut to the multiple that the network takes."""
         multiple = size_multiple(self.network)
+        if min(image.shape[-2:]) < multiple:
+            size = f"{image.shape[-1]}x{image.shape[-2]}"
+            raise ValueError(
+                f"a held-out picture is {size}, smaller than the {multiple} pixels that {self.config.network.name} "
+                "takes at least: leave it out"
+            )
         height, width = (size - size % multiple for size in image.shape[-2:])
         return image[None, :, :height, :width]
 
@@ -215,6 +221,13 @@ def without_worker_tracebacks() -> Iterator[None]:
     """A loader's worker hands its fault over with the traceback in the message: leave the fault's own line."""
     try:
         yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise OSError(
+            f"{str(error).strip().partition(chr(10))[0]}: one of the processes that render rain was ended, as the "
+            "system does where memory is short: lower machine.workers, or give it more memory"
+        ) from error
     except (ValueError, OSError) as error:
         if "Original Traceback" not in str(error):
             raise
@@ -239,6 +252,7 @@ def train(config: TrainConfig, resume: bool = False, minutes: float | None = Non
         FileNotFoundError, ValueError: data that is missing or broken, another configuration than the run to resume
             has, an accelerator that is not there, or a loss that is no longer finite.
         OSError: a file that cannot be written; the last checkpoint is kept.
+        Interrupted: SIGINT or SIGTERM; there is a checkpoint.
     """
     with naming_the_run(config.out):
         return _train(config, resume, minutes, progress)
@@ -253,6 +267,8 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
             f"machine.accelerator is {config.machine.accelerator!r}, but PyTorch sees none here: take the CPU (--set "
             "machine.accelerator=cpu), or install the driver and a build of PyTorch for it"
         )
+    if config.machine.precision == "16-mixed" and not torch.accelerator.is_available():
+        raise ValueError("machine.precision is '16-mixed', which wants a GPU: take 'bf16-mixed' or '32-true'")
     material = find_material(config.data)
     checkpoint, weights = config.out / "checkpoint.safetensors", config.out / "weights.safetensors"
     optimiser = config.optimiser
@@ -266,6 +282,7 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     if config.tensorboard:
         loggers.append(tensorboard(config.out, done))
     module, average = Deraining(config, begun=done > 0), MovingAverage(optimiser.ema_decay)
+    checkpoints = Checkpoints(checkpoint, config.checkpoint_every, optimiser.iterations, deadline)
     trainer = lightning.Trainer(
         accelerator=config.machine.accelerator,
         devices=config.machine.devices,
@@ -282,7 +299,7 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
             average,
             SaveWeights(weights, config, average),
             *([Panels()] if config.tensorboard else []),
-            Checkpoints(checkpoint, config.checkpoint_every, optimiser.iterations, deadline),
+            checkpoints,
         ],
         plugins=[SafetensorsCheckpointIO()],
         use_distributed_sampler=False,
@@ -293,7 +310,10 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
     rank, world = trainer.global_rank, trainer.world_size
     patches = material.patches(config, rank, world)
     loader = ResumableLoader(patches, config.machine.workers, lambda: trainer.global_step)
+    refuse_little_shared_memory(config.machine.workers, optimiser.batch // world, config.data.patch)
     held_out: DataLoader[Any] = DataLoader(material.frames(rank, world), batch_size=None)  # type: ignore[arg-type]
     with contextlib.suppress(Stopped), without_worker_tracebacks():
         trainer.fit(module, loader, held_out, ckpt_path=checkpoint if done else None, weights_only=False)
+    if checkpoints.interrupted is not None and checkpoints.saved < optimiser.iterations:
+        raise Interrupted(checkpoints.interrupted)
     return weights

@@ -110,3 +110,8 @@ def test_evaluating_holds_no_more_pairs_than_its_panel_shows(count, names):
     assert [int(pair.name) for pair in shown] == names
     list(_kept(pairs(), 0, shown := []))  # a clip whose header does not say how many frames it has
     assert len(shown) == min(count, SHOWN)
+
+
+def test_an_engine_for_weights_is_refused(derain, nano_weights, pairs):
+    answer = derain("evaluate", nano_weights, "--pairs", *pairs, "--engine", "openvino")
+    assert answer.status == 2 and "runs bundles" in answer.err

@@ -2,6 +2,8 @@
 
 import pytest
 
+from derain.cli.main import tell
+
 
 @pytest.mark.parametrize(
     "arguments",
@@ -31,3 +33,8 @@ def test_a_path_that_looks_like_markup_is_told_as_it_is(derain, tmp_path):
 
 def test_help_has_its_short_name(derain):
     assert derain("inspect", "-h").out == derain("inspect", "--help").out != ""
+
+
+def test_a_lack_of_memory_is_told_with_what_takes_less_of_it():
+    told = tell(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"))
+    assert told.startswith("CUDA out of memory: give it less at once (train: optimiser.batch or data.patch;")

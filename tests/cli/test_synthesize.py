@@ -237,3 +237,12 @@ def test_a_clip_damaged_in_its_middle_is_rendered_to_its_end_and_that_is_told(
     answer = derain("synthesize", clip, "--out", tmp_path / "out")
     assert len(load(tmp_path / "out", "rainy")) == whole - 1
     assert f"1 of {whole} frames cannot be read and are left out" in " ".join(answer.err.split())
+
+
+def test_a_wiper_before_stills_is_refused(stills: Path, tmp_path: Path, refused) -> None:
+    assert "--wiper is 3.0, but" in refused(stills, tmp_path / "o", "--wiper", 3)
+
+
+def test_what_a_killed_process_left_in_a_folder_does_not_make_it_full(stills: Path, tmp_path: Path, run) -> None:
+    (tmp_path / "o/.o.12ab34cd.partial/rainy").mkdir(parents=True)
+    assert "3 pairs" in run(stills, tmp_path / "o")

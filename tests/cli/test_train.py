@@ -92,3 +92,36 @@ def test_a_full_disk_under_a_run_is_told_with_the_mend_and_leaves_what_was_logge
     assert told.startswith(f"{run}/weights.safetensors: ")
     assert mend == f"free space on its disk, then go on with --resume {run}"
     assert f"{run}/metrics.csv" in answer.out and "partial" not in answer.out
+
+
+def test_a_configuration_of_ones_own_is_not_overwritten_by_resuming_where_no_run_is(derain, run_file, tmp_path):
+    (tmp_path / "proj").mkdir()
+    own = run_file().rename(tmp_path / "proj/config.yaml")
+    before = own.read_bytes()
+    assert "would be overwritten" in derain("train", own, "--resume", tmp_path / "proj").fault
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (["data.folders=[]"], "data.folders is []"),
+        (["machine.precision=16-mixed"], "machine.precision is '16-mixed', which wants a GPU"),
+        (["data.pairs=[{layout: folders, path: .}]", "data.validation=none"], "data.validation names 'none', which is"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_by_its_key(derain, run_file, tmp_path, changes, fault):
+    for side in ("rainy", "clean"):
+        (tmp_path / "data" / side).symlink_to(tmp_path / "data/train")
+    assert fault in derain("train", run_file(), *(word for change in changes for word in ("--set", change))).fault
+
+
+def test_a_run_that_would_go_into_a_file_is_refused(derain, run_file):
+    path = run_file()
+    assert f"out is '{path}', which is a file" in derain("train", path, "--set", f"out={path}").fault
+
+
+def test_a_held_out_picture_smaller_than_the_network_takes_is_told(derain, run_file, tmp_path, picture):
+    write_frames(tmp_path / "data/test", [picture(3, 3, 3)])
+    fault = derain("train", run_file(), "--set", "optimiser.iterations=1").fault
+    assert "a held-out picture is 3x3, smaller than the 4 pixels that daiam-nano takes at least" in fault

@@ -62,3 +62,15 @@ def test_runs_that_did_not_begin_from_one_another_are_refused(runs, tmp_path, li
     ):
         average([*runs, str(stranger)], out)
     assert not out.exists()
+
+
+def test_runs_that_share_no_more_than_their_first_weights_are_refused(runs, tmp_path, lively):
+    """One seed makes one set of first weights: two long runs from it are still half alike."""
+    strangers = (lively(build("daiam-nano"), seed=seed).state_dict() for seed in (9, 11))
+    network, half = build("daiam-nano"), load_file(runs[0])
+    own, other = strangers
+    network.load_state_dict({key: half[key] + 0.8 * (own[key] - other[key]) for key in half})
+    run = tmp_path / "half.safetensors"
+    save_weights(run, network, "daiam-nano", {}, torch.float32)
+    with pytest.raises(ValueError, match=r"did not begin from one another .* is 0\.[4-7]"):
+        average([runs[0], str(run)], tmp_path / "mean.safetensors")

@@ -310,6 +310,27 @@ def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, caps
         told("train", "--system", "x")
 
 
+def test_the_command_line_trains_the_systems_it_is_given_and_refuses_to_ignore_them(command, empty, tmp_path, capsys):
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(yaml.safe_dump(SMALL))
+    shared = ("--protocol", str(protocol), "--folder", str(tmp_path / "c"))
+    command.main(["run", "--system", "daiam-nano", *shared])
+    assert capsys.readouterr().out.startswith("daiam-nano: 8 of 8 patches\n")
+    assert [folder.name for folder in (tmp_path / "c").iterdir()] == ["daiam-nano"]
+    with pytest.raises(SystemExit, match="error: no system 'x'"):
+        command.main(["run", "--system", "x", *shared])
+    for wrong in (["cost", "--system", "rescan"], ["run", "--minutes", "-5"]):
+        with pytest.raises(SystemExit, match="2"):
+            command.main([*wrong, *shared])
+
+
+def test_a_student_alone_is_told_whom_it_waits_for(command, tmp_path):
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(yaml.safe_dump(SMALL))
+    with pytest.raises(SystemExit, match="error: daiam-nano must be trained first"):
+        command.main(["run", "--system", "student", "--protocol", str(protocol), "--folder", str(tmp_path / "c")])
+
+
 def test_a_system_that_cannot_be_timed_keeps_its_error_and_the_next_is_timed_once(command, empty, monkeypatch, capsys):
     """As on a GPU, but for the engine."""
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")

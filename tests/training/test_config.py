@@ -106,3 +106,14 @@ def test_a_file_that_holds_no_mapping_is_refused(written, text, part):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no configuration '.*nothing\.yaml': expected a YAML file"):
         read_config(tmp_path / "nothing.yaml")
+
+
+def test_a_learning_rate_that_would_rise_and_a_file_that_is_no_text_are_refused(written, tmp_path):
+    changed = MINIMAL | {"optimiser": {"iterations": 6, "learning_rate": 1e-4, "final_learning_rate": 1e-3}}
+    with pytest.raises(
+        ValueError, match=r"optimiser does not fit together: final_learning_rate is 0\.001, expected at"
+    ):
+        read_config(written(changed))
+    (tmp_path / "latin.yaml").write_bytes("out: größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml is not YAML: .*utf-8"):
+        read_config(tmp_path / "latin.yaml")

@@ -17,8 +17,9 @@ from derain.training.data import (
     to_tensor,
     training_files,
 )
-from derain.training.patches import Crop, RenderedPatches, cut, frames_of
+from derain.training.patches import Crop, RenderedPatches, cut, frames_of, refuse_little_shared_memory
 from derain.training.rain import RainConfig, render
+from derain.training.readers import ImageFile, decoded
 
 
 def write(folder: Path, count: int, image: np.ndarray) -> None:
@@ -201,3 +202,28 @@ def test_a_patch_that_shrinks_lies_in_a_frame_that_shrinks(picture):
     for image, mean, deviation in zip(images, frames.mean, frames.deviation, strict=True):
         torch.testing.assert_close(mean, to_tensor(image).mean((1, 2)))
         torch.testing.assert_close(deviation, to_tensor(image).std((1, 2), correction=0))
+
+
+@pytest.mark.parametrize("folder", [".", "./"])
+def test_a_root_is_trained_on_whole_where_nothing_below_it_is_for_testing(tmp_path, folder, picture):
+    write(tmp_path / "mine", 3, picture())
+    config = DataConfig(root=tmp_path / "mine", folders=(folder,))
+    assert len(training_files(config)) == 3
+
+
+def test_frames_beyond_the_memory_asked_for_are_decoded_when_due_to_the_same_patches(tmp_path, picture):
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture(index, 40, 36))
+    files, rain = list_images(tmp_path), RainConfig(kinds="both")
+    whole = [batch.rainy for batch in RenderedPatches(list(decoded(files, 1e9)), rain, 4, 32, 1, 0, 5)]
+    some = list(decoded(files, 40 * 36 * 3))
+    assert [isinstance(frame, ImageFile) for frame in some] == [False, True, True]
+    for one, other in zip(whole, RenderedPatches(some, rain, 4, 32, 1, 0, 5), strict=True):
+        assert torch.equal(one, other.rainy)
+
+
+def test_batches_that_shared_memory_does_not_hold_are_refused_before_they_hang(monkeypatch, tmp_path):
+    refuse_little_shared_memory(0, 1000, 1000)
+    refuse_little_shared_memory(1, 1, 16)
+    with pytest.raises(OSError, match=r"MiB free, the batches of machine\.workers=12 take [0-9]+: lower"):
+        refuse_little_shared_memory(12, 100_000, 1000)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -351,3 +352,49 @@ def test_the_average_lies_where_the_weights_will_be_and_its_counter_where_no_gpu
     average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))), module, "fit")
     assert {weight.device.type for weight in average.network.parameters()} == {"meta"}
     assert average._average_model.n_averaged.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, whole, tmp_path, number, workers):
+    """To all processes of the run, as a terminal sends it; resumed, it ends in the bits of one that nothing ended."""
+    path, out = tmp_path / "run.yaml", tmp_path / "run"
+    asked = tree(images, out, checkpoint_every=100)
+    path.write_text(yaml.safe_dump(asked | {"machine": {"accelerator": "cpu", "threads": 1, "workers": workers}}))
+    slow = "from derain.training.trainer import Deraining\nimport time\nstep = Deraining.training_step\n"
+    slow += "Deraining.training_step = lambda *a: (print('begun', flush=True), time.sleep(1), step(*a))[2]\n"
+    code = f"{slow}import sys\nfrom derain.cli.main import main\nsys.argv = {['derain', 'train', str(path)]!r}\nmain()"
+    environment = {key: value for key, value in os.environ.items() if key != "DERAIN_DATA"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        os.killpg(process.pid, number) if workers else process.send_signal(number)
+        told, fault = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, fault
+    done = iterations_done(out / "checkpoint.safetensors")
+    assert 0 < done < ITERATIONS
+    assert f"iteration {done} of {ITERATIONS}: go on with `derain train" in told
+    assert fault.count("\n") <= 2 and "Traceback" not in fault
+    train(config(images, out, checkpoint_every=100), resume=True)
+    assert_same(load_file(out / "weights.safetensors"), load_file(whole / "weights.safetensors"))
+
+
+def test_handlers_of_signals_are_afterwards_what_they_were(images, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(config(images, tmp_path / "run"), minutes=0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize("fill", ["mine", "deeper/run"])
+def test_a_folder_that_holds_no_run_is_not_resumed_and_nothing_is_written_into_it(images, tmp_path, fill):
+    (tmp_path / "out" / fill).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"no run in .*out'"):
+        train(config(images, tmp_path / "out"), resume=True)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [fill.partition("/")[0]]
+
+
+def test_a_broken_record_is_named(images, tmp_path):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=0)
+    (out / "environment.json").write_text("")
+    with pytest.raises(ValueError, match=r"environment\.json is no JSON .*: bring it back"):
+        train(config(images, out), resume=True)

@@ -5,6 +5,7 @@ are made of.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from derain.training.config import (
     read_config,
     read_tree,
 )
+from derain.training.records import is_run
 from derain.training.trainer import train
 
 PROTOCOL = Path(__file__).resolve().parent.parent / "configs" / "comparison.yaml"
@@ -114,12 +116,16 @@ class Comparison:
         seen, wanted = self.progress(teacher)
         return teacher if seen < wanted else None
 
-    def next_system(self) -> str | None:
-        """The first system, in the protocol's order, that is not complete and can be trained; None: all are complete.
+    def next_system(self, systems: Sequence[str] | None = None) -> str | None:
+        """The first of the systems (None: all), in the protocol's order, that is not complete and can be trained.
+
+        None: all are complete, or wait for a teacher that is not among them.
 
         One after the other: only a run whose schedule has come to its end can be compared.
         """
         for system in self.protocol.systems:
+            if systems and system not in systems:
+                continue
             seen, wanted = self.progress(system)
             if seen < wanted and self.waits_for(system) is None:
                 return system
@@ -135,7 +141,7 @@ class Comparison:
         if teacher is not None:
             raise ValueError(f"{system} learns from {teacher}, which is not complete: train {teacher} to its end first")
         config = self.config(system)
-        train(config, resume=config.out.is_dir(), minutes=minutes, progress=progress)
+        train(config, resume=is_run(config.out), minutes=minutes, progress=progress)
         return self.progress(system)
 
     def _system(self, name: str) -> SystemConfig:
