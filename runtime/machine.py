@@ -67,8 +67,8 @@ def _cpu() -> str:
 def _gpu() -> dict[str, str] | None:
     """CUDA's first GPU as nvidia-smi sees it; None without one, or where nvidia-smi does not answer.
 
-    That is the first in CUDA_VISIBLE_DEVICES, else nvidia-smi's number 0. nvidia-smi counts in the order of the bus,
-    CUDA from the fastest on: with several kinds of GPU set CUDA_DEVICE_ORDER=PCI_BUS_ID, so that both agree.
+    That is the first in CUDA_VISIBLE_DEVICES, which CUDA itself reads, else nvidia-smi's number 0. nvidia-smi counts in
+    the order of the bus, CUDA from the fastest on: with several kinds of GPU set CUDA_DEVICE_ORDER=PCI_BUS_ID.
     """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
     if not first or shutil.which("nvidia-smi") is None:
