@@ -27,9 +27,6 @@ MAX_LOSS = 0.15
 EVERY_NTH_JUDGES = 4
 """Of the chosen frames, one in so many judges the result and gives no ranges."""
 
-SCANNED = 4
-"""Frames on which values beyond FP16's reach are looked for."""
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -86,8 +83,10 @@ def calibrate(
         progress: told the phase and the share of it that is done.
 
     Raises:
+        OSError: the bundle cannot be written to, which is told before any work.
         ValueError: bad frames (see `frames.choose`), another number of clean ones, or no layer fits the loss.
     """
+    Bundle.check_place(bundle.path)
     seen = _Counted(stream)
     chosen = choose(seen, bundle.manifest.input, count, name)
     judging = chosen[EVERY_NTH_JUDGES - 1 :: EVERY_NTH_JUDGES]
@@ -142,7 +141,7 @@ class _Quantiser:
         progress("ranges", 0.0)
         self._histograms = histograms(model, activations(model), images)
         self._limits: dict[Method, dict[str, float]] = {}
-        self._islands = overflowing(model, images[:SCANNED])[0] if rest is Precision.FP16 else set[str]()
+        self._islands = overflowing(model, images)[0] if rest is Precision.FP16 else set[str]()
 
     def graph(self, method: Method, without: Collection[str] = ()) -> onnx.ModelProto:
         """The graph as it will run, with all layers but those `without` in 8 bits."""

@@ -10,5 +10,6 @@ from derain.runtime.frames import Frame
 
 def calibrate_fp16(bundle: Bundle, stream: Iterable[Frame], name: str, count: int = 16) -> tuple[Bundle, Fp16Report]:
     """Make the bundle's FP16 graph on the most different frames of `stream`, which is called `name`."""
+    Bundle.check_place(bundle.path)
     chosen = choose(stream, bundle.manifest.input, count, name)
     return add_fp16(bundle, [frame.image for frame in chosen], name)

@@ -5,7 +5,8 @@
 - Q/DQ stand on the value a convolution reads: behind the activation, so that TensorRT fuses convolution, activation
   and Q into one kernel; and behind a concatenation, so that one scale holds across its inputs.
 - A residual Add behind a quantised convolution reads its other operand through the same DQ as the block's first
-  convolution, so that both operands come from 8 bits and the Add joins the convolution's kernel.
+  convolution, so that both operands come from 8 bits and the Add joins the convolution's kernel. Not where the
+  sum reaches the output without another convolution: the frame to which a network adds its residual keeps its digits.
 - What else there is, gates and cell path among them, computes in floating point.
 
 Scales are numbers that FP16 holds exactly, so that `derain.export.fp16.to_fp16` may turn the rest into FP16.
@@ -55,12 +56,13 @@ def quantize(
     result = without_nodes(model)
     eight_bits = _EightBits(result.graph, limits, precision)
     made_by = producers(model)
+    shown = _without_convolution(model, made_by)
     for old in model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(old)
         if old.name in chosen:
             node.input[0], node.input[1] = eight_bits.activation(old.input[0]), eight_bits.weight(old.input[1])
-        elif old.op_type == "Add":
+        elif old.op_type == "Add" and old.output[0] not in shown:
             for mine, other in ((0, 1), (1, 0)):
                 behind = made_by.get(old.input[other])
                 if behind is not None and behind.name in chosen:
@@ -71,6 +73,19 @@ def quantize(
     del result.graph.initializer[:]
     result.graph.initializer.extend(kept)
     return onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
+
+
+def _without_convolution(model: onnx.ModelProto, made_by: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """The tensors that reach the graph's output without passing a convolution of the network."""
+    found: set[str] = set()
+    ahead = [value.name for value in model.graph.output]
+    while ahead:
+        name = ahead.pop()
+        node = made_by.get(name)
+        if node is not None and name not in found and (node.op_type != "Conv" or node.name.startswith(EDGE)):
+            ahead.extend(node.input)
+        found.add(name)
+    return found
 
 
 class _EightBits:

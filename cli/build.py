@@ -35,7 +35,10 @@ def build(
     start = monotonic()
     with console.status(f"building {precision}") as status:
         loaded = Bundle.load(bundle)
-        _, architectures = resolve_target(api, tuple(name.strip() for name in (arch or "").split(",") if name.strip()))
+        named = tuple(name.strip() for name in (arch or "").split(",") if name.strip())
+        if arch is not None and not named:
+            raise ValueError(f"--arch {arch!r} names no GPU: expected names as in sm86,sm89; leave it out for any")
+        _, architectures = resolve_target(api, named)
         if precision is Precision.FP16 and all(graph.precision is not precision for graph in loaded.manifest.graphs):
             from derain.export.fp16 import ensure_fp16_graph  # a finished graph is built without torch and onnx
 

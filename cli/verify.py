@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle, made by `derain export`.")],
     engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic frame that is always compared.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic frame that is always compared.", min=0)] = 0,
     frames: Annotated[str | None, typer.Option(help="The camera's frames as well: a folder, a clip or a URI.")] = None,
     count: Annotated[int, typer.Option(help="Frames to choose from --frames, the most different ones.")] = 4,
     json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the result to this file.")] = None,
@@ -74,7 +74,7 @@ def verify(
                     console.print(f"{path}: its node alone; {values.name}: the values")
                 except OSError as error:
                     console.print(f"its node cannot be left in {path.parent}: {error.strerror}; give --drift a place")
-            raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result)}")
+            raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result, bundle)}")
 
 
 def _distance(distance: "Distance") -> str:
@@ -82,10 +82,17 @@ def _distance(distance: "Distance") -> str:
     return f"{psnr:.1f} dB, at most {worst} grey level{'s' * (worst != 1)} apart"
 
 
-def _fault(result: "Verification") -> str:
+def _fault(result: "Verification", bundle: Path) -> str:
+    from shlex import quote
+
+    from derain.runtime.manifest import Precision
+
     if result.overflow:
-        return f"is not finite, first in tensor {result.overflow!r}: expected weights that fit its precision"
-    if result.pytorch_to_graph.within(result.precision):
-        return "is right, but its engine is not: build it again with `derain build`"
+        return f"{result.graph_fault}: expected weights that fit its precision"
+    if result.graph_fault is None:
+        return f"is right, but its engine is not (it {result.engine_fault}): build it again with `derain build`"
     where = f", first in tensor {result.first_drift!r}" if result.first_drift else ""
-    return f"drifts from PyTorch{where}: export it again with this version"
+    mend = "export it again with this version"
+    if result.precision is not Precision.FP32:
+        mend = f"run `derain calibrate {quote(str(bundle))} --precision {result.precision} --frames …`"
+    return f"drifts from PyTorch{where} (it {result.graph_fault}): {mend}"

@@ -55,10 +55,16 @@ def build(
 
     Raises:
         ModuleNotFoundError: the API is not installed.
-        ValueError: no such graph or architecture, or TensorRT refuses the graph (by the node's name) or the build.
-        OSError: no GPU, for an API that needs one to build.
+        ValueError: no such graph or architecture, INT8 for TensorRT-RTX, or TensorRT refuses the graph (by the node's
+            name) or the build.
+        OSError: no GPU, for an API that needs one to build, or the bundle cannot be written to.
     """
     chosen, architectures = resolve_target(api, architectures)
+    if precision is Precision.INT8 and chosen.ahead_of_time:  # TensorRT-RTX
+        raise ValueError(
+            f"{bundle.path}: {chosen.name} has no INT8 convolutions: build fp8 or fp16, or use --api tensorrt"
+        )
+    Bundle.check_place(bundle.path)
     graph = bundle.graph(precision)
     trt = chosen.load()
     arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())

@@ -20,6 +20,7 @@ from derain.runtime.manifest import FrameSpec, GraphEntry, ManifestContent, Mode
 from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import parameter_count, recurrent_steps
 from derain.training.models.checkpoint import load, save_weights
+from derain.training.models.registry import step_options
 
 MIN_SIDE, MAX_SIDE = 16, 16384
 """Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""
@@ -64,8 +65,9 @@ def export(
         rewrites: names of `derain.export.rewrite.REWRITES`; what each removed is noted in the graph.
 
     Raises:
-        FileNotFoundError, FileExistsError, ValueError: one line each, with the mend.
+        OSError, ValueError: one line each, with the mend; a place where no bundle can be is told before any work.
     """
+    Bundle.check_place(out)
     width, height = size
     pixels.frame_shape(width, height)  # refuses odd sizes where chroma is shared, before any work
     if steps is not None and steps < 1:
@@ -73,7 +75,12 @@ def export(
     colours = (matrix, color_range)
     if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) and colours != (ColorMatrix.BT601, ColorRange.LIMITED):
         raise ValueError(f"matrix {matrix}, range {color_range}: of nv12 and uyvy, {pixels} has none: leave them out")
-    trained = load(weights, **({} if steps is None else {"encoder_steps": steps, "decoder_steps": steps}))
+    trained = load(weights)
+    if steps is not None:
+        options = step_options(trained.name)
+        if not options:
+            raise ValueError(f"--steps {steps}: {trained.name} has none to choose: leave it out")
+        trained = load(weights, **dict.fromkeys(options, steps))
     for name, value in trained.network.state_dict().items():
         if not value.isfinite().all():
             raise ValueError(f"{weights}: tensor {name!r} is not finite: expected weights of a run that converged")

@@ -21,7 +21,7 @@ from derain.export.probe import Runner, float_tensors, seeded_frame, tensors
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
 from derain.runtime.manifest import GraphEntry, Precision, Quality
-from derain.runtime.psnr import MIN_PSNR, finite_or_none, mse, psnr
+from derain.runtime.psnr import MAX_ABS_DIFF, MIN_PSNR, finite_or_none, max_abs_diff, mse, psnr
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,10 @@ SAFE_MAX = 65504 / 4
 """FP16's largest number, less a factor for frames that were not seen."""
 
 MARGIN = 3.0
-"""dB above the least that `verify` accepts: what an FP16 graph must reach on the frames it is made with."""
+"""dB above the least that `verify` accepts: what an FP16 graph must reach on each of the frames it is made with."""
+
+MOST_LEVELS = MAX_ABS_DIFF[Precision.FP16] // 2
+"""Grey levels, likewise, half of what `verify` accepts."""
 
 STAYS_FLOAT = {"Resize": (1, 2)}
 """Inputs that ONNX wants in FP32 whatever the node computes in: roi and scales."""
@@ -47,10 +50,15 @@ class Fp16Report:
     """The largest magnitude of any tensor on the frames."""
     psnr_vs_fp32: float
     """dB over all frames' bytes; infinite where they are equal."""
+    psnr_worst: float
+    """dB on the worst frame."""
+    max_abs_diff: int
+    """Grey levels, of any byte."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite PSNR is null."""
-        return asdict(self) | {"psnr_vs_fp32": finite_or_none(self.psnr_vs_fp32)}
+        values = asdict(self)
+        return values | {name: finite_or_none(values[name]) for name in ("psnr_vs_fp32", "psnr_worst")}
 
 
 def ensure_fp16_graph(bundle: Bundle) -> Bundle:
@@ -64,17 +72,26 @@ def ensure_fp16_graph(bundle: Bundle) -> Bundle:
 
 
 def add_fp16(bundle: Bundle, frames: list[Image], name: str) -> tuple[Bundle, Fp16Report]:
-    """Make the FP16 graph on `frames`, which the manifest calls `name`, and add it to the bundle."""
+    """Make the FP16 graph on `frames`, which the manifest calls `name`, and add it to the bundle.
+
+    Raises OSError before any work where the bundle cannot be written to, ValueError as `make_fp16`.
+    """
+    Bundle.check_place(bundle.path)
     graph, report = make_fp16(read_onnx(bundle.graph()), frames)
     entry = GraphEntry(precision=Precision.FP16, file="graph.fp16.onnx")
-    quality = Quality(frames=name, precision=Precision.FP16, psnr_vs_fp32=finite_or_none(report.psnr_vs_fp32))
+    quality = Quality(
+        frames=name,
+        precision=Precision.FP16,
+        psnr_vs_fp32=finite_or_none(report.psnr_vs_fp32),
+        max_abs_diff=report.max_abs_diff,
+    )
     return bundle.add({entry.file: graph.SerializeToString()}, graphs=[entry], quality=[quality]), report
 
 
 def make_fp16(
     model: onnx.ModelProto, frames: list[Image], target: float = MIN_PSNR[Precision.FP16] + MARGIN
 ) -> tuple[onnx.ModelProto, Fp16Report]:
-    """The FP16 graph of an FP32 graph, near it by at least `target` dB on every byte of `frames` together.
+    """The FP16 graph of an FP32 graph, near it by at least `target` dB and MOST_LEVELS on each of `frames`.
 
     Raises:
         ValueError: the FP32 graph itself gives numbers that are not finite, or no choice of islands reaches the target.
@@ -84,26 +101,46 @@ def make_fp16(
     reference = Runner(model)
     expected = [reference.image(frame) for frame in frames]
 
-    def measured(islands: set[str]) -> tuple[onnx.ModelProto, float]:
+    def measured(islands: set[str]) -> tuple[onnx.ModelProto, _Measured]:
         graph = to_fp16(model, islands)
         runner = Runner(graph)
-        return graph, psnr([runner.image(frame) for frame in frames], expected)
+        return graph, _Measured([runner.image(frame) for frame in frames], expected)
 
     graph, reached = measured(beyond)
     lossy: list[str] = []
-    if reached < target:
-        ranked = _ranked_by_loss(model, beyond, frames[:1], expected[:1])
+    if not reached.near(target):
+        worst = reached.worst_frame
+        ranked = _ranked_by_loss(model, beyond, frames[worst], expected[worst])
         kept = 1
-        while reached < target and len(lossy) < len(ranked):
+        while not reached.near(target) and len(lossy) < len(ranked):
             lossy = ranked[:kept]
             graph, reached = measured(beyond | set(lossy))
             kept *= 2
-    if reached < target:
-        raise ValueError(f"FP16 reaches {reached:.1f} dB against FP32, expected {target:.1f}: run it in FP32")
+    if not reached.near(target):
+        seen = (
+            f"FP16 reaches {reached.psnr_worst:.1f} dB against FP32, at most {reached.max_abs_diff} grey levels apart"
+        )
+        raise ValueError(f"{seen}, expected {target:.1f} and {MOST_LEVELS} on every frame: run it in FP32")
     order = [node.name for node in model.graph.node]
     told = tuple(name for name in order if name in beyond), tuple(name for name in order if name in lossy)
-    log.info("FP16: %d nodes in FP32 for overflow, %d for loss, %.1f dB", len(told[0]), len(told[1]), reached)
-    return graph, Fp16Report(*told, largest, reached)
+    log.info(
+        "FP16: %d nodes in FP32 for overflow, %d for loss, %.1f dB", len(told[0]), len(told[1]), reached.psnr_worst
+    )
+    return graph, Fp16Report(*told, largest, reached.psnr, reached.psnr_worst, reached.max_abs_diff)
+
+
+class _Measured:
+    """How near pictures are to those expected, of all frames and of the worst."""
+
+    def __init__(self, seen: list[Image], expected: list[Image]) -> None:
+        levels = [max_abs_diff(a, b) for a, b in zip(seen, expected, strict=True)]
+        each = [psnr(a, b) for a, b in zip(seen, expected, strict=True)]
+        self.psnr, self.psnr_worst, self.max_abs_diff = psnr(seen, expected), min(each), max(levels)
+        worst = levels if self.max_abs_diff > MOST_LEVELS else [-value for value in each]
+        self.worst_frame = int(np.argmax(worst))
+
+    def near(self, target: float) -> bool:
+        return self.psnr_worst >= target and self.max_abs_diff <= MOST_LEVELS
 
 
 def to_fp16(model: onnx.ModelProto, islands: Iterable[str] = ()) -> onnx.ModelProto:
@@ -198,7 +235,7 @@ def _peak(value: NDArray[np.float32]) -> float:
     return float(np.abs(value).max(initial=0.0))
 
 
-def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frames: list[Image], expected: list[Image]) -> list[str]:
+def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frame: Image, expected: Image) -> list[str]:
     """The nodes that FP16 may change, the one whose rounding alone changes the output most first."""
     floats = set(float_tensors(model))
     names = [node.name for node in model.graph.node]
@@ -206,5 +243,5 @@ def _ranked_by_loss(model: onnx.ModelProto, islands: set[str], frames: list[Imag
     costs = {}
     for candidate in candidates:
         runner = Runner(to_fp16(model, (name for name in names if name != candidate)))
-        costs[candidate] = mse([runner.image(frame) for frame in frames], expected)
+        costs[candidate] = mse(runner.image(frame), expected)
     return sorted(candidates, key=lambda name: -costs[name])

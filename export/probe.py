@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from derain.export.onnx_graph import tensor_shapes, without_nodes
-from derain.runtime.frames import Image
+from derain.runtime.engines.onnxruntime import exact_fp8
+from derain.runtime.frames import Image, from_bgr
 from derain.runtime.manifest import FrameSpec
 
 BATCH_BYTES = 2**29
@@ -42,7 +44,13 @@ class Runner:
         order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # the file's: by default readers without readers come last
         options.execution_order = order
         providers = ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        fp8 = any(tensor.data_type == onnx.TensorProto.FLOAT8E4M3FN for tensor in model.graph.initializer)
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=providers,
+            disabled_optimizers=exact_fp8(options) if fp8 else [],
+        )
         self._input = model.graph.input[0].name
 
     def __call__(self, frame: Image) -> list[NDArray[Any]]:
@@ -56,31 +64,48 @@ class Runner:
         return first
 
 
-class FiniteRunner:
-    """A graph with shapes inferred, ready to run, that also names the first of its tensors that is not finite.
+@dataclass(frozen=True)
+class Magnitude:
+    """How large a tensor is: its shape and the sum of its elements' magnitudes."""
 
-    Each float tensor x adds one number to the outputs, the sum of |x|, which is finite where all of x is, up to a mean
-    magnitude of 1e30 that no network comes near: so one run sees every tensor and holds none.
+    shape: tuple[int, ...]
+    total: float
+
+    @property
+    def mean(self) -> float:
+        """Of the magnitudes."""
+        return self.total / max(1, math.prod(self.shape))
+
+
+class MagnitudeRunner:
+    """A graph with shapes inferred, ready to run, that also tells how large each of its float tensors is.
+
+    Each tensor x adds one number to the outputs, the sum of |x|, so that one run sees every tensor and holds none. The
+    sum is finite where all of x is, up to a mean magnitude of 1e30 that no network comes near.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._names = float_tensors(model)
-        floats = set(self._names)
+        shapes = tensor_shapes(model)
+        self._shapes = {name: shapes[name] for name in float_tensors(model)}
         rounded = rounded_like_fp16(model)
         tapped = without_nodes(rounded)
+        tapped.graph.initializer.append(numpy_helper.from_array(np.array([-1]), "last_axis"))
         for node in rounded.graph.node:
             tapped.graph.node.append(node)
-            for name in floats.intersection(node.output):
-                total = f"{name}_sum"
-                tapped.graph.node.append(helper.make_node("ReduceL1", [name], [total], name=total, keepdims=0))
+            for name in self._shapes.keys() & {*node.output}:
+                # Rows first: a float that sums a whole plane loses digits.
+                rows, total = [f"{name}_rows"] if self._shapes[name] else [name], f"{name}_sum"
+                if self._shapes[name]:
+                    tapped.graph.node.append(helper.make_node("ReduceL1", [name, "last_axis"], rows, name=rows[0]))
+                tapped.graph.node.append(helper.make_node("ReduceL1", rows, [total], name=total, keepdims=0))
         image = tapped.graph.output[0].name
-        self._runner = Runner(tapped, [image, *(f"{name}_sum" for name in self._names)])
+        self._runner = Runner(tapped, [image, *(f"{name}_sum" for name in self._shapes)])
 
-    def __call__(self, frame: Image) -> tuple[Image, str | None]:
-        """The image for one frame, both without the leading 1, and the first tensor that is not finite on it."""
+    def __call__(self, frame: Image) -> tuple[Image, dict[str, Magnitude]]:
+        """The image for one frame, both without the leading 1, and the tensors' magnitudes in order of computation."""
         image, *sums = self._runner(frame)
-        first = next((name for name, total in zip(self._names, sums, strict=True) if not np.isfinite(total)), None)
-        return image[0], first
+        totals = zip(self._shapes.items(), sums, strict=True)
+        return image[0], {name: Magnitude(shape, float(total)) for (name, shape), total in totals}
 
 
 def rounded_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -139,13 +164,32 @@ def tensors(model: onnx.ModelProto, names: list[str], frames: list[Image]) -> It
             batch, held = [], 0
 
 
-def seeded_frame(spec: FrameSpec, seed: int) -> NDArray[np.uint8]:
-    """A frame with structure at every scale, from soft gradients to single pixels; uint8 in `spec.image_shape`."""
+def seeded_frame(spec: FrameSpec, seed: int) -> Image:
+    """A frame for proofs, uint8 in `spec.image_shape`.
+
+    Its left half has structure at every scale, from soft gradients to single pixels, and any bytes; its right half is a
+    soft picture in rain, which a deraining network must change.
+    """
     random = np.random.default_rng(seed)
     height, width, *rest = spec.image_shape
     frame = np.zeros(spec.image_shape, np.float32)
     for octave in range(7):
         coarse = random.uniform(-1, 1, (max(1, height >> octave), max(1, width >> octave), *rest)).astype(np.float32)
         frame += 2.0 ** (octave / 2) * cv2.resize(coarse, (width, height)).reshape(frame.shape)
-    clipped: NDArray[np.uint8] = np.clip(127.5 + 20 * frame, 0, 255).astype(np.uint8)
-    return clipped
+    image: Image = np.clip(127.5 + 20 * frame, 0, 255).astype(np.uint8)
+    middle = width // 4 * 2  # even, for shared chroma
+    image[:, middle:] = from_bgr(_rainy(spec, random), spec)[:, middle:]
+    return image
+
+
+def _rainy(spec: FrameSpec, random: np.random.Generator) -> Image:
+    """BGR: streaks that fall and drops on the lens before a soft picture, as many for an area in frames of any size."""
+    size, pixels = (spec.width, spec.height), spec.width * spec.height
+    picture = cv2.resize(random.uniform(40, 180, (6, 10, 3)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    rain = np.zeros((spec.height, spec.width), np.float32)
+    for x, y in (random.uniform(0, 1, (pixels // 500, 2)) * size).astype(int).tolist():
+        cv2.line(rain, (x, y), (x - 3, y + 21), 0.5, 1, cv2.LINE_AA)
+    for x, y in (random.uniform(0, 1, (pixels // 4000, 2)) * size).astype(int).tolist():
+        cv2.circle(rain, (x, y), 6, 0.6, cv2.FILLED, cv2.LINE_AA)
+    rainy = picture + rain[..., np.newaxis] * (235 - picture)
+    return np.asarray(np.clip(rainy, 0, 255), np.uint8)

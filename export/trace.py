@@ -98,15 +98,25 @@ def parameter(graph: fx.GraphModule, node: Any) -> Tensor:
 
 
 def add_constant(graph: fx.GraphModule, name: str, make: Callable[[], Tensor]) -> fx.Node:
-    """A get_attr node for a new constant, made once a name."""
-    name = re.sub(r"\W", "_", name)
-    for node in graph.graph.nodes:
-        if node.op == "get_attr" and node.target == name:
-            return node  # type: ignore[no-any-return]
-    graph.register_buffer(name, make().detach().clone())
+    """A get_attr node for a constant called `name`: the one that is there where it is equal.
+
+    One that differs gets a number behind its name: modules `a.b` and `a_b` have one name between them.
+    """
+    value, wanted = make().detach(), re.sub(r"\W", "_", name)
+    name, number = wanted, 1
+    there: dict[Any, fx.Node] = {node.target: node for node in graph.graph.nodes if node.op == "get_attr"}
+    while name in there:
+        if _equal(parameter(graph, there[name]), value):
+            return there[name]
+        name, number = f"{wanted}_{number}", number + 1
+    graph.register_buffer(name, value.clone())
     first = next(node for node in graph.graph.nodes if node.op != "get_attr")
     with graph.graph.inserting_before(first):
         return graph.graph.get_attr(name)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _name_after_modules(graph: fx.GraphModule) -> None:

@@ -1,7 +1,8 @@
 """Is the graph still the network? PyTorch against every graph of a bundle, at the bundle's own size.
 
-Only where they differ does the comparison go inside: tensor by tensor, the traced network against the graph, to name
-the first that drifts.
+Two things are judged: the output, byte by byte, and how large each tensor is that both sides have, for a layer that
+does nothing hardly shows in a frame. Only where they differ does the comparison go inside: tensor by tensor, the traced
+network against the graph, to name the first that drifts.
 """
 
 import logging
@@ -18,19 +19,22 @@ from torch import Tensor, fx
 
 from derain.export.exporter import bundle_network, traced
 from derain.export.onnx_graph import read_onnx
-from derain.export.probe import FiniteRunner, Runner, seeded_frame
+from derain.export.probe import Magnitude, MagnitudeRunner, Runner, seeded_frame
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
 from derain.runtime.manifest import Precision
 from derain.runtime.memory import release_freed_memory
-from derain.runtime.psnr import MIN_PSNR, finite_or_none, max_abs_diff, psnr
+from derain.runtime.psnr import MAX_ABS_DIFF, MIN_PSNR, finite_or_none, max_abs_diff, mse, psnr
 
 log = logging.getLogger(__name__)
 
-MAX_ABS_DIFF = {Precision.FP32: 1, Precision.FP16: 8}
-"""Grey levels an output byte may differ from PyTorch's: a fault at the frame's border hardly changes its PSNR. INT8 and
-FP8 are judged by PSNR alone."""
+MAX_SHARE = 0.25
+"""Of the network's own change of the seeded frame, as mean squared error: what INT8 and FP8 may add. 30 dB alone would
+pass a graph that gives back the frame as it came; sound graphs of our networks stay under 0.01."""
+
+ROUNDING = 1.0
+"""Squared grey levels of error that always pass: a network may change a frame by no more."""
 
 DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.8, Precision.FP8: 0.8}
 """A tensor drifts where its error's root mean square exceeds this share of its own, or of FAINT where that is more.
@@ -38,8 +42,14 @@ DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.8, Precis
 Rounding adds up from layer to layer: in a sound daiam-nano it reaches 3e-6, 0.0046, 0.47 and 0.46.
 """
 
+MAGNITUDE_DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.5, Precision.FP8: 0.5}
+"""Likewise a tensor whose mean magnitude is off by more than this share of PyTorch's.
+
+In sound graphs of our networks and the peers it reaches 1.1e-6, 5.4e-4, 0.08 and 0.11.
+"""
+
 FAINT = 1e-3
-"""Root mean square below which a tensor's relative error says nothing."""
+"""Root mean square, or mean magnitude, below which a tensor's relative error says nothing."""
 
 BATCH_BYTES = 2**29
 """Bytes of intermediate tensors held on each side while looking for the first that drifts."""
@@ -59,9 +69,13 @@ class Distance:
         """Of two uint8 pictures of one shape."""
         return cls(psnr(seen, expected), max_abs_diff(seen, expected))
 
-    def within(self, precision: Precision) -> bool:
-        """Whether a graph of this precision may be so far from PyTorch."""
-        return self.psnr >= MIN_PSNR[precision] and self.max_abs_diff <= MAX_ABS_DIFF.get(precision, 255)
+    def fault(self, precision: Precision) -> str | None:
+        """Why a graph of this precision may not be so far from PyTorch; None where it may."""
+        if self.psnr < (least := MIN_PSNR[precision]):
+            return f"is {self.psnr:.1f} dB from PyTorch, expected {least:.0f}"
+        if self.max_abs_diff > (most := MAX_ABS_DIFF.get(precision, 255)):
+            return f"is {self.max_abs_diff} grey levels from PyTorch, expected at most {most}"
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite PSNR is null."""
@@ -79,14 +93,21 @@ class Verification:
     """To the graph, with FP16 rounded as a GPU rounds it, which ONNX Runtime's CPU does not."""
     graph_to_engine: Distance
     """What the engine adds, or leaves out, to that."""
-    passed: bool
-    """Engine and graph are both near enough, and every tensor is finite."""
+    graph_fault: str | None
+    """What is wrong with the graph, as "is 28.1 dB from PyTorch, expected 30"."""
+    engine_fault: str | None
+    """Likewise of what the engine gives."""
     overflow: str | None
     """The first tensor with a value that is not finite: beyond its type's reach, or made of one that was not."""
     first_drift: str | None
-    """The first tensor that differs, where the graph did not pass and one was found."""
+    """The first tensor that differs, where it did not pass and one was found."""
     frame: int
     """The worst frame: 0 is the seeded one, those given follow."""
+
+    @property
+    def passed(self) -> bool:
+        """Engine and graph are both near enough, every tensor is finite and none drifts."""
+        return self.graph_fault is None and self.engine_fault is None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an infinite PSNR is null."""
@@ -97,6 +118,7 @@ class Verification:
             "pytorch_to_graph": self.pytorch_to_graph.to_json(),
             "graph_to_engine": self.graph_to_engine.to_json(),
             "passed": self.passed,
+            "fault": self.graph_fault or self.engine_fault,
             "overflow": self.overflow,
             "first_drift": self.first_drift,
             "frame": self.frame,
@@ -122,7 +144,7 @@ def verify(
         mend = f"derain build {quote(str(bundle.path))} --precision fp16 --api {engine}"
         raise ValueError(f"{bundle.path}: {engine} has no engine in it: run `{mend}`")
     pictures = [seeded_frame(bundle.manifest.input, seed), *frames]
-    expected = pytorch_outputs(bundle, pictures)
+    expected = _references(bundle, pictures)
     release_freed_memory()
     results = []
     for precision in precisions:
@@ -130,28 +152,78 @@ def verify(
             # Copies: ONNX Runtime keeps all of its memory as long as one of its own results lives.
             seen = [runner.infer(picture).copy() for picture in pictures]
         release_freed_memory()
-        graph = FiniteRunner(read_onnx(bundle.graph(precision)))
+        graph = MagnitudeRunner(read_onnx(bundle.graph(precision)))
         judged = [
-            _judged(precision, index, *graph(picture), seen[index], expected[index])
+            _judged(precision, index, picture, _Answer(*graph(picture)), seen[index], expected[index])
             for index, picture in enumerate(pictures)
         ]
         worst = min(judged, key=lambda each: (each.passed, min(each.total.psnr, each.pytorch_to_graph.psnr)))
         if not worst.passed:
-            worst = replace(worst, first_drift=first_drift(bundle, precision, pictures[worst.frame]))
+            first = first_drift(bundle, precision, pictures[worst.frame])
+            worst = replace(worst, first_drift=first or worst.first_drift)
         results.append(worst)
     return results
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What a network or a graph makes of a frame, and how large its tensors are on the way."""
+
+    image: Image
+    magnitudes: dict[str, Magnitude]
+
+
 def _judged(
-    precision: Precision, frame: int, image: Image, overflow: str | None, seen: Image, expected: Image
+    precision: Precision, index: int, frame: Image, graph: _Answer, seen: Image, expected: _Answer
 ) -> Verification:
-    total, graph = Distance.between(seen, expected), Distance.between(image, expected)
-    passed = total.within(precision) and graph.within(precision) and overflow is None
-    return Verification(precision, total, graph, Distance.between(seen, image), passed, overflow, None, frame)
+    overflow = next((name for name, size in graph.magnitudes.items() if not math.isfinite(size.total)), None)
+    drift = _drift_of_magnitudes(precision, graph.magnitudes, expected.magnitudes)
+
+    def fault(image: Image) -> str | None:
+        far = Distance.between(image, expected.image).fault(precision)
+        if far or index or precision in MAX_ABS_DIFF:
+            return far
+        error, most = mse(image, expected.image), max(ROUNDING, MAX_SHARE * mse(expected.image, frame))
+        if error <= most:
+            return None
+        return f"errs by {error:.1f} squared, expected at most {most:.1f}, {MAX_SHARE:.0%} of what the network changes"
+
+    broken = f"is not finite, first in tensor {overflow!r}" if overflow else None
+    drifted = f"has tensor {drift!r} of another magnitude than PyTorch" if drift else None
+    return Verification(
+        precision,
+        total=Distance.between(seen, expected.image),
+        pytorch_to_graph=Distance.between(graph.image, expected.image),
+        graph_to_engine=Distance.between(seen, graph.image),
+        graph_fault=broken or fault(graph.image) or drifted,
+        engine_fault=fault(seen),
+        overflow=overflow,
+        first_drift=drift,
+        frame=index,
+    )
+
+
+def _drift_of_magnitudes(
+    precision: Precision, seen: dict[str, Magnitude], expected: dict[str, Magnitude]
+) -> str | None:
+    """The first tensor whose mean magnitude is not PyTorch's, of those that both have in one shape."""
+    for name, size in seen.items():
+        wanted = expected.get(name)
+        if wanted is None or wanted.shape != size.shape:
+            continue
+        if not abs(size.mean - wanted.mean) <= MAGNITUDE_DRIFT[precision] * max(FAINT, wanted.mean):
+            log.info("%s has a mean magnitude of %.6g, in PyTorch %.6g", name, size.mean, wanted.mean)
+            return name
+    return None
 
 
 def pytorch_outputs(bundle: Bundle, frames: Sequence[Image]) -> list[Image]:
-    """What PyTorch makes of frames' bytes: the bundle's network, traced but not rewritten.
+    """What PyTorch makes of frames' bytes: the bundle's network, traced but not rewritten."""
+    return [answer.image for answer in _references(bundle, frames)]
+
+
+def _references(bundle: Bundle, frames: Sequence[Image]) -> list[_Answer]:
+    """The same, with the tensors' magnitudes.
 
     The interpreter frees each tensor after its last reader. A call of the module would hold the states of every
     ConvLSTM until it returns: at 1280×720 that is gigabytes.
@@ -159,8 +231,13 @@ def pytorch_outputs(bundle: Bundle, frames: Sequence[Image]) -> list[Image]:
     manifest = bundle.manifest
     network = bundle_network(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reference = traced(network, manifest.input, manifest.output)
-    with torch.inference_mode():
-        return [fx.Interpreter(reference).run(torch.from_numpy(frame)[None])[0].numpy() for frame in frames]
+    answers = []
+    for frame in frames:
+        measured = _Measurer(reference)
+        with torch.inference_mode():
+            image = measured.run(torch.from_numpy(frame)[None])[0].numpy()
+        answers.append(_Answer(image, measured.magnitudes))
+    return answers
 
 
 def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | None:
@@ -211,6 +288,20 @@ class _Recorder(fx.Interpreter):
         value = super().run_node(n)
         if n.name in self.names:
             self.kept[n.name] = value.float().numpy()
+        return value
+
+
+class _Measurer(fx.Interpreter):
+    """Runs a graph and keeps how large each float tensor is that its nodes make."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.magnitudes: dict[str, Magnitude] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.op == "call_function" and isinstance(value, Tensor) and value.is_floating_point():
+            self.magnitudes[n.name] = Magnitude(tuple(value.shape), float(value.abs().sum()))
         return value
 
 

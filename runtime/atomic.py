@@ -22,6 +22,21 @@ def check_place(path: Path) -> None:
     path = _behind_links(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file")
+    _check_parents(path)
+
+
+def check_directory_place(path: Path) -> None:
+    """Raise OSError where `new_directory` could not put a folder at `path`: as for a file, or where this process stands
+    in the folder that would be replaced, which would leave its shell in one that is gone."""
+    path = _behind_links(path)
+    _check_parents(path)
+    if path.is_dir() and Path.cwd().resolve().is_relative_to(path):
+        raise FileExistsError(
+            f"{path} would be replaced while the current folder lies in it: run it from outside, as from {path.parent}"
+        )
+
+
+def _check_parents(path: Path) -> None:
     nearest = next(folder for folder in path.parents if folder.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is a file, so {path} cannot be made: name another place")
@@ -47,8 +62,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes `path`'s place when the block ends well and vanishes when it does not.
 
-    A folder that was at `path` is moved aside for the exchange and removed after it.
+    A folder that was at `path` is moved aside for the exchange and removed after it. Raises OSError as
+    `check_directory_place`.
     """
+    check_directory_place(path)
     path = _behind_links(path)
     temporary, aside = temporary_beside(path), temporary_beside(path)
     temporary.mkdir(parents=True)

@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from derain.runtime.atomic import new_directory
+from derain.runtime.atomic import check_directory_place, new_directory
 from derain.runtime.faults import first_fault
 from derain.runtime.manifest import EngineEntry, GraphEntry, Manifest, ManifestContent, Precision, Quality
 
@@ -81,6 +81,12 @@ class Bundle:
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 
     @classmethod
+    def check_place(cls, directory: Path) -> None:
+        """Raise OSError where `write` and `add` could not put a bundle: to be called before the work, not after it."""
+        check_directory_place(directory)
+        _strangers(directory, ())
+
+    @classmethod
     def write(cls, directory: Path | str, description: ManifestContent, files: Mapping[str, bytes | Path]) -> Self:
         """Write a bundle whole: `files` maps every name the description names to its bytes or to a file to copy.
 
@@ -88,6 +94,7 @@ class Bundle:
         what its manifest never named stays; any other file or non-empty folder there is refused with FileExistsError.
         """
         directory = Path(directory)
+        cls.check_place(directory)
         directory.resolve().parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(directory):
             return cls._write(directory, description, files)
@@ -97,7 +104,10 @@ class Bundle:
         strangers = _strangers(directory, files)
         with new_directory(directory) as folder:
             for path in strangers:
-                (shutil.copytree if path.is_dir() else shutil.copy2)(path, folder / path.name)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.copytree(path, folder / path.name, symlinks=True)
+                else:
+                    shutil.copy2(path, folder / path.name, follow_symlinks=False)
             for name, content in files.items():
                 if isinstance(content, Path):
                     shutil.copyfile(content, folder / name)

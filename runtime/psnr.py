@@ -11,6 +11,10 @@ from derain.runtime.manifest import Precision
 MIN_PSNR = {Precision.FP32: 60.0, Precision.FP16: 50.0, Precision.INT8: 30.0, Precision.FP8: 30.0}
 """dB that a graph's or an engine's output must reach against the FP32 network's."""
 
+MAX_ABS_DIFF = {Precision.FP32: 1, Precision.FP16: 8}
+"""Grey levels that a byte of it may differ: a fault at the frame's border hardly changes its PSNR. INT8 and FP8 may
+differ by any."""
+
 
 def mse(seen: Image | Sequence[Image], expected: Image | Sequence[Image]) -> float:
     """Mean squared difference in squared grey levels, over all bytes of two uint8 pictures of one shape, or of two

@@ -17,6 +17,20 @@ from derain.runtime.manifest import FrameSpec, Precision
 
 log = logging.getLogger(__name__)
 
+FP8_SPOILERS = ("ReluQuantRewrite", "ClipQuantRewrite")
+"""Optimisers of ONNX Runtime 1.32 that drop a Relu or Clip in front of QuantizeLinear, as if its least level were zero:
+in FP8, which is signed, negative values would come through."""
+
+
+def exact_fp8(options: Any) -> list[str]:
+    """Have sessions of these options compute a graph with FP8 Q/DQ as it is written.
+
+    Returns:
+        The optimisers to leave out: the session's `disabled_optimizers`.
+    """
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # it would quantise biases anew
+    return list(FP8_SPOILERS)
+
 
 @register("onnxruntime")
 class OnnxRuntimeEngine(Engine):
@@ -44,7 +58,8 @@ class OnnxRuntimeEngine(Engine):
         graph = self.bundle.graph(self.precision)
         try:
             providers = [(self.provider, dict(self.provider_options))]
-            session = onnxruntime.InferenceSession(graph, options, providers=providers)
+            left_out = exact_fp8(options) if self.precision is Precision.FP8 else []
+            session = onnxruntime.InferenceSession(graph, options, providers=providers, disabled_optimizers=left_out)
         except Exception as error:  # ONNX Runtime's exceptions share no base class but this
             raise ValueError(f"{graph}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
         if self.provider not in session.get_providers():  # it falls back to the CPU with no more than a warning

@@ -10,7 +10,7 @@ from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
 from derain.calibration.sensitivity import LayerCost, smallest_kept
 from derain.export.exporter import export
-from derain.export.fp16 import to_fp16
+from derain.export.fp16 import overflowing, to_fp16
 from derain.export.lint import findings
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
@@ -57,6 +57,20 @@ def test_the_frames_that_judge_give_no_ranges(bundle, clip):
     _, result = run(bundle, clip)
     assert len(result.frames) == 6 and len(result.judged) == 2
     assert not set(result.frames) & set(result.judged)
+
+
+def test_every_frame_that_gives_ranges_is_searched_for_what_fp16_cannot_hold(bundle, clip, monkeypatch):
+    from derain.calibration import calibrate as module
+
+    searched = []
+
+    def search(model, images):
+        searched.append(len(images))
+        return overflowing(model, images)
+
+    monkeypatch.setattr(module, "overflowing", search)
+    _, result = run(bundle, clip)
+    assert searched == [len(result.frames)] == [6]
 
 
 def test_without_a_method_every_one_is_tried_and_the_best_taken(bundle, clip):

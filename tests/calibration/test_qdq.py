@@ -93,6 +93,19 @@ def test_both_operands_of_every_residual_add_come_from_8_bits(graphs, fp32):
         assert sorted(made_by[name].op_type for name in add.input) == ["Conv", "DequantizeLinear"]
 
 
+@pytest.mark.parametrize("precision", EIGHT)
+def test_the_frame_that_a_residual_is_added_to_keeps_its_digits(precision, lively_weights, tmp_path):
+    """Quantised, the output would have the digits of 8 bits; in FP8 ONNX Runtime could not load it."""
+    bundle, _ = export(str(lively_weights("dam-zero", residual=True)), tmp_path / "bundle", (36, 28))
+    fp32 = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph()), data_prop=True)
+    model = quantize(fp32, dict.fromkeys(activations(fp32), 3.0), precision, layers(fp32))
+    last = [node for node in model.graph.node if node.op_type == "Add"][-1]
+    made_by = producers(model)
+    assert sorted(made_by[name].op_type for name in last.input) == ["Conv", "Div"]
+    frame = np.random.default_rng(0).integers(0, 256, bundle.manifest.input.image_shape, np.uint8)
+    assert Runner(model).image(frame).shape == frame.shape
+
+
 def test_one_scale_holds_across_a_concatenations_inputs(graphs):
     """Q stands behind the concatenation, so its operands are not quantised one by one."""
     model = graphs[Precision.INT8]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from derain.export import exporter
 from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import GraphEntry
 
@@ -32,6 +33,21 @@ def test_export_says_what_went_with_the_bundle_it_replaced(derain, bundle):
 def test_export_refuses_colours_that_the_pixels_do_not_have(derain, tmp_path):
     answer = derain("export", "random:dam-zero", "--out", tmp_path / "b", "--size", "36x28", "--matrix", "bt709")
     assert "matrix bt709, range limited: of nv12 and uyvy, bgr8 has none: leave them out" in answer.err
+
+
+def test_export_tells_where_it_cannot_write_before_the_work(derain, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "load", lambda *given, **options: pytest.fail("loaded the network first"))
+    (tmp_path / "mine").touch()
+    for out, told in ((tmp_path, "exists and is no bundle"), (tmp_path / "mine/b", "mine is a file, so ")):
+        assert told in derain("export", "random:daiam-nano", "--out", out, "--size", "32x24").fault
+
+
+def test_steps_of_a_peer_are_its_own_and_a_chains_are_refused(derain, tmp_path):
+    command = ("--out", tmp_path / "b", "--size", "32x24", "--steps", 2)
+    assert derain("export", "random:prenet", *command).status == 0
+    assert Bundle.load(tmp_path / "b").manifest.model.config["options"] == {"steps": 2}
+    fault = derain("export", "random:qian-prenet", *command).fault
+    assert fault == "--steps 2: qian-prenet has none to choose: leave it out"
 
 
 def test_a_pickle_in_place_of_weights_is_refused(derain, tmp_path):

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from derain.export.fp16 import ensure_fp16_graph
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from derain.runtime.manifest import Precision
 from derain_tests.bundles import scaled, with_graph
 from derain_tests.verbs import strict_json
 
@@ -34,7 +35,8 @@ def test_verify_ends_in_one_line_and_status_1_where_a_graph_has_other_weights(de
     with_graph(bundle, model)
     answer = derain("verify", bundle.path, "--json", tmp_path / "v.json")
     first = "streak_encoder_blocks_0_conv1_conv2d"
-    assert f"the fp32 graph drifts from PyTorch, first in tensor {first!r}: export it again" in answer.fault
+    drifted = rf"the fp32 graph drifts from PyTorch, first in tensor {first!r}"
+    assert re.search(rf"{drifted} \(it is \S+ dB from PyTorch, expected 60\): export it again", answer.fault)
     assert "fp32: FAILED" in answer.out
     told = strict_json(tmp_path / "v.json")["fp32"]
     assert told["passed"] is False and told["first_drift"] == first
@@ -82,7 +84,22 @@ class Darkened(OnnxRuntimeEngine):
 def test_verify_blames_the_engine_where_the_graph_is_right(derain, bundle, monkeypatch):
     monkeypatch.setitem(base._backends, "darkened", Darkened)
     fault = derain("verify", bundle.path, "--engine", "darkened").fault
-    assert fault == f"{bundle.path}: the fp32 graph is right, but its engine is not: build it again with `derain build`"
+    mend = "build it again with `derain build`"
+    blamed = rf"the fp32 graph is right, but its engine is not \(it is \S+ dB from PyTorch, expected 60\): {mend}"
+    assert re.fullmatch(rf"{re.escape(str(bundle.path))}: {blamed}", fault)
+
+
+def test_verify_names_the_verb_that_makes_a_failing_graph_again(derain, bundle):
+    model = onnx.load(bundle.graph())
+    scaled(model, "network.branches.drop.encoder.blocks.1.conv2.weight", 99)
+    with_graph(bundle, model, Precision.INT8)
+    fault = derain("verify", bundle.path).fault
+    assert "the int8 graph drifts from PyTorch" in fault
+    assert fault.endswith(f": run `derain calibrate {bundle.path} --precision int8 --frames …`")
+
+
+def test_verify_refuses_a_negative_seed_as_wrong_usage(derain, bundle):
+    assert derain("verify", bundle.path, "--seed", -1).status == 2
 
 
 def test_verify_names_the_tensor_that_is_not_finite(derain, bundle):

@@ -86,6 +86,29 @@ def test_what_costs_too_much_by_rounding_is_found_by_measuring_it():
     assert Runner(to_fp16(model)).image(frame).tolist() != Runner(model).image(frame).tolist()
 
 
+def test_the_worst_frame_is_the_one_that_must_be_near():
+    """One of sixteen frames is 48 dB from FP32's, all bytes together are 60."""
+    model = chain(("Mul", 0.25), ("Add", 1024.0), ("Sub", 1024.0), ("Mul", 4.0))
+    even = np.full(SPEC.image_shape, 8, np.uint8)
+    odd = even.copy()
+    odd[:] = 9
+    plain = Runner(to_fp16(model))
+    frames = [even] * 15 + [odd]
+    assert psnr(plain.image(odd), odd) < 50
+    assert psnr([plain.image(frame) for frame in frames], frames) > 58
+    _, report = make_fp16(model, frames)
+    assert report.lossy and report.psnr_worst >= 53
+
+
+def test_a_byte_far_from_fp32s_is_mended_however_high_the_psnr():
+    model = chain(("Mul", 0.25), ("Add", 8192.0), ("Sub", 8192.0), ("Mul", 4.0))
+    frame = np.zeros(SPEC.image_shape, np.uint8)
+    frame[0, 0, 0] = 12
+    assert psnr(Runner(to_fp16(model)).image(frame), frame) > 53
+    _, report = make_fp16(model, [frame])
+    assert report.lossy and report.max_abs_diff <= 4
+
+
 def test_a_network_that_is_not_finite_in_fp32_is_refused():
     with pytest.raises(ValueError, match="'x1' is not finite in FP32"):
         make_fp16(chain(("Mul", np.inf)), [np.ones(SPEC.image_shape, np.uint8)])

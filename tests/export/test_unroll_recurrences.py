@@ -33,6 +33,22 @@ def test_a_convlstm_over_a_constant_input_convolves_it_once(lively):
     assert report == UnrollReport(4 * 20 * 8 * 9 * 48, (20 * 3 + 3 * 20 * 5) * 9 * 48, 4, 4)
 
 
+class Namesakes(nn.Module):
+    """Two ConvLSTMs whose paths differ only in what a tensor's name cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.a_b = nn.Module(), Recurrence(3)
+        self.a.b = Recurrence(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.a.b(x), self.a_b(x)], 1)
+
+
+def test_two_convlstms_whose_names_become_one_keep_their_own_weights(lively):
+    unrolled(Namesakes(), lively)  # compares the outputs
+
+
 class Cut(nn.Module):
     """One step of a ConvLSTM from zeros whose gates are cut by `cut`."""
 

@@ -1,6 +1,7 @@
 """Does `verify` pass what is right, fail what is wrong, and name where it went wrong?"""
 
 import math
+import re
 from functools import partial
 
 import cv2
@@ -119,6 +120,45 @@ def test_weights_that_are_not_finite_do_not_pass_though_both_sides_agree(bundle,
     assert result.overflow == "drop_encoder_head_conv2d"
 
 
+def test_a_dead_layer_does_not_pass_though_the_output_hardly_shows_it(tmp_path):
+    edge, _ = export("daiam-edge", tmp_path / "bundle", (96, 72), rewrites=())
+    (sound,) = verify(edge)
+    assert sound.passed
+    dead = partial(scaled, name="network.branches.streak.light.blocks.3.conv2.weight", factor=0)
+    (result,) = verify(rewritten(edge, dead))
+    assert result.total.psnr > MIN_PSNR[Precision.FP32] and result.total.max_abs_diff <= 1
+    assert not result.passed
+    assert result.first_drift == "streak_light_blocks_3_conv2_conv2d"
+    assert result.graph_fault == f"has tensor {result.first_drift!r} of another magnitude than PyTorch"
+
+
+def test_an_int8_graph_that_hardly_derains_does_not_pass_at_over_30_db(shipped, copied):
+    """Its output is a third the network's and two thirds the frame as it came."""
+
+    def change(model: onnx.ModelProto) -> None:
+        cast = next(node for node in model.graph.node if node.output[0] == "clean")
+        for name, value in (("third", 1 / 3), ("rest", 2 / 3)):
+            model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+        mixed = [
+            onnx.helper.make_node("Cast", ["frame"], ["raw"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", ["raw", "rest"], ["raw_share"]),
+            onnx.helper.make_node("Mul", [cast.input[0], "third"], ["clean_share"]),
+            onnx.helper.make_node("Add", ["raw_share", "clean_share"], ["mixed"]),
+        ]
+        at = list(model.graph.node).index(cast)
+        for node in reversed(mixed):
+            model.graph.node.insert(at, node)
+        cast.input[0] = "mixed"
+
+    results = {result.precision: result for result in verify(rewritten(copied(shipped), change, Precision.INT8))}
+    result = results[Precision.INT8]
+    assert results[Precision.FP32].passed and not result.passed
+    assert result.total.psnr > MIN_PSNR[Precision.INT8]
+    assert result.graph_fault == result.engine_fault
+    told = r"errs by \S+ squared, expected at most \S+, 25% of what the network changes"
+    assert re.fullmatch(told, result.graph_fault)
+
+
 def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
     def change(model: onnx.ModelProto) -> None:
         graph = model.graph
@@ -141,7 +181,8 @@ def test_an_fp16_graph_with_a_spoilt_border_does_not_pass_however_high_the_psnr(
     model = onnx.load(whole.graph(Precision.FP16))
     cast = next(node for node in model.graph.node if node.output[0] == "clean")
     border = np.zeros((1, 25, 33, 3), np.float16)
-    border[0, -1, -1] = 16
+    corner = pytorch_outputs(bundle, [seeded_frame(bundle.manifest.input, 0)])[0][-1, -1]
+    border[0, -1, -1] = np.where(corner < 128, 16, -16)
     model.graph.initializer.append(numpy_helper.from_array(border, "border"))
     add = onnx.helper.make_node("Add", [cast.input[0], "border"], ["sum"])
     model.graph.node.insert(list(model.graph.node).index(cast), add)
@@ -243,8 +284,8 @@ def test_results_as_json_are_plain_and_an_infinite_psnr_is_null(original):
     (result,) = verify(original)
     told = result.to_json()
     hops = {"pytorch_to_graph", "graph_to_engine"}
-    assert set(told) == {"psnr_vs_fp32", "max_abs_diff", *hops, "passed", "overflow", "first_drift", "frame"}
-    assert told["passed"] is True and told["frame"] == 0
+    assert set(told) == {"psnr_vs_fp32", "max_abs_diff", *hops, "passed", "fault", "overflow", "first_drift", "frame"}
+    assert told["passed"] is True and told["fault"] is None and told["frame"] == 0
     assert told["graph_to_engine"] == {"psnr": None, "max_abs_diff": 0}
     assert (told["psnr_vs_fp32"] is None) == (told["max_abs_diff"] == 0)
 

@@ -1,6 +1,7 @@
 """Bundles on disk: written whole or not at all, read in full or refused by name."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -197,15 +198,51 @@ def test_what_was_made_from_a_graph_that_has_changed_since_is_not_added(describe
         stale.add({"m.onnx": b"m"}, graphs=[GraphEntry(precision="int8", file="m.onnx")])
 
 
-def test_a_bundle_behind_a_link_or_called_by_a_dot_is_written_where_it_lies(bundle, monkeypatch):
+def test_a_bundle_behind_a_link_is_written_where_it_lies(bundle):
     link = bundle.path.with_name("current")
     link.symlink_to(bundle.path.name)
     Bundle.load(link).add({"a.onnx": b"a"}, graphs=[GraphEntry(precision="int8", file="a.onnx")])
     assert link.is_symlink() and (bundle.path / "a.onnx").read_bytes() == b"a"
-    monkeypatch.chdir(bundle.path)
-    Bundle.load(".").add({"b.onnx": b"b"}, graphs=[GraphEntry(precision="fp8", file="b.onnx")])
-    assert (bundle.path / "b.onnx").read_bytes() == b"b"
     assert {path.name for path in bundle.path.parent.iterdir()} == {"bundle", "current"}
+
+
+@pytest.mark.parametrize("below", [".", "notes"])
+def test_a_bundle_is_not_replaced_under_the_feet_of_who_stands_in_it(below, bundle, monkeypatch):
+    """The shell would be left in a folder that is gone."""
+    (bundle.path / "notes").mkdir()
+    monkeypatch.chdir(bundle.path / below)
+    path = Path("." if below == "." else "..")
+    with pytest.raises(OSError, match=rf"^{bundle.path} would be replaced while .*: run it from outside"):
+        Bundle.load(path).add({"b.onnx": b"b"}, graphs=[GraphEntry(precision="fp8", file="b.onnx")])
+    assert Path.cwd() == bundle.path / below and Bundle.load(path).manifest == bundle.manifest
+
+
+def test_links_in_a_bundles_folder_stay_links_and_a_dangling_one_harms_nothing(bundle, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "0.png").write_bytes(b"frame")
+    (bundle.path / "notes").mkdir()
+    links = {name: bundle.path / name for name in ("frames", "file", "gone", "notes/gone")}
+    for path, target in zip(links.values(), ("frames", "frames/0.png", "nowhere", "nowhere"), strict=True):
+        path.symlink_to(tmp_path / target)
+    bundle.add({"a.onnx": b"a"}, graphs=[GraphEntry(precision="int8", file="a.onnx")])
+    assert all(path.is_symlink() for path in links.values())
+    assert (bundle.path / "frames" / "0.png").read_bytes() == b"frame"
+
+
+def test_a_place_where_no_bundle_can_be_is_told_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    with pytest.raises(
+        NotADirectoryError, match=r"^\S*/file is a file, so \S*/file/b cannot be made: name another place$"
+    ):
+        Bundle.check_place(tmp_path / "file" / "b")
+    with pytest.raises(FileExistsError, match=r"^\S*/folder: exists and is no bundle .*: choose another folder$"):
+        Bundle.check_place(tmp_path / "folder")
+    Bundle.check_place(tmp_path / "new" / "b")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"^\S* cannot be written to: name another place for b$"):
+        Bundle.check_place(tmp_path / "b")
 
 
 @pytest.fixture

@@ -124,6 +124,37 @@ def test_a_graph_that_contradicts_the_manifest_is_refused(shape, output, part, m
         engines.create("onnxruntime", bundle).open()
 
 
+def test_fp8_runs_as_it_is_written_behind_a_relu(make_bundle, noise):
+    """ONNX Runtime 1.32 drops a Relu in front of QuantizeLinear: right for unsigned bytes, wrong for FP8."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from derain.calibration.qdq import quantize
+    from derain.export.probe import Runner
+
+    values = {"middle": np.float32(128), "weight": np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1)}
+    shape = [1, 16, 32, 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["frame"], ["value"], name="value", to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["value", "middle"], ["signed"], name="signed"),
+            helper.make_node("Relu", ["signed"], ["bright"], name="bright"),
+            helper.make_node("Conv", ["bright", "weight", "bias"], ["shifted"], name="shifted"),
+            helper.make_node("Cast", ["shifted"], ["clean"], name="clean", to=TensorProto.UINT8),
+        ],
+        "bright",
+        [helper.make_tensor_value_info("frame", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("clean", TensorProto.UINT8, shape)],
+        [numpy_helper.from_array(v, name) for name, v in (values | {"bias": np.full(16, 100.5, np.float32)}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = quantize(model, {"bright": 127.0}, Precision.FP8, ["shifted"])
+    bundle = make_bundle(graph=model.SerializeToString(), precisions=("fp8",))
+    expected = np.maximum(noise[0].astype(float) - 128, 0) + 100
+    with engines.create("onnxruntime", bundle, Precision.FP8) as engine:
+        assert np.abs(engine.infer(noise[0]) - expected).max() <= 127 / 16  # E4M3 has three digits
+    assert np.abs(Runner(model).image(noise[0]) - expected).max() <= 127 / 16
+
+
 def test_a_precision_without_a_graph_is_refused_at_open(bundle):
     with pytest.raises(ValueError, match="no fp16 graph, the bundle has fp32"):
         engines.create("onnxruntime", bundle, Precision.FP16).open()

@@ -16,6 +16,17 @@ from derain.training.models.rescan import RESCAN
 PEERS = ("rescan", "prenet", "qian", "qian-prenet", "prenet-qian")
 """What the paper compares with (Table 6)."""
 
+_STEPS = ("encoder_steps", "decoder_steps")
+_PEERS_STEPS = {
+    "rescan": ("steps",),
+    "prenet": ("steps",),
+    "prenet-nano": ("steps",),
+    "qian": ("steps",),
+    "qian-prenet": (),
+    "prenet-qian": (),
+}
+"""Options of the networks whose recurrent steps are not set by _STEPS."""
+
 _JOINT = ("streak", "drop")
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 
@@ -71,6 +82,11 @@ _register("prenet-qian", _prenet_qian)
 def names() -> list[str]:
     """The names `build` knows."""
     return list(_BUILDERS)
+
+
+def step_options(name: str) -> tuple[str, ...]:
+    """The options of a network that set its recurrent steps; none where they cannot be chosen."""
+    return _PEERS_STEPS.get(name, _STEPS)
 
 
 def build(name: str, **options: Any) -> nn.Module:
