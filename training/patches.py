@@ -167,7 +167,7 @@ def frames_of(images: Sequence[Image], crops: Sequence[Crop], patch: int) -> Fra
         light.append(np.stack(cv2.meanStdDev(image))[..., 0] / 255)
         view = cv2.resize(image, (-(-width // SHRUNK), -(-height // SHRUNK)), interpolation=cv2.INTER_AREA)
         views.append(to_tensor(np.ascontiguousarray(view[:, ::-1]) if crop.flipped else view))
-    mean, deviation = torch.from_numpy(np.float32(light)).unbind(1)
+    mean, deviation = torch.from_numpy(np.asarray(light, np.float32)).unbind(1)
     return Frames(Place(*torch.tensor(places).unbind(1)), mean, deviation, views)
 
 
