@@ -166,7 +166,7 @@ def frames_of(images: Sequence[Image], crops: Sequence[Crop], patch: int) -> Fra
         places.append((top, width - left - patch if crop.flipped else left, height, width))
         light.append(np.stack(cv2.meanStdDev(image))[..., 0] / 255)
         view = cv2.resize(image, (-(-width // SHRUNK), -(-height // SHRUNK)), interpolation=cv2.INTER_AREA)
-        views.append(to_tensor(np.ascontiguousarray(view[:, ::-1]) if crop.flipped else view))
+        views.append(to_tensor(np.array(view[:, ::-1] if crop.flipped else view, np.uint8)))
     mean, deviation = torch.from_numpy(np.asarray(light, np.float32)).unbind(1)
     return Frames(Place(*torch.tensor(places).unbind(1)), mean, deviation, views)
 
