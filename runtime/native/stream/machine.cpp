@@ -43,7 +43,7 @@ std::string cpu(const std::string& architecture) {
 
 /// What nvidia-smi calls CUDA's first GPU: the first in CUDA_VISIBLE_DEVICES, else 0; nothing where that hides all.
 std::string first_gpu() {
-    // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets a variable
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): none is set once there are threads
     const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
     const std::string list = visible == nullptr ? "0" : visible;
     return list.substr(0, list.find(','));
