@@ -247,7 +247,7 @@ class SlowElement : public Element {
         slow_ms = 2000;
         play();
         thread = std::jthread([this] { flow = push(10); });
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        std::this_thread::sleep_for(std::chrono::milliseconds(600));
     }
 
     /// How long it is until the frame is out.
