@@ -92,10 +92,10 @@ def training_files(config: DataConfig) -> list[Path]:
 def refuse_test_only(config: DataConfig, folder: str, key: str) -> None:
     """Raise ValueError if a path to train on is, holds or lies in one of `TEST_ONLY`, however it is spelt."""
     whole = _resolved(config, folder)
-    folder_named = whole != _resolved(config, ".")  # of the root itself it counts what is there
+    below_root = whole != _resolved(config, ".")  # of the root itself it counts what is there
     for test in TEST_ONLY:
         there = _resolved(config, test)
-        holds = there.is_relative_to(whole) and (folder_named or there.exists())
+        holds = there.is_relative_to(whole) and (below_root or there.exists())
         if whole.is_relative_to(there) or holds:
             raise ValueError(f"{key} names {folder!r}, but {test!r} is for testing only: take it out")
     for test in TEST_FOLDERS:

@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
-import lightning
 import pytest
 import torch
 import yaml
@@ -18,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from derain.training import trainer
-from derain.training.callbacks import MovingAverage, average_decay
 from derain.training.checkpoints import iterations_done, load_checkpoint
 from derain.training.config import TrainConfig
 from derain.training.trainer import train
@@ -337,21 +334,6 @@ def test_the_weights_are_the_average_that_was_validated_not_the_last_iteration_s
     assert saved.keys() == average.keys()
     assert all(torch.equal(value, average[key]) for key, value in saved.items())
     assert not any(torch.equal(value, last[key]) for key, value in saved.items() if key.endswith("gates.weight"))
-
-
-def test_the_average_forgets_sooner_in_the_beginning():
-    counts = torch.tensor([1, 8, 98, 10_000_000])
-    assert average_decay(counts, 0.999).tolist() == pytest.approx([2 / 11, 0.5, 99 / 108, 0.999])
-    assert average_decay(counts, 0.0).tolist() == [0, 0, 0, 0]
-
-
-def test_the_average_lies_where_the_weights_will_be_and_its_counter_where_no_gpu_is_waited_for():
-    module = lightning.LightningModule()
-    module.network = torch.nn.Linear(2, 2)
-    average = MovingAverage(0.9)
-    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta"))), module, "fit")
-    assert {weight.device.type for weight in average.network.parameters()} == {"meta"}
-    assert average._average_model.n_averaged.device.type == "cpu"
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 2)])

@@ -37,7 +37,7 @@ JRSRD_STRENGTHS = (0.0001, 1 / 3, 2 / 3, 1.0)
 
 JRSRD = {"kinds": "streaks", "style": "noise", "strength": None, "wiper": None}
 """The rain of JRSRD; its strengths are `JRSRD_STRENGTHS`, in turn. It has the haze of far rain, which the paper
-does not speak of: without it the strongest of four lies some 2 dB nearer to the clean image."""
+does not speak of and which makes the stronger ones stronger."""
 
 Report = Callable[[int, int], None]
 Pair = tuple[str, RainyBatch]
