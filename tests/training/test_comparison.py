@@ -310,7 +310,7 @@ def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, caps
         told("train", "--system", "x")
 
 
-def test_the_command_line_trains_the_systems_it_is_given_and_refuses_to_ignore_them(command, empty, tmp_path, capsys):
+def test_the_command_line_trains_the_systems_it_is_given_and_refuses_to_ignore_them(command, tmp_path, capsys):
     protocol = tmp_path / "p.yaml"
     protocol.write_text(yaml.safe_dump(SMALL))
     shared = ("--protocol", str(protocol), "--folder", str(tmp_path / "c"))
