@@ -19,11 +19,11 @@ PICTURES = 30
 
 
 def first_pictures(uri: str, spec: "FrameSpec", count: int) -> list["Image"]:
-    """Up to `count` frames of a source, in the format of `spec`."""
+    """Up to `count` whole frames of a source, in the format of `spec`; a camera's may be broken or of another size."""
     from derain.runtime.sources import open_source
 
     with open_source(uri, spec) as frames:
-        return [frame.image for frame in islice(frames, count)]
+        return [frame.image for frame in islice((frame for frame in frames if frame.fits and not frame.broken), count)]
 
 
 def tell_if_busy(console: "Console", report: "BenchReport") -> None:

@@ -90,7 +90,7 @@ def _count(rainy: Path, group: bool) -> int:
     from derain.training.data import IMAGES
 
     if rainy.is_file():
-        return max(0, int(cv2.VideoCapture(str(rainy)).get(cv2.CAP_PROP_FRAME_COUNT)))
+        return max(0, int(cv2.VideoCapture(str(rainy.absolute())).get(cv2.CAP_PROP_FRAME_COUNT)))
     folders = sorted(rainy.glob("*")) if group else [rainy]
     folders = [folder / "rainy" if group and (folder / "rainy").is_dir() else folder for folder in folders]
     return sum(file.suffix.lower() in IMAGES for folder in folders for file in folder.glob("*"))

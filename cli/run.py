@@ -1,5 +1,6 @@
 """`derain run`: a bundle on a stream of frames."""
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def run(
 
     def watch(opened: Opened) -> "Observer":
         nonlocal comparison
-        comparison = _comparison(truth, opened) if truth is not None else None
+        comparison = _comparison(truth, opened, kept) if truth is not None else None
         return comparison or Observer()
 
     console = Console(markup=False)
@@ -72,15 +73,21 @@ def run(
         record=record,
         record_to=record_to,
     )
-    report, stopped = stream(options, watch, console)
-    psnr = comparison.mean() if comparison is not None and not stopped else None
+    with ExitStack() as kept:
+        report, stopped = stream(options, watch, console)
+        try:
+            psnr = comparison.mean() if comparison is not None and not stopped else None
+        except ValueError:
+            conclude(options, console, report, {})  # what was measured is not lost with what does not fit
+            raise
     conclude(options, console, report, {"psnr_rgb": psnr} if psnr is not None else {})
     if psnr is not None:
         told = {name: "identical" if value is None else f"{value:.2f} dB" for name, value in psnr.items()}
         console.print(f"PSNR (RGB) against the truth: input {told['input']}, output {told['output']}", highlight=False)
 
 
-def _comparison(truth: str, opened: Opened) -> "TruthComparison":
+def _comparison(truth: str, opened: Opened, kept: ExitStack) -> "TruthComparison":
+    """Against the truth, which stays open until `kept` closes: whether it goes on is seen after the stream."""
     from derain.runtime.pixels import PixelFormat
     from derain.runtime.quality import TruthComparison
     from derain.runtime.queues import Policy
@@ -90,4 +97,4 @@ def _comparison(truth: str, opened: Opened) -> "TruthComparison":
         raise ValueError(f"--truth {truth}: compares frame by frame, and latest may drop some: add --policy every")
     camera, output = opened.bundle.manifest.input, opened.bundle.manifest.output
     bgr = output.model_copy(update={"pixels": PixelFormat.BGR8})
-    return TruthComparison(opened.stack.enter_context(open_source(truth, bgr)), camera, output)
+    return TruthComparison(kept.enter_context(open_source(truth, bgr)), camera, output)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from derain.runtime.observers import Observer
     from derain.runtime.queues import Policy
     from derain.runtime.records import RunReport
+    from derain.runtime.sinks import Sink
     from derain.runtime.sources import Source
 
 LIVE_DEADLINE_MS = 500.0
@@ -147,6 +148,7 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
             deadline_ms=deadline if deadline is not None and isfinite(deadline) else None,
         )
         sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps, source.live))
+        refuse_in_place(sink, source)
         observers = [
             watch(opened),
             *_observers(options, opened),
@@ -163,6 +165,13 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
         )
         sink.close()  # before those who watched, who may have a clip to write yet
     return report, stop.is_set()
+
+
+def refuse_in_place(sink: "Sink", source: "Source") -> None:
+    """Raise ValueError where the sink would take its source's place: a run that ends early would cut the original."""
+    written, read = sink.location, source.location
+    if os.path.exists(written) and os.path.exists(read) and os.path.samefile(written, read):  # noqa: PTH (long gst: texts)
+        raise ValueError(f"{written}: is read by this run, which would replace it: give another --sink")
 
 
 def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:

@@ -2,10 +2,6 @@
 
 import ipaddress
 
-LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-"""Names of this machine. What listens to it alone and asks for no token answers to no other, or any web page could
-rename itself to one of these (DNS rebinding) and look through the camera."""
-
 
 def host_and_port(text: str, host: str, port: int) -> tuple[str, int]:
     """`text` as host and port, with those given where it names none; ValueError for a port that is none."""
@@ -13,6 +9,15 @@ def host_and_port(text: str, host: str, port: int) -> tuple[str, int]:
     if number and not (number.isdecimal() and int(number) <= 65535):
         raise ValueError(f"port {number!r}, expected 0 to 65535, as in {host}:{port}")
     return named.strip("[]") or host, int(number or port)
+
+
+def local_names(host: str) -> tuple[str, ...]:
+    """This machine's names for what listens at `host`, which `is_local`.
+
+    What asks for no token answers to no other, or any web page could rename itself to one of these (DNS rebinding) and
+    look through the camera.
+    """
+    return tuple(dict.fromkeys(("127.0.0.1", "localhost", "::1", "[::1]", host)))
 
 
 def is_local(host: str) -> bool:

@@ -122,6 +122,8 @@ def bench(
         count_from_ns=from_ns,
     )
     manifest = engine.bundle.manifest
+    # By the clock, or a short run's n frames had been presented in n - 1 periods
+    run = run.model_copy(update={"fps": run.presented / seconds})
     return BenchReport(
         **run.model_dump(),
         model=manifest.model.name,

@@ -1,9 +1,13 @@
 """An HTTP server on a thread of its own, beside a stream that must not suffer from its clients."""
 
+import logging
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 MOST_CLIENTS = 64
 """At once. Each holds a thread and a file open, and the stream beside needs some."""
@@ -34,6 +38,13 @@ class HttpServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         self._thread.join()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away while it asks is no fault of ours, and no traceback's worth."""
+        if isinstance(error := sys.exception(), OSError):
+            log.debug("client %s: %s", client_address[0], error)
+        else:
+            super().handle_error(request, client_address)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin with a client, if there is room."""

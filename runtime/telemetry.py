@@ -1,8 +1,10 @@
 """A run's figures as JSON lines, for whoever reads them later."""
 
 import dataclasses
+import errno
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -60,9 +62,15 @@ class JsonLines(Observer):
     def _write(self, now: datetime, status: Status) -> None:
         line = {"time": now.isoformat(timespec="milliseconds")} | dataclasses.asdict(status)
         try:
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
             self._lose(error.strerror or str(error))
+
+    def _append(self, line: bytes) -> None:
+        """The whole line or none of it: a full disk takes a part, onto which the next line would be written."""
+        if (written := self._file.write(line)) < len(line):
+            self._file.truncate(self._file.tell() - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _lose(self, why: str) -> None:
         if not self.lost:

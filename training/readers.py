@@ -213,7 +213,7 @@ def matched(left: dict[str, Path], right: dict[str, Path], rainy: Path, clean: P
 
 
 def _frames(clip: Path) -> Iterator[Image]:
-    capture = cv2.VideoCapture(str(clip))
+    capture = cv2.VideoCapture(str(clip.absolute()))
     if not capture.isOpened():
         raise ValueError(f"{clip} cannot be opened as a video clip: copy it again, or re-encode it")
     try:

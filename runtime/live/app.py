@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Query
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from derain.runtime.address import LOCAL
 from derain.runtime.live.view import LiveView
 
 LOOK_S = 0.01
@@ -24,8 +24,11 @@ HEADERS = {
 }
 
 
-def create_app(view: LiveView, token: str | None) -> FastAPI:
-    """The application. With a token, each request needs it: `Authorization: Bearer TOKEN`, or `?token=TOKEN`."""
+def create_app(view: LiveView, token: str | None, names: Sequence[str]) -> FastAPI:
+    """The application. With a token, each request needs it: `Authorization: Bearer TOKEN`, or `?token=TOKEN`.
+
+    Without one it answers to `names` alone.
+    """
 
     def check(
         token_given: Annotated[str, Query(alias="token")] = "", authorization: Annotated[str, Header()] = ""
@@ -36,7 +39,7 @@ def create_app(view: LiveView, token: str | None) -> FastAPI:
 
     app = FastAPI(dependencies=[Depends(check)], docs_url=None, redoc_url=None, openapi_url=None)
     if token is None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL, www_redirect=False)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     page = files(__package__).joinpath("page.html").read_text("utf-8")
 
     @app.get("/")

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from derain.runtime.address import is_local
+from derain.runtime.address import is_local, local_names
 from derain.runtime.live.app import create_app
 from derain.runtime.live.view import LiveView
 
@@ -27,7 +27,7 @@ MOST_CONNECTIONS = 64
 
 
 class Connection(H11Protocol):
-    """One of a bounded number; closed where no whole request came in time."""
+    """One of a bounded number; closed where no whole request came in time, at first or after an answer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it if there is room."""
@@ -35,10 +35,18 @@ class Connection(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.close()
         else:
-            self.loop.call_later(PATIENCE_S, self._close_if_silent)
+            self.loop.call_later(PATIENCE_S, self._close_if_unasked, None)
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None:
+    def data_received(self, data: bytes) -> None:
+        """uvicorn waits in vain for the next request only until its first byte: the rest must come in time as well."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is before:
+            self.loop.call_later(PATIENCE_S, self._close_if_unasked, before)
+
+    def _close_if_unasked(self, before: RequestResponseCycle | None) -> None:
+        """Where the newest request is still the one that was answered before."""
+        if self.cycle is before and (before is None or before.response_complete):
             self.transport.close()
 
 
@@ -66,7 +74,7 @@ class LiveServer:
         self._view = view
         self._server = uvicorn.Server(
             uvicorn.Config(
-                create_app(view, self.token),
+                create_app(view, self.token, local_names(host)),
                 http=Connection,
                 log_config=None,
                 access_log=False,  # it would write the token of `?token=` down

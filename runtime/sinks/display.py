@@ -1,5 +1,7 @@
 """`display://`: a window."""
 
+from contextlib import suppress
+
 import cv2
 
 from derain.runtime.frames import Image, to_bgr
@@ -20,11 +22,15 @@ class Window(Sink):
                 "display://: this OpenCV has no windows: pip install opencv-python in place of "
                 "opencv-python-headless, or look at --sink mjpeg://127.0.0.1:8090 in a browser"
             ) from error
+        self._open = True
 
     def _write(self, image: Image, captured_ns: int) -> None:
         cv2.imshow(self.location, to_bgr(image, self.spec))
         cv2.waitKey(1)
 
     def close(self) -> None:
-        """Close the window."""
-        cv2.destroyWindow(self.location)
+        """Close the window, if nobody has."""
+        if self._open:
+            self._open = False
+            with suppress(cv2.error):
+                cv2.destroyWindow(self.location)

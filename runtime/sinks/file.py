@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from derain.runtime.atomic import temporary_beside
+from derain.runtime.atomic import check_place, temporary_beside
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
@@ -16,7 +16,12 @@ from derain.runtime.sinks.base import Sink, register
 CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}
 FPS = 25.0  # for sources without a rate of their own, such as a folder of images
 
-MARGIN = 4  # frames of free space to keep: one to write, the encoder's own buffer, and the container's end
+MARGIN = 4
+"""Raw frames of free space to keep: one to write, and the encoder's own buffer."""
+BUFFERED = 8 << 20
+"""Bytes likewise: Matroska holds a cluster of 5 MB back."""
+INDEX = 32
+"""Bytes likewise for each frame written: the container's end lists them all."""
 
 
 @register("file")
@@ -42,6 +47,7 @@ class VideoFile(Sink):
             )
         if self._path.is_dir():
             raise FileExistsError(f"{location}: is a folder, expected a file: give --sink frames://{location}")
+        check_place(self._path)
         if spec.width % 2 or spec.height % 2:  # OpenCV would drop the last column or row without a word
             raise ValueError(
                 f"{location}: videos need an even size, frames are {spec.width}x{spec.height}: use frames://"
@@ -52,12 +58,13 @@ class VideoFile(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
             size = (self.spec.width, self.spec.height)
-            writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
+            writer = cv2.VideoWriter(str(self._temporary.absolute()), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
             if not writer.isOpened():
                 raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
             self._writer = writer
         # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
-        if shutil.disk_usage(self._path.parent).free < MARGIN * image.nbytes:
+        kept = MARGIN * image.nbytes + BUFFERED + INDEX * self.written
+        if shutil.disk_usage(self._path.parent).free < kept:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
         for _ in range(self._missing(captured_ns) if self.live else 0):
             self._writer.write(self._last)

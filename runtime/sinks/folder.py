@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 
-from derain.runtime.atomic import write_bytes
+from derain.runtime.atomic import check_place, write_bytes
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.manifest import FrameSpec
 from derain.runtime.sinks.base import Sink, register
@@ -19,9 +19,13 @@ class PngFolder(Sink):
         self._folder = Path(location)
         if self._folder.exists() and not self._folder.is_dir():
             raise FileExistsError(f"{location}: is a file, expected a folder: give --sink frames://FOLDER")
+        check_place(self._name(0))
         if old := sum(1 for _ in self._folder.glob("*.png")):
             raise FileExistsError(f"{location}: already holds {old} PNG files: remove them or give another folder")
 
     def _write(self, image: Image, captured_ns: int) -> None:
         _, png = cv2.imencode(".png", to_bgr(image, self.spec))
-        write_bytes(self._folder / f"{self.written:06d}.png", png.tobytes())
+        write_bytes(self._name(self.written), png.tobytes())
+
+    def _name(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.png"

@@ -1,13 +1,16 @@
 """`mjpeg://127.0.0.1:8090`: a stream any browser shows, Motion JPEG over HTTP."""
 
 import logging
+import select
+import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import cv2
 
-from derain.runtime.address import LOCAL, host_and_port, is_local
+from derain.runtime.address import host_and_port, is_local, local_names
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.http_server import HttpServer
 from derain.runtime.manifest import FrameSpec
@@ -17,6 +20,8 @@ log = logging.getLogger(__name__)
 HOST, PORT = "127.0.0.1", 8090
 QUALITY = 85
 BOUNDARY = "derain-frame"
+LOOK_S = 1.0
+"""Between looks at whether a client is still there."""
 
 
 @register("mjpeg")
@@ -39,7 +44,7 @@ class HttpStream(Sink):
         self._open = True
         self._jpeg: tuple[int, bytes] = (0, b"")
         self._coding = threading.Lock()
-        handler = type("Handler", (_Handler,), {"stream": self, "local": is_local(host)})
+        handler = type("Handler", (_Handler,), {"stream": self, "names": local_names(host) if is_local(host) else None})
         try:
             self._server = HttpServer(host, port, handler)
         except OSError as error:
@@ -51,12 +56,17 @@ class HttpStream(Sink):
             self._image, self._number = image, self._number + 1
             self._newest.notify_all()
 
-    def next_jpeg(self, after: int) -> tuple[int, bytes] | None:
-        """Wait for a frame newer than number `after`: its number and its JPEG; None once the sink is closed."""
+    def next_jpeg(self, after: int, patience_s: float | None = None) -> tuple[int, bytes] | None:
+        """Wait for a frame newer than number `after`: its number and its JPEG; None once the sink is closed.
+
+        TimeoutError where none came in that time.
+        """
         with self._newest:
-            self._newest.wait_for(lambda: self._number > after or not self._open)
+            came = self._newest.wait_for(lambda: self._number > after or not self._open, patience_s)
             if not self._open:
                 return None
+            if not came:
+                raise TimeoutError
             number, image = self._number, self._image
         assert image is not None
         with self._coding:
@@ -79,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
     """One client."""
 
     stream: HttpStream
-    local: bool
+    names: tuple[str, ...] | None
+    """Those it may be asked for by; None: any."""
 
     def do_GET(self) -> None:
         """Send frames until the client or the sink goes."""
@@ -87,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         named, _, port = self.headers.get("Host", "").rpartition(":")
-        if self.local and (named or port) not in LOCAL:
-            self.send_error(400, f"expected the name of this machine, one of {', '.join(LOCAL)}")
+        if self.names is not None and (named or port) not in self.names:
+            self.send_error(400, f"expected the name of this machine, one of {', '.join(self.names)}")
             return
         self.send_response(200)
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={BOUNDARY}")
@@ -96,12 +107,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         number = 0
         try:
-            while (newest := self.stream.next_jpeg(number)) is not None:
+            while (newest := self._next(number)) is not None:
                 number, jpeg = newest
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             log.debug("client %s has gone", self.client_address[0])
+
+    def _next(self, after: int) -> tuple[int, bytes] | None:
+        """As the stream's, and None where the client goes while no frame comes, which only a look at it tells."""
+        while not select.select([self.connection], [], [], 0)[0] or self.connection.recv(1, socket.MSG_PEEK):
+            with suppress(TimeoutError):
+                return self.stream.next_jpeg(after, LOOK_S)
+        return None
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's name)
         """Into the log, not onto stderr."""

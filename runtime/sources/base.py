@@ -142,8 +142,8 @@ def open_source(uri: str, spec: FrameSpec) -> Source:
 
     Raises ValueError for an unknown scheme, FileNotFoundError or ValueError where the location is no such source.
     """
-    scheme, _, location = uri.partition(":")
-    if scheme not in _kinds and "://" not in uri:
+    scheme, colon, location = uri.partition(":")
+    if not colon or (scheme not in _kinds and "://" not in uri):
         scheme, location = ("frames" if Path(uri).is_dir() else "file"), uri
     if scheme not in _kinds:
         known = ", ".join(sorted(_kinds))

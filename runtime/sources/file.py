@@ -29,7 +29,8 @@ class VideoFile(Source):
         super().__init__(location, spec)
         if not Path(location).is_file():
             raise FileNotFoundError(f"{location}: no such file: give the path of a video")
-        self._video = cv2.VideoCapture(location, cv2.CAP_FFMPEG)
+        # An absolute path, or FFmpeg takes what is before a colon for a protocol
+        self._video = cv2.VideoCapture(str(Path(location).absolute()), cv2.CAP_FFMPEG)
         if not self._video.isOpened():
             size = Path(location).stat().st_size
             raise ValueError(

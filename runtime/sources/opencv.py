@@ -14,8 +14,9 @@ from derain.runtime.sources.base import OLDEST_NS, Source
 FASTEST = 240.0
 """Declared frames a second that are believed: an RTSP stream that declares none is told as 90,000."""
 
-SKEW = 2e-4
-"""How much a camera's clock may be slower than ours: 200 µs a second, several times what crystals are."""
+SKEW = 1.2e-3
+"""How much longer a second of a camera's clock may last than ours: crystals hardly differ, but where 30/1.001 frames a
+second are stamped as 30 each lasts 1 ms longer."""
 
 
 class LiveCapture(Source):

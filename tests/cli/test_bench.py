@@ -33,6 +33,13 @@ def test_a_broken_clip_is_told_in_one_line_of_ours_alone(fresh_derain, bundle, t
     assert "no video" in fresh_derain("bench", bundle.path, "--source", f"file://{broken}").fault
 
 
+def test_a_camera_s_broken_frames_are_no_pictures_to_measure_with(inverting, derain, tmp_path):
+    path = tmp_path / "report.json"
+    source = ("--source", "test://rain?live=1&fps=60&frames=40&truncate=3&outage=0.05")
+    assert derain("bench", inverting.path, *source, "--seconds", 1, "--warm-up", 0.1, "--json", path).status == 0
+    assert "broken" not in BenchReport.model_validate_json(path.read_bytes()).why
+
+
 def test_only_other_hardware_is_another_machine(report, derain, tmp_path):
     gpu = {"name": "NVIDIA A10", "driver_version": "590.1", "pstate": "P0", "temperature.gpu": "40"}
     changes = [{}, {"temperature.gpu": "41", "pstate": "P2"}, {"name": "NVIDIA A30"}, {"driver_version": "595.2"}]

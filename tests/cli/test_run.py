@@ -51,6 +51,25 @@ def test_the_verb_writes_the_clip_the_report_and_a_summary(derain_run, inverting
     assert "\x1b" not in answer.out
 
 
+@pytest.mark.parametrize("how", ["name", "link"])
+def test_a_sink_that_is_the_source_is_refused_and_the_original_is_whole(how, derain_run, clip, tmp_path):
+    before, sink = clip.read_bytes(), clip
+    if how == "link":
+        sink = tmp_path / "link.mkv"
+        sink.symlink_to(clip)
+    assert "is read by this run, which would replace it" in derain_run("--source", clip, "--sink", sink).fault
+    assert clip.read_bytes() == before
+
+
+def test_a_truth_that_goes_on_is_told_and_the_report_is_kept(derain_run, tmp_path):
+    options = ("--source", "test://rain?frames=3", "--truth", "test://clean?frames=4", "--sink", "null://")
+    fault = derain_run(*options, "--json", tmp_path / "report.json").fault
+    assert "the truth has more than the source's 3 frames" in fault
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["presented"] == 3
+    assert "psnr_rgb" not in told
+
+
 def test_without_a_truth_the_report_has_no_psnr(derain_run, tmp_path):
     options = ("--source", "test://rain?frames=3", "--sink", "null://", "--json", tmp_path / "report.json")
     assert derain_run(*options).status == 0

@@ -43,6 +43,7 @@ def test_the_pictures_are_shown_in_turn_without_a_copy(noise, make_spec):
 def test_only_what_comes_after_the_warm_up_counts(report):
     assert report.frames == 50
     assert report.presented + report.dropped == 50
+    assert report.fps <= report.camera_fps
     assert min(report.at_s) >= 0
     assert max(report.at_s) < 0.5
     assert {len(samples) for samples in report.samples_ms.values()} == {len(report.at_s)}

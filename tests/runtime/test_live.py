@@ -172,6 +172,13 @@ def test_connections_are_bounded_and_one_that_asks_nothing_is_closed(make_spec, 
         connection.close()
         for one in idle:
             one.close()
+        half = socket.create_connection(("127.0.0.1", serving.port), 10)
+        half.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert half.recv(4096).startswith(b"HTTP/1.1 404")
+        half.sendall(b"GET / HTTP/1.1\r\nHo")
+        half.settimeout(3)
+        assert half.recv(4096) == b""
+        half.close()
 
 
 def test_a_taken_port_and_a_short_token_are_told_in_one_line(make_spec):

@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import struct
 import threading
 import time
 import urllib.request
@@ -13,7 +14,7 @@ import pytest
 from derain.runtime import http_server
 from derain.runtime.metrics import Metrics
 from derain.runtime.redact import redact
-from derain.runtime.sinks import open_sink
+from derain.runtime.sinks import mjpeg, open_sink
 from derain.runtime.sources import open_source
 
 SECRET = "hunter2"
@@ -230,9 +231,10 @@ def test_a_stream_without_times_or_whose_times_begin_anew_gives_frames_of_now(mo
     assert seen == pytest.approx([0, 0, 0], abs=0.2)
 
 
-def test_a_camera_s_slower_clock_makes_no_frame_old(monkeypatch, noise, make_spec):
+@pytest.mark.parametrize("slower", [1e-4, 1e-3])  # a crystal; 30/1.001 frames a second, stamped as 30
+def test_a_camera_s_slower_clock_makes_no_frame_old(slower, monkeypatch, noise, make_spec):
     count = 2000
-    positions = [40 * (1 - 1e-4) * index for index in range(1, count + 1)]
+    positions = [40 * (1 - slower) * index for index in range(1, count + 1)]
     seen = ages_ms(monkeypatch, noise[0], positions, [1000 + 40 * index for index in range(count)], make_spec)
     assert max(seen) < 0.1
 
@@ -280,6 +282,37 @@ def test_clients_beyond_the_most_are_let_go_and_those_that_ask_nothing_too(what,
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
+
+
+def test_a_client_that_goes_while_no_frame_comes_leaves_its_place(smooth, make_spec, monkeypatch):
+    monkeypatch.setattr(http_server, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(mjpeg, "LOOK_S", 0.05)
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) as sink:
+        sink.write(smooth)
+        for _ in range(4):
+            with urllib.request.urlopen(sink.address, timeout=10) as answer:
+                read_jpeg(answer)
+            time.sleep(0.3)
+
+
+@pytest.mark.parametrize("what", ["mjpeg", "metrics"])
+def test_a_client_that_breaks_off_while_it_asks_is_no_traceback(what, make_spec, capfd):
+    with open_sink("mjpeg://127.0.0.1:0", make_spec("clean")) if what == "mjpeg" else Metrics("127.0.0.1:0") as served:
+        host, port = served.address.removeprefix("http://").partition("/")[0].split(":")
+        client = socket.create_connection((host, int(port)), 10)
+        client.sendall(b"GET / HT")
+        time.sleep(0.1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()  # with a reset
+        time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+def test_another_address_of_this_machine_answers_to_itself(smooth, make_spec):
+    with open_sink("mjpeg://127.0.0.2:0", make_spec("clean")) as sink:
+        sink.write(smooth)
+        with urllib.request.urlopen(sink.address, timeout=10) as answer:
+            assert answer.status == 200
 
 
 def test_an_ipv6_address_is_listened_at(smooth, make_spec):

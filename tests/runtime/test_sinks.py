@@ -3,6 +3,7 @@
 import shutil
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,6 +87,8 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
         ("file://{}/taken.mkv", FileExistsError, r"taken\.mkv: is a folder, expected a file"),
         ("frames://{}/taken", FileExistsError, "taken: is a file, expected a folder"),
         ("frames://{}/full", FileExistsError, "full: already holds 1 PNG files"),
+        ("file://{}/taken/out.mkv", NotADirectoryError, "taken is a file, so .*out.mkv cannot be made"),
+        ("frames://{}/taken/out", NotADirectoryError, "taken is a file, so .*000000.png cannot be made"),
     ],
 )
 def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, part, tmp_path, make_spec):
@@ -107,12 +110,42 @@ def test_a_full_disk_is_noticed_and_the_clip_of_what_was_written_is_whole(tmp_pa
     with open_sink(str(clip), make_spec("clean")) as sink:
         for image in noise[:4]:
             sink.write(image)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))  # Matroska needs more
         with pytest.raises(OSError, match="No space left on device") as caught:
             sink.write(noise[4])
         assert caught.value.filename == str(clip)
     with open_source(str(clip), make_spec()) as source:
         np.testing.assert_array_equal([frame.image for frame in source], noise[:4])
+
+
+def test_a_long_clip_keeps_room_for_its_index(tmp_path, noise, make_spec, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**24))
+    with open_sink(str(tmp_path / "out.mp4"), make_spec("clean")) as sink:
+        sink.write(noise[0])
+        sink.written = 10**6
+        with pytest.raises(OSError, match="No space left on device"):
+            sink.write(noise[1])
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, noise, make_spec, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("file://out-12:30:00.mkv", make_spec("clean"), noise)
+    with open_source("file://out-12:30:00.mkv", make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise)
+
+
+def test_a_window_is_closed_once_and_one_that_the_user_closed_is_no_fault(make_spec, monkeypatch):
+    closed = []
+
+    def destroy(name):
+        closed.append(name)
+        raise cv2.error("NULL window")
+
+    monkeypatch.setattr(cv2, "namedWindow", lambda *args: None)
+    monkeypatch.setattr(cv2, "destroyWindow", destroy)
+    with open_sink("display://", make_spec("clean")) as sink:
+        sink.close()
+    assert closed == ["derain"]
 
 
 def test_a_clip_that_cannot_be_opened_counts_no_frame_and_is_tried_again(tmp_path, noise, make_spec):

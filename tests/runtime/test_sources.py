@@ -21,6 +21,15 @@ def images(uri, spec):
         return [frame.image for frame in source]
 
 
+def test_a_folder_with_a_kind_s_name_is_a_folder(tmp_path, noise, make_spec, monkeypatch):
+    cv2.imwrite(str(tmp_path / "other.png"), 255 - noise[0])
+    monkeypatch.chdir(tmp_path)
+    with open_sink("frames", make_spec("clean")) as sink:
+        sink.write(noise[0])
+    with open_source("frames", make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise[:1])
+
+
 @pytest.mark.parametrize("uri", ["frames://{folder}", "{folder}", "file://{clip}", "{clip}"])
 def test_a_folder_and_a_lossless_clip_give_their_frames_in_order(uri, folder, clip, noise, make_spec):
     before = time.monotonic_ns()

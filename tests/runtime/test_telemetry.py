@@ -73,6 +73,28 @@ def test_a_full_disk_loses_lines_and_not_the_run(bundle, caplog):
     assert caplog.text.count("/dev/full: telemetry lost: No space left on device") == 1
 
 
+def test_a_line_that_a_full_disk_cuts_is_taken_back_and_counted(tmp_path):
+    code = f"""
+import resource
+from pathlib import Path
+from derain.runtime.records import Status
+from derain.runtime.telemetry import JsonLines
+path = Path({str(tmp_path / "run.jsonl")!r})
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+with JsonLines(path, clock=iter(range(0, 10**12, 10**10)).__next__) as lines:
+    def write(at_most):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, hard))
+        lines._write(lines_time, {STATUS!r})
+    from datetime import UTC, datetime
+    lines_time = datetime.now(UTC)
+    write(10**6), write(path.stat().st_size + 100), write(10**6)
+assert lines.lost == 1, lines.lost
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["frames"] for line in (tmp_path / "run.jsonl").read_text().splitlines()] == [12, 12]
+
+
 def test_a_thread_that_is_behind_refuses_work_and_never_waits():
     go_on, done = threading.Event(), []
     background = Background("test", 2)

@@ -211,7 +211,7 @@ def _read(file: Path) -> Tensor:
 
 
 def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
-    capture = cv2.VideoCapture(str(source))
+    capture = cv2.VideoCapture(str(source.absolute()))
     # A Matroska file that was streamed counts none, or less.
     total, fps = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), float(capture.get(cv2.CAP_PROP_FPS))
     if not capture.isOpened():
