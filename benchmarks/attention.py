@@ -40,7 +40,7 @@ from derain.runtime.manifest import FrameSpec
 from derain.training.config import TrainConfig
 from derain.training.data import held_out_files, read_rgb, to_tensor
 from derain.training.losses import psnr
-from derain.training.models.checkpoint import load
+from derain.training.models.weights import load
 from derain.training.panels import Tile, panel
 from derain.training.rain import RainConfig, RainyBatch, render
 from derain.training.records import is_run

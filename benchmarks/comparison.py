@@ -51,10 +51,10 @@ from derain.export.unroll import unroll
 from derain.runtime.manifest import FrameSpec
 from derain.training.atomic import write_text
 from derain.training.comparison.budget import Pace, fitted
+from derain.training.comparison.evaluation import evaluate_system, read_evaluations
 from derain.training.comparison.page import page, scenes_to_show
 from derain.training.comparison.protocol import PROTOCOL, Comparison, read_protocol
 from derain.training.comparison.tables import tables
-from derain.training.comparison.testing import evaluate_system, read_evaluations
 from derain.training.config import NetworkConfig
 from derain.training.models import build, parameter_count
 

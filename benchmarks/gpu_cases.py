@@ -23,7 +23,7 @@ from derain.runtime.manifest import FrameSpec, GraphEntry, Precision
 from derain.runtime.psnr import MIN_PSNR, psnr
 from derain.runtime.sources import open_source
 from derain.training.models import build
-from derain.training.models.checkpoint import load, resolve, save_weights
+from derain.training.models.weights import load, resolve, save_weights
 
 API = "tensorrt-rtx"
 CLEARLY = 3.0

@@ -15,7 +15,7 @@ from derain.runtime.engines.onnxruntime import command_for_cuda, load_cuda_libra
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
 from derain.runtime.manifest import Precision
 from derain.training.models import Prediction
-from derain.training.models.checkpoint import load
+from derain.training.models.weights import load
 
 Work = Callable[[], object]
 """One frame on the current stream, from the one buffer on the device to the other."""

@@ -17,7 +17,7 @@ def bench(
     engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8: one the bundle has.")] = "fp32",
     fps: Annotated[float, typer.Option(help="The camera's frames a second, which wait for nobody.", min=0.1)] = 30.0,
-    seconds: Annotated[float, typer.Option(help="How long to measure, after the warm-up.", min=0.1)] = 10.0,
+    seconds: Annotated[float, typer.Option(help="How long to measure, after the warm-up.", min=0.1)] = 40.0,
     warm_up: Annotated[float, typer.Option(help="Seconds to run before the measurement.", min=0)] = 2.0,
     deadline: Annotated[float | None, typer.Option(metavar="MS", help="As for `derain run`.", min=0.001)] = None,
     source: Annotated[str, typer.Option(help=f"Where the first {PICTURES} frames come from.")] = "test://rain",
@@ -55,9 +55,9 @@ def bench(
     from derain.runtime import engines
     from derain.runtime.atomic import write_bytes
     from derain.runtime.bench import bench as measure
+    from derain.runtime.bench_page import page
     from derain.runtime.bundle import Bundle
     from derain.runtime.manifest import Precision
-    from derain.runtime.page import page
 
     if everything:
         assert bundle is not None

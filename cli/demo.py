@@ -36,7 +36,7 @@ def demo(
     from derain.runtime.quality import TruthComparison
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
-    from derain.training.models.checkpoint import load
+    from derain.training.models.weights import load
 
     keep_freed_memory()
     console = Console()

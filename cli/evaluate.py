@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SHOWN = 6
 """Images in a panel, spread over all there are."""
 
-Look = Callable[["Image"], tuple["Image", list["Tile"]]]
+DerainWithMaps = Callable[["Image"], tuple["Image", list["Tile"]]]
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def _kept(pairs: Iterator["Pair"], total: int, shown: list["Pair"]) -> Iterator[
         yield pair
 
 
-def _opened(model: str, engine: str | None, stack: ExitStack) -> Look:
+def _opened(model: str, engine: str | None, stack: ExitStack) -> DerainWithMaps:
     """What derains one image; a bundle has no attention maps to show."""
     import numpy as np
 
@@ -116,9 +116,9 @@ def _opened(model: str, engine: str | None, stack: ExitStack) -> Look:
             raise typer.BadParameter(fault, param_hint="--engine")
         import torch
 
-        from derain.training.models.checkpoint import load
+        from derain.training.models.weights import load
 
-        return scoring.look_with(load(model).network, "cuda" if torch.cuda.is_available() else "cpu")
+        return scoring.derainer_with_maps(load(model).network, "cuda" if torch.cuda.is_available() else "cpu")
     from derain.runtime import engines
     from derain.runtime.bundle import Bundle
     from derain.runtime.frames import from_bgr, to_bgr
@@ -141,7 +141,7 @@ def _unpaired(folder: Path) -> list[tuple[str, "Image", None]]:
     return [(file.stem, read_rgb(file), None) for file in files[:: max(1, -(-len(files) // SHOWN))]]
 
 
-def _draw(look: Look, images: list[tuple[str, "Image", Any]], file: Path | None) -> None:
+def _draw(look: DerainWithMaps, images: list[tuple[str, "Image", Any]], file: Path | None) -> None:
     """A row for each of the images."""
     import cv2
 

@@ -169,9 +169,12 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
 
 def refuse_in_place(sink: "Sink", source: "Source") -> None:
     """Raise ValueError where the sink would take its source's place: a run that ends early would cut the original."""
-    written, read = sink.location, source.location
-    if os.path.exists(written) and os.path.exists(read) and os.path.samefile(written, read):  # noqa: PTH (long gst: texts)
-        raise ValueError(f"{written}: is read by this run, which would replace it: give another --sink")
+    try:
+        same = Path(sink.location).samefile(source.location)
+    except OSError:  # one is no file: a camera, a stream, a clip that is yet to be
+        return
+    if same:
+        raise ValueError(f"{sink.location}: is read by this run, which would replace it: give another --sink")
 
 
 def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:

@@ -1,4 +1,4 @@
-"""``derain synthesize``: rain, pairs and exact masks from clean frames or a clip."""
+"""`derain synthesize`: rain, pairs and exact masks from clean frames or a clip."""
 
 import time
 from enum import StrEnum

@@ -19,8 +19,8 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import FrameSpec, GraphEntry, ManifestContent, ModelInfo, Precision, UnrollInfo
 from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import parameter_count, recurrent_steps
-from derain.training.models.checkpoint import load, save_weights
 from derain.training.models.registry import step_options
+from derain.training.models.weights import load, save_weights
 
 MIN_SIDE, MAX_SIDE = 16, 16384
 """Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import helper
 
+from derain.export.drift import reference_tensors
 from derain.export.onnx_graph import producers, read_onnx
 from derain.export.probe import Runner
-from derain.export.verify import reference_tensors
 from derain.runtime.atomic import write_bytes
 from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import Precision

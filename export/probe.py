@@ -151,17 +151,24 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 def tensors(model: onnx.ModelProto, names: list[str], frames: list[Image]) -> Iterator[tuple[str, NDArray[Any]]]:
     """(name, value) of each tensor for each frame; all frames of some tensors, then all frames of the next."""
     shapes = tensor_shapes(model)
+    for batch in batches({name: math.prod(shapes[name]) for name in names}):
+        runner = Runner(model, batch)
+        for frame in frames:
+            yield from zip(batch, runner(frame), strict=True)
+
+
+def batches(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """The names of float tensors of so many values each, in their order, as many at once as BATCH_BYTES hold."""
     batch: list[str] = []
     held = 0
-    for index, name in enumerate(names):
-        batch.append(name)
-        held += 4 * math.prod(shapes[name])
-        after = 4 * math.prod(shapes[names[index + 1]]) if index + 1 < len(names) else BATCH_BYTES
-        if held + after > BATCH_BYTES:
-            runner = Runner(model, batch)
-            for frame in frames:
-                yield from zip(batch, runner(frame), strict=True)
+    for name, size in sizes.items():
+        if batch and held + 4 * size > BATCH_BYTES:
+            yield batch
             batch, held = [], 0
+        batch.append(name)
+        held += 4 * size
+    if batch:
+        yield batch
 
 
 def seeded_frame(spec: FrameSpec, seed: int) -> Image:

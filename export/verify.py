@@ -7,19 +7,18 @@ network against the graph, to name the first that drifts.
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from derain.export.drift import FAINT, first_drift
 from derain.export.exporter import bundle_network, traced
 from derain.export.onnx_graph import read_onnx
-from derain.export.probe import Magnitude, MagnitudeRunner, Runner, seeded_frame
+from derain.export.probe import Magnitude, MagnitudeRunner, seeded_frame
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
@@ -36,23 +35,11 @@ pass a graph that gives back the frame as it came; sound graphs of our networks 
 ROUNDING = 1.0
 """Squared grey levels of error that always pass: a network may change a frame by no more."""
 
-DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.8, Precision.FP8: 0.8}
-"""A tensor drifts where its error's root mean square exceeds this share of its own, or of FAINT where that is more.
-
-Rounding adds up from layer to layer: in a sound daiam-nano it reaches 3e-6, 0.0046, 0.47 and 0.46.
-"""
-
 MAGNITUDE_DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.5, Precision.FP8: 0.5}
-"""Likewise a tensor whose mean magnitude is off by more than this share of PyTorch's.
+"""A tensor drifts, too, where its mean magnitude is off by more than this share of PyTorch's, or of FAINT.
 
 In sound graphs of our networks and the peers it reaches 1.1e-6, 5.4e-4, 0.08 and 0.11.
 """
-
-FAINT = 1e-3
-"""Root mean square, or mean magnitude, below which a tensor's relative error says nothing."""
-
-BATCH_BYTES = 2**29
-"""Bytes of intermediate tensors held on each side while looking for the first that drifts."""
 
 
 @dataclass(frozen=True)
@@ -217,13 +204,8 @@ def _drift_of_magnitudes(
     return None
 
 
-def pytorch_outputs(bundle: Bundle, frames: Sequence[Image]) -> list[Image]:
-    """What PyTorch makes of frames' bytes: the bundle's network, traced but not rewritten."""
-    return [answer.image for answer in _references(bundle, frames)]
-
-
 def _references(bundle: Bundle, frames: Sequence[Image]) -> list[_Answer]:
-    """The same, with the tensors' magnitudes.
+    """What PyTorch makes of frames' bytes: the bundle's network, traced but not rewritten; and its tensors' magnitudes.
 
     The interpreter frees each tensor after its last reader. A call of the module would hold the states of every
     ConvLSTM until it returns: at 1280×720 that is gigabytes.
@@ -240,57 +222,6 @@ def _references(bundle: Bundle, frames: Sequence[Image]) -> list[_Answer]:
     return answers
 
 
-def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | None:
-    """The first tensor, in the order of computation, in which the graph leaves the traced network.
-
-    None where every tensor that both have agrees: then the fault lies behind the last of them.
-    """
-    reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
-    model = read_onnx(bundle.graph(precision))
-    ours = {node.name: node for node in reference.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
-    shared = [out for node in model.graph.node for out in node.output if out in ours]
-    for names in _batches(shared, ours):
-        expected = _Recorder(reference, set(names)).record(torch.from_numpy(frame)[None])
-        for name, seen in zip(names, Runner(model, names)(frame), strict=True):
-            wanted = expected[name]
-            if seen.shape != wanted.shape:
-                continue  # a convolution that lost its dead gates
-            error = _rms(seen.astype(np.float32) - wanted) / max(FAINT, _rms(wanted))
-            if not error <= DRIFT[precision]:
-                log.info("%s differs by %.2g of its magnitude", name, error)
-                return name
-    return None
-
-
-def reference_tensors(bundle: Bundle, frame: Tensor, names: set[str]) -> dict[str, NDArray[np.float32]]:
-    """What the traced network has in the tensors of these names on a frame of bytes; names it lacks are left out."""
-    reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
-    return _Recorder(reference, names).record(frame)
-
-
-def _rms(values: NDArray[np.float32]) -> float:
-    return math.sqrt(float(np.square(values, dtype=np.float64).mean()))
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the tensors of some of its nodes."""
-
-    def __init__(self, graph: fx.GraphModule, names: set[str]) -> None:
-        super().__init__(graph)
-        self.names, self.kept = names, {}  # type: ignore[var-annotated]
-
-    def record(self, frame: Tensor) -> dict[str, NDArray[np.float32]]:
-        with torch.inference_mode():
-            self.run(frame)
-        return self.kept
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self.names:
-            self.kept[n.name] = value.float().numpy()
-        return value
-
-
 class _Measurer(fx.Interpreter):
     """Runs a graph and keeps how large each float tensor is that its nodes make."""
 
@@ -303,17 +234,3 @@ class _Measurer(fx.Interpreter):
         if n.op == "call_function" and isinstance(value, Tensor) and value.is_floating_point():
             self.magnitudes[n.name] = Magnitude(tuple(value.shape), float(value.abs().sum()))
         return value
-
-
-def _batches(names: list[str], nodes: dict[str, fx.Node]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    held = 0
-    for name in names:
-        size = 4 * nodes[name].meta["val"].numel()
-        if batch and held + size > BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
-        batch.append(name)
-        held += size
-    if batch:
-        yield batch

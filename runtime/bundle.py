@@ -71,12 +71,9 @@ class Bundle:
         for entry in self.manifest.graphs:
             if entry.precision == precision:
                 return self.file(entry.file)
-        calibrated = precision in (Precision.INT8, Precision.FP8)
-        mend = (
-            f"`derain calibrate {quote(str(self.path))} --precision {precision} …`"
-            if calibrated
-            else "`derain export …`"
-        )
+        made_by_export = precision is Precision.FP32  # which replaces the bundle with all that was calibrated and built
+        calibrate = f"`derain calibrate {quote(str(self.path))} --precision {precision} --frames …`"
+        mend = "`derain export …`" if made_by_export else calibrate
         present = ", ".join(entry.precision for entry in self.manifest.graphs) or "none"
         raise ValueError(f"{self.path}: no {precision} graph, the bundle has {present}: make one with {mend}")
 

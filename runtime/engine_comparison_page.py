@@ -2,8 +2,8 @@
 
 from html import escape
 
+from derain.runtime.bench_page import STYLE, ticks
 from derain.runtime.engine_comparison import EngineComparison, EngineResult
-from derain.runtime.page import STYLE, ticks
 
 WIDTH, LEFT, RIGHT = 720, 190, 90
 BAR, PLOT = 34, 300

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from derain.training.models import build
-from derain.training.models.checkpoint import load, save_weights
+from derain.training.models.weights import load, save_weights
 
 LEAST_ALIKE = 0.75
 """The cosine between the convolutions of two runs, below which they did not begin from one another: stages of the

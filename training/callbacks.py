@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from derain.training.config import TrainConfig
-from derain.training.models.checkpoint import save_weights
+from derain.training.models.weights import save_weights
 from derain.training.panels import Tile, attention_tiles, panel
 
 log = logging.getLogger(__name__)

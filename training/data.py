@@ -25,7 +25,7 @@ TEST_FOLDERS = ("rain100/clean", "rain100/light", "rain100/heavy", "sequences/ca
 TEST_FRAMES = ("CarND_LaneLines_solidWhiteCurve.jpg", "CarND_LaneLines_solidWhiteRight.jpg")
 """Photos of `backgrounds/road` that are frames of the clip."""
 
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 class PairsConfig(BaseModel):

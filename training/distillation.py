@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derain.training.models import Prediction, size_multiple
-from derain.training.models.checkpoint import load, resolve
+from derain.training.models.weights import load, resolve
 
 
 class DistillConfig(BaseModel):

@@ -72,11 +72,11 @@ def _means(images: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def derain_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], Image]:
     """A function that derains one RGB uint8 image of any size with a network, padding it to the network's multiple."""
-    look = look_with(network, device)
+    look = derainer_with_maps(network, device)
     return lambda image: look(image)[0]
 
 
-def look_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], tuple[Image, list[Tile]]]:
+def derainer_with_maps(network: nn.Module, device: str = "cpu") -> Callable[[Image], tuple[Image, list[Tile]]]:
     """As `derain_with`, with the attention maps beside the derained image; the network runs on `device`."""
     multiple = size_multiple(network)
     network.to(device)

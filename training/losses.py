@@ -1,4 +1,4 @@
-"""The paper's losses (eqs. 5 to 15), its signed sums read as mean squared errors."""
+"""The paper's losses (eqs. 5 to 15), its signed sums read as mean squared errors; and two others for the images."""
 
 from typing import Literal
 
@@ -14,7 +14,8 @@ class LossConfig(BaseModel):
     """Weights of the loss terms: α·L_att + β1·L_heavy + β2·L_light + L_global (eqs. 10 to 13).
 
     α goes with the attention loss: the balanced one is some ten times the paper's squared error, for which α is 0.8.
-    The paper's loss is `{alpha: 0.8, attention: mse}`; β1 and β2 are its own.
+    The paper's loss is `{alpha: 0.8, attention: mse}`; β1 and β2 are its own. `image` is what L_heavy, L_light and
+    L_global are made of (`image_loss`): its scale differs, and α's with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +24,22 @@ class LossConfig(BaseModel):
     beta_heavy: float = 1.0
     beta_light: float = 0.3
     attention: Literal["mse", "balanced"] = "balanced"
+    image: Literal["mse", "charbonnier", "psnr"] = "mse"
+
+
+def image_loss(output: Tensor, clean: Tensor, kind: Literal["mse", "charbonnier", "psnr"]) -> Tensor:
+    """How far output is from clean, both [B, 3, H, W] in 0…1.
+
+    "mse" is the mean squared error: frames in heavy rain outweigh those in light rain. "charbonnier" is
+    mean √((output − clean)² + 10⁻⁶) (Lai et al. 2017), a smooth mean absolute error. "psnr" is the mean over the images
+    of ln (mse + 10⁻⁶) (Chen et al. 2021), their PSNR but for its sign and scale: every frame counts alike.
+    """
+    if kind == "mse":
+        return F.mse_loss(output, clean)
+    squared = (output - clean).square()
+    if kind == "charbonnier":
+        return (squared + 1e-6).sqrt().mean()
+    return (squared.flatten(1).mean(1) + 1e-6).log().mean()
 
 
 def attention_loss(attention: Tensor, mask: Tensor, kind: Literal["mse", "balanced"]) -> Tensor:
@@ -50,11 +67,11 @@ def derain_loss(
     zero = clean.new_zeros(())
     terms = {"global": zero, "attention": zero, "heavy": zero, "light": zero}
     for stage in (*prediction.earlier, prediction):
-        terms["global"] = terms["global"] + F.mse_loss(stage.image, clean)
+        terms["global"] = terms["global"] + image_loss(stage.image, clean, config.image)
         for rain, branch in stage.branches.items():
             for name, image in (("heavy", branch.heavy), ("light", branch.light)):
                 if image is not None:
-                    terms[name] = terms[name] + F.mse_loss(image, clean)
+                    terms[name] = terms[name] + image_loss(image, clean, config.image)
             if branch.attention is not None:
                 terms["attention"] = terms["attention"] + attention_loss(
                     branch.attention, masks[rain], config.attention

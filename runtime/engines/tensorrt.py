@@ -29,7 +29,7 @@ class _TensorRTEngine(Engine):
 
     api: ClassVar[Api]
 
-    def __init__(self, bundle: Bundle, precision: Precision = Precision.FP16, graph: bool = True) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision, graph: bool = True) -> None:
         super().__init__(bundle, precision)
         self.graph = graph
         self._gpu: cuda.Cuda | None = None
@@ -142,7 +142,9 @@ class _TensorRTEngine(Engine):
         """The bundle's engines of this precision and API, if one is of the version that is installed."""
         built = [e for e in self.bundle.manifest.engines if (e.precision, e.api) == (self.precision, self.name)]
         if not built:
-            raise ValueError(f"{self.bundle.path}: no {self.precision} engine for {self.name}: {self._again()}")
+            others = self.precisions(self.bundle)
+            choice = f"it has {', '.join(others)}: give --precision {others[0]}, or " if others else ""
+            raise ValueError(f"{self.bundle.path}: no {self.precision} engine for {self.name}: {choice}{self._again()}")
         fitting = [entry for entry in built if entry.api_version == version]
         if not fitting:
             raise ValueError(self._unfit(built[0], f"{self.name} {version}"))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from derain.cli.evaluate import SHOWN, _kept
-from derain.training.evaluate import look_with
-from derain.training.models.checkpoint import load
+from derain.training.evaluate import derainer_with_maps
+from derain.training.models.weights import load
 from derain.training.panels import BAR
 from derain.training.rain import RainConfig
 from derain.training.rain.pairs import synthesize
@@ -79,7 +79,7 @@ def test_groups_are_written_with_a_table_each_and_a_panel(nano_weights, groups, 
     (first, *_) = read_groups(groups, groups)
     np.testing.assert_array_equal(drawn[BAR : BAR + 49, :66], first.rainy)
     np.testing.assert_array_equal(drawn[BAR : BAR + 49, 2 * 66 : 3 * 66], first.clean)
-    output, maps = look_with(load(str(nano_weights)).network)(first.rainy)
+    output, maps = derainer_with_maps(load(str(nano_weights)).network)(first.rainy)
     np.testing.assert_array_equal(drawn[BAR : BAR + 49, 66 : 2 * 66], output)
     assert [tile.image.shape for tile in maps] == [(1, 49, 66)] * 2
 

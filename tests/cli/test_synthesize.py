@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from derain.training.rain.pairs import FOLDERS
+from derain.training.rain.pairs import PARTS
 from derain.training.readers import read_pairs
 from derain_tests.pictures import write_clip
 
@@ -64,8 +64,8 @@ def load(out: Path, kind: str) -> list[np.ndarray]:
 
 def test_a_folder_becomes_pairs_with_a_new_scene_an_image(stills: Path, tmp_path: Path, run) -> None:
     run(stills, tmp_path / "out")
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {*FOLDERS, "rain.json"}
-    for kind in FOLDERS:
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {*PARTS, "rain.json"}
+    for kind in PARTS:
         assert [file.name for file in sorted((tmp_path / "out" / kind).iterdir())] == ["im0.png", "im1.png", "im2.png"]
     assert all(np.array_equal(image, gradients(0)) for image in load(tmp_path / "out", "clean"))
     rainy = load(tmp_path / "out", "rainy")
@@ -200,7 +200,7 @@ def test_an_empty_folder_behind_a_link_is_filled_and_nothing_beside_it_touched(s
     inode = (tmp_path / "disk").stat().st_ino  # a disk's own folder cannot be replaced
     run(stills, tmp_path / "out")
     assert (tmp_path / "out").is_symlink() and (tmp_path / "disk").stat().st_ino == inode
-    assert {entry.name for entry in (tmp_path / "disk").iterdir()} == {*FOLDERS, "rain.json"}
+    assert {entry.name for entry in (tmp_path / "disk").iterdir()} == {*PARTS, "rain.json"}
     assert {path.name for path in tmp_path.iterdir()} == before
 
 

@@ -7,7 +7,7 @@ from derain.export.exporter import export, traced
 from derain.export.unroll import unroll
 from derain.export.verify import verify
 from derain.training.models import build
-from derain.training.models.checkpoint import load
+from derain.training.models.weights import load
 
 NANO_COMPARISON = [
     ("dam-nano", {"attention": "zero"}),

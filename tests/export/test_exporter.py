@@ -15,7 +15,7 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 from derain.training.models import build, parameter_count
-from derain.training.models.checkpoint import save_weights
+from derain.training.models.weights import save_weights
 
 
 @pytest.fixture(scope="module")

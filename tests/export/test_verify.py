@@ -13,18 +13,20 @@ from onnx import numpy_helper
 
 from derain.calibration.qdq import activations, layers, quantize
 from derain.calibration.ranges import Method, histograms
+from derain.export import verify as verification
 from derain.export.camera import CameraModel
+from derain.export.drift import first_drift
 from derain.export.exporter import bundle_network, export
 from derain.export.fp16 import add_fp16, ensure_fp16_graph, to_fp16
 from derain.export.probe import seeded_frame
-from derain.export.verify import Distance, first_drift, pytorch_outputs, verify
+from derain.export.verify import Distance, verify
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
 from derain.runtime.psnr import MIN_PSNR
-from derain.training.models.checkpoint import save_weights
+from derain.training.models.weights import save_weights
 from derain_tests.bundles import scaled, with_graph
 
 
@@ -46,6 +48,10 @@ def shipped(tmp_path_factory) -> Bundle:
 def bundle(original, copied) -> Bundle:
     """A copy that a test may spoil."""
     return copied(original)
+
+
+def pytorch_outputs(bundle: Bundle, frames):
+    return [answer.image for answer in verification._references(bundle, frames)]
 
 
 def rewritten(bundle: Bundle, change, precision: Precision = Precision.FP32) -> Bundle:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from derain.runtime.bench import BenchReport, CameraClock, bench, compare_stage
+from derain.runtime.bench_page import page, ticks
 from derain.runtime.machine import machine
-from derain.runtime.page import page, ticks
 from derain.runtime.testing import Fault, ScriptedEngine
 
 

@@ -91,9 +91,11 @@ def test_a_file_the_manifest_does_not_name_is_refused(bundle):
         bundle.file("extra.onnx")
 
 
-def test_a_precision_the_bundle_lacks_names_those_it_has_and_the_verb_that_makes_it(bundle):
-    with pytest.raises(ValueError, match=r"no int8 graph, the bundle has fp32: .*derain calibrate .*--precision int8"):
-        bundle.graph(Precision.INT8)
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.FP8])
+def test_a_precision_the_bundle_lacks_names_those_it_has_and_the_verb_that_makes_it(precision, bundle):
+    told = rf"no {precision} graph, the bundle has fp32: .*derain calibrate .*--precision {precision}"
+    with pytest.raises(ValueError, match=told):
+        bundle.graph(precision)
 
 
 def test_writing_over_a_bundle_replaces_it_whole(bundle, make_description):

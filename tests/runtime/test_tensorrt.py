@@ -7,10 +7,10 @@ import pytest
 
 from derain.runtime import cuda, engines
 from derain.runtime.bench import bench
+from derain.runtime.bench_page import page
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import tensorrt_api
 from derain.runtime.manifest import EngineEntry, Precision
-from derain.runtime.page import page
 from derain_tests.fake_tensorrt import VERSION, FakeGpu, FakeTensorRT
 
 

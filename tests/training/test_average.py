@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from derain.training.average import average
 from derain.training.models import build
-from derain.training.models.checkpoint import load, save_weights
+from derain.training.models.weights import load, save_weights
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import yaml
 
 from derain.training.comparison import budget
 from derain.training.comparison.budget import Pace, fitted, pace
+from derain.training.comparison.evaluation import evaluate_system, held_out_pairs, scenes
 from derain.training.comparison.page import Scene, page, scenes_to_show
 from derain.training.comparison.protocol import PROTOCOL, Comparison, Protocol, patches_seen, read_protocol
-from derain.training.comparison.testing import evaluate_system, held_out_pairs, scenes
 from derain.training.data import DataConfig
 from derain.training.models import build
 from derain_tests.pictures import write_frames

@@ -8,7 +8,7 @@ import torch
 from derain.training.config import TrainConfig
 from derain.training.distillation import DistillConfig, Teacher
 from derain.training.models import Branch, Prediction, build
-from derain.training.models.checkpoint import load, save_weights
+from derain.training.models.weights import load, save_weights
 from derain.training.trainer import train
 from derain_tests.pictures import write_frames
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from derain.training.config import read_config
-from derain.training.losses import LossConfig, attention_loss, derain_loss, psnr
+from derain.training.losses import LossConfig, attention_loss, derain_loss, image_loss, psnr
 from derain.training.models import Branch, Prediction, build, names
 
 
@@ -18,6 +18,23 @@ def plane(*values: float) -> Tensor:
 
 def flat(value: float) -> Tensor:
     return torch.full((1, 3, 2, 2), value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("mse", 0.05), ("charbonnier", 0.2), ("psnr", (math.log(0.01) + math.log(0.09)) / 2)]
+)
+def test_the_image_losses_are_what_their_papers_say(kind, expected):
+    """Of two images, one off by 0.1 everywhere, the other by 0.3."""
+    clean = torch.full((2, 3, 4, 4), 0.5)
+    output = clean + torch.tensor([0.1, -0.3]).view(2, 1, 1, 1)
+    assert image_loss(output, clean, kind).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_better_image_lowers_the_psnr_loss_alike_in_light_and_in_heavy_rain():
+    error = torch.tensor([0.01, 0.3]).view(2, 1, 1, 1).expand(2, 3, 4, 4).clone().requires_grad_()
+    image_loss(error, torch.zeros(2, 3, 4, 4), "psnr").backward()
+    gained = (error * error.grad).sum((1, 2, 3))  # by a like share of each error
+    assert gained[0].item() == pytest.approx(gained[1].item(), rel=0.02)
 
 
 def test_the_plain_attention_loss_is_the_mean_squared_error():

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from derain.training.losses import LossConfig, derain_loss
 from derain.training.models import PEERS, build, names, parameter_count, recurrent_steps, size_multiple
 from derain.training.models.blocks import LSTMState, ReluBlock, whitening
+from derain.training.models.initialise import initialise
 from derain.training.models.prenet import PReNetState
 from derain.training.models.qian import ContextualAutoencoder
 from derain.training.models.rescan import ContextGRU, SqueezeExcitation
 from derain.training.panels import attention_tiles
-from derain.training.trainer import initialise
 
 
 def conv(channels_in: int, channels_out: int, size: int = 3) -> int:

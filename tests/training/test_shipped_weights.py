@@ -10,7 +10,7 @@ import torch
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.losses import psnr
 from derain.training.models import checkpoint
-from derain.training.models.checkpoint import CHECKSUMS, SHIPPED, load, resolve
+from derain.training.models.weights import CHECKSUMS, SHIPPED, load, resolve
 from derain.training.rain import RainConfig, render
 
 NAMES = ("daiam-nano", "daiam-small", "daiam-edge")

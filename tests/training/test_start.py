@@ -5,7 +5,7 @@ import torch
 
 from derain.training.config import TrainConfig
 from derain.training.models import build
-from derain.training.models.checkpoint import save_weights
+from derain.training.models.weights import save_weights
 from derain.training.trainer import Deraining
 
 

@@ -16,9 +16,10 @@ from derain.training.config import OptimiserConfig, TrainConfig, read_config
 from derain.training.data import to_tensor
 from derain.training.models import build
 from derain.training.models.blocks import ConvLSTM
-from derain.training.models.checkpoint import load
+from derain.training.models.initialise import initialise
+from derain.training.models.weights import load
 from derain.training.rain import RainConfig
-from derain.training.trainer import Deraining, branch_masks, initialise, learning_rate, train
+from derain.training.trainer import Deraining, branch_masks, learning_rate, train
 from derain_tests.pictures import write_frames
 
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from derain.training.comparison.evaluation import held_out_pairs
 from derain.training.comparison.protocol import Comparison, patches_seen
 from derain.training.comparison.tables import label
-from derain.training.comparison.testing import held_out_pairs
 from derain.training.data import list_images, read_rgb
-from derain.training.evaluate import look_with
-from derain.training.models.checkpoint import load
+from derain.training.evaluate import derainer_with_maps
+from derain.training.models.weights import load
 from derain.training.panels import Tile
 from derain.training.readers import Image
 from derain.training.scores import score
@@ -73,7 +73,7 @@ def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", syste
     for system in systems:
         own = comparison.weights(system)
         shown = label(system, comparison.protocol.networks).replace("`", "")
-        looks[shown] = look_with(load(str(own) if own.is_file() else system).network, device)
+        looks[shown] = derainer_with_maps(load(str(own) if own.is_file() else system).network, device)
         notes.append(f"{shown} {_history(comparison, system)}")
     body = "\n".join(f"<h2>{escape(scene.title)}</h2>\n{_section(scene, looks)}" for scene in scenes)
     return (

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import dice
-from .drops import Glass, make_glass
-from .scene import RainConfig, RainyBatch, check_images, compose, draw_weather, item_seeds
+from derain.training.rain import counter_rng as rng
+from derain.training.rain.drops import Glass, make_glass
+from derain.training.rain.scene import RainConfig, RainyBatch, check_images, compose, draw_weather, item_seeds
 
 
 class RainyClip:
@@ -22,7 +22,7 @@ class RainyClip:
         """Draw the weather of the drive.
 
         Raises:
-            ValueError: ``fps`` is not positive, or the strength is outside 0..1.
+            ValueError: `fps` is not positive, or the strength is outside 0..1.
         """
         if not fps > 0:
             raise ValueError(f"fps is {fps}, expected a positive number of frames a second")
@@ -32,9 +32,9 @@ class RainyClip:
         self._weather = draw_weather(self._seed, self.config, strength)
 
     def glass(self, index: Tensor, height: int, width: int) -> Glass:
-        """The windscreen at the frames ``index`` (int64 [B])."""
+        """The windscreen at the frames `index` (int64 [B])."""
         weather = self._weather.repeat(index.numel())
-        seed = dice.derive(weather.seed, 21)
+        seed = rng.derive(weather.seed, 21)
         seconds = index.to(torch.float32) / self.fps
         return make_glass(seed, weather.drop_strength, weather.scale, height, width, seconds, self.config.wiper)
 
@@ -55,5 +55,5 @@ class RainyClip:
         if index.shape != (frames,):
             raise ValueError(f"index is {tuple(index.shape)}, expected ({frames},): one number a frame")
         weather = self._weather.repeat(frames)
-        streaks = dice.derive(dice.derive(weather.seed, 22), 1, index)
+        streaks = rng.derive(rng.derive(weather.seed, 22), 1, index)
         return compose(clean, weather, self.glass(index, *clean.shape[-2:]), streaks)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import dice
-from .frames import Frames, Place
+from derain.training.rain import counter_rng as rng
+from derain.training.rain.frames import Frames, Place
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def make_glass(
 
 
 def see_through(glass: Glass, scene: Tensor, ambient: Tensor, frames: Frames | None = None) -> Tensor:
-    """Return the scene [B, 3, H, W] seen through the glass; ``ambient`` [B, 3, 1, 1] lights the highlights.
+    """Return the scene [B, 3, H, W] seen through the glass; `ambient` [B, 3, 1, 1] lights the highlights.
 
-    Drops show the ``frames`` that the scene is a part of; None: the scene is all there is. Where the glass is dry the
+    Drops show the `frames` that the scene is a part of; None: the scene is all there is. Where the glass is dry the
     scene comes out bit by bit.
     """
     frames = Frames.whole(scene) if frames is None else frames
@@ -119,54 +119,54 @@ def _stamps(
     stream: int,
 ) -> dict[str, Tensor]:
     """Draw the drops of one class: a flat list of contours, in pixels from the place's first."""
-    plenty = dice.uniform(seed, stream, low=0.4, high=1.6)
+    plenty = rng.uniform(seed, stream, low=0.4, high=1.6)
     area = place.height * place.width / scale**2
     # A whole number of drops loses little rain on small crops when the fraction is a chance of one more.
-    count = (size.density * 1e-4 * area * plenty * strength**0.85 + dice.uniform(seed, stream + 1)).floor().long()
+    count = (size.density * 1e-4 * area * plenty * strength**0.85 + rng.uniform(seed, stream + 1)).floor().long()
     count = torch.where(strength > 0, count, 0)
-    image, member = dice.ragged(count)
-    own = dice.derive(seed[image], stream + 2, member)
+    image, member = rng.ragged(count)
+    own = rng.derive(seed[image], stream + 2, member)
     top, left, height, width = place.select(image)
-    radius = size.radius * torch.exp(size.sigma * dice.normal(own, 1))
+    radius = size.radius * torch.exp(size.sigma * rng.normal(own, 1))
     radius = radius.clamp(*size.limits) * scale[image] * (0.75 + 0.25 * strength[image])
-    stretch = size.stretch[0] + (size.stretch[1] - size.stretch[0]) * dice.uniform(own, 2)
+    stretch = size.stretch[0] + (size.stretch[1] - size.stretch[0]) * rng.uniform(own, 2)
     # A drop keeps its column: when it has slid away or was wiped, the next one lands elsewhere in it.
-    column = dice.uniform(own, 7) * (width + radius) - 0.5 * radius
+    column = rng.uniform(own, 7) * (width + radius) - 0.5 * radius
     if wiper is None:  # a drop sits, then lets go and slides down, and another one lands in its stead
-        period = dice.uniform(own, 3, low=4.0, high=14.0)
-        clock = time[image] / period + dice.uniform(own, 4)
+        period = rng.uniform(own, 3, low=4.0, high=14.0)
+        clock = time[image] / period + rng.uniform(own, 4)
         life = clock.floor()
-        born = dice.derive(own, 5, life.long())
+        born = rng.derive(own, 5, life.long())
         age = (clock - life) * period
     else:  # the blade clears the glass from left to right, and drops land again one by one
         period = torch.full_like(column, wiper)
         clock = (time[image] - 0.6 * column / width) / wiper + 0.5
         life = clock.floor()
-        born = dice.derive(own, 5, life.long())
-        age = (clock - life) * period - dice.uniform(born, 18) * period
-    sits = dice.uniform(born, 6, low=0.3, high=1.2) * period
+        born = rng.derive(own, 5, life.long())
+        age = (clock - life) * period - rng.uniform(born, 18) * period
+    sits = rng.uniform(born, 6, low=0.3, high=1.2) * period
     heavy = (radius / scale[image] / 9.0).clamp(0.0, 1.5)
     slide = heavy * (age - sits).clamp_min(0.0) ** 1.5 * 25.0 * scale[image]
     # Focus: of one lens and one windscreen, so the same for all drops; most cameras see soft drops.
-    focus = (0.6 + 4.4 * dice.uniform(seed, 3) ** 2) * scale
+    focus = (0.6 + 4.4 * rng.uniform(seed, 3) ** 2) * scale
     grown = (0.6 + age * 2.0).clamp(0.6, 1.0)
     reach = radius * stretch
     drops = {
         "image": image,
         "x": column - left,
-        "y": dice.uniform(born, 8) * (height + reach) - 0.5 * reach + slide - top,
+        "y": rng.uniform(born, 8) * (height + reach) - 0.5 * reach + slide - top,
         "rx": radius * grown,
         "ry": reach * grown * (1 + 0.3 * (slide > 0).float()),
         "focus": focus[image],
-        "sag": dice.uniform(own, 9, low=0.0, high=0.35),
-        "bumps": dice.uniform(own[:, None], 10, torch.arange(3, device=seed.device)[None]),
-        "turn": 2 * torch.pi * dice.uniform(own[:, None], 11, torch.arange(3, device=seed.device)[None]),
-        "wobble": (stretch > 3).float() * dice.uniform(own, 12, low=0.3, high=1.0),
-        "cover": size.cover[0] + (size.cover[1] - size.cover[0]) * dice.uniform(own, 13),
-        "view": dice.uniform(own, 14, low=0.5, high=1.0) * 0.5 * torch.minimum(height, width),  # half of its width
-        "rim": dice.uniform(own, 15, low=0.15, high=0.6),
-        "foot": dice.uniform(own, 16, low=0.05, high=0.45),
-        "spark": dice.uniform(own, 17, low=-0.5, high=0.6).clamp_min(0.0),
+        "sag": rng.uniform(own, 9, low=0.0, high=0.35),
+        "bumps": rng.uniform(own[:, None], 10, torch.arange(3, device=seed.device)[None]),
+        "turn": 2 * torch.pi * rng.uniform(own[:, None], 11, torch.arange(3, device=seed.device)[None]),
+        "wobble": (stretch > 3).float() * rng.uniform(own, 12, low=0.3, high=1.0),
+        "cover": size.cover[0] + (size.cover[1] - size.cover[0]) * rng.uniform(own, 13),
+        "view": rng.uniform(own, 14, low=0.5, high=1.0) * 0.5 * torch.minimum(height, width),  # half of its width
+        "rim": rng.uniform(own, 15, low=0.15, high=0.6),
+        "foot": rng.uniform(own, 16, low=0.05, high=0.45),
+        "spark": rng.uniform(own, 17, low=-0.5, high=0.6).clamp_min(0.0),
     }
     landed = torch.nonzero(age >= 0).flatten()
     return {key: value[landed] for key, value in drops.items()}
@@ -182,7 +182,7 @@ def _paint(drops: dict[str, Tensor], batch: int, rows: int, columns: int) -> Ten
     right = (x + reach_x).ceil().long().clamp(-1, columns - 1)
     bottom = (y + reach_y).ceil().long().clamp(-1, rows - 1)
     wide, high = (right - left + 1).clamp_min(0), (bottom - top + 1).clamp_min(0)
-    drop, point = dice.ragged(wide * high)
+    drop, point = rng.ragged(wide * high)
     sheet = torch.zeros(batch * rows * columns, 5, device=rx.device)
     sheet[:, 3] = 1.0
     if drop.numel() == 0:

@@ -27,15 +27,15 @@ class Place(NamedTuple):
         return cls(zero, zero, zero + height, zero + width)
 
     def select(self, which: Tensor) -> "Place":
-        """The same for the images numbered ``which``."""
+        """The same for the images numbered `which`."""
         return Place(*(value[which] for value in self))
 
     def rows(self, count: int) -> Tensor:
-        """The rows of ``count`` rows in the frame: [B, count]."""
+        """The rows of `count` rows in the frame: [B, count]."""
         return self.top[:, None] + torch.arange(count, device=self.top.device)
 
     def columns(self, count: int) -> Tensor:
-        """The columns of ``count`` columns in the frame: [B, count]."""
+        """The columns of `count` columns in the frame: [B, count]."""
         return self.left[:, None] + torch.arange(count, device=self.left.device)
 
 

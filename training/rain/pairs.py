@@ -18,22 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.training.atomic import DISK_FULL
-from derain.training.data import read_rgb, to_tensor
-
-from . import dice
-from .clip import RainyClip
-from .scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
+from derain.training.data import IMAGES, read_rgb, to_tensor
+from derain.training.rain import counter_rng as rng
+from derain.training.rain.clip import RainyClip
+from derain.training.rain.scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
 
 log = logging.getLogger(__name__)
 
 MOST_DAMAGED = 300
 """Frames of a clip in succession, behind which nothing more is looked for."""
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm"}
-FOLDERS = ("rainy", "drops", "clean", "mask_streak", "mask_drop")
+PARTS = ("rainy", "drops", "clean", "mask_streak", "mask_drop")
 JRSRD_STRENGTHS = (0.0001, 1 / 3, 2 / 3, 1.0)
-"""Four intensities an image; with the ``noise`` style these are the paper's noise levels of 20 % to 60 %."""
+"""Four intensities an image; with the `noise` style these are the paper's noise levels of 20 % to 60 %."""
 
 JRSRD = {"kinds": "streaks", "style": "noise", "strength": None, "wiper": None}
 """The rain of JRSRD; its strengths are `JRSRD_STRENGTHS`, in turn. It has the haze of far rain, which the paper
@@ -53,18 +51,18 @@ def synthesize(
     report: Report | None = None,
     cut_short: Callable[[Path], bool] = lambda clip: True,
 ) -> int:
-    """Render rain over ``source`` into the new folder ``out``; nothing is left there unless all of it is.
+    """Render rain over `source` into the new folder `out`; nothing is left there unless all of it is.
 
-    A folder of images gets a new scene an image, one moving scene with ``sequence``; a clip is a sequence, and also
-    becomes ``rainy.mkv`` and ``clean.mkv`` (FFV1, lossless) where its size is even, as video wants it. A folder with
-    ``data`` and ``gt`` inside holds real raindrop pairs in Qian et al.'s layout and becomes JRSRD: four images with
+    A folder of images gets a new scene an image, one moving scene with `sequence`; a clip is a sequence, and also
+    becomes `rainy.mkv` and `clean.mkv` (FFV1, lossless) where its size is even, as video wants it. A folder with
+    `data` and `gt` inside holds real raindrop pairs in Qian et al.'s layout and becomes JRSRD: four images with
     rising streaks for each pair.
 
     Args:
         source: the folder or clip.
         out: a folder that is absent or empty.
         seed: the same seed renders the same rain.
-        config: the rain; its ``frame_height`` is replaced by the images' own. JRSRD's is as `JRSRD` says.
+        config: the rain; its `frame_height` is replaced by the images' own. JRSRD's is as `JRSRD` says.
         sequence: the images of the folder are consecutive frames, 25 a second, in the order of the numbers in their
             names.
         report: called with (images done, images in all) after each image; 0 in all is not known.
@@ -74,8 +72,8 @@ def synthesize(
         How many pairs were written.
 
     Raises:
-        FileNotFoundError: ``source`` does not exist.
-        ValueError: no images, a broken image, a truncated clip, frames of unlike size, or ``out`` is not empty.
+        FileNotFoundError: `source` does not exist.
+        ValueError: no images, a broken image, a truncated clip, frames of unlike size, or `out` is not empty.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; expected a folder of images or a video clip")
@@ -174,7 +172,7 @@ def _jrsrd(source: Path, seed: int, config: RainConfig) -> tuple[int, Iterator[P
             own = item_seeds(_own_seed(seed, drop.stem), 1)  # one weather for the four, so that its rain only rises
             for number, strength in enumerate(JRSRD_STRENGTHS):
                 weather = draw_weather(own, _sized(config, clean), strength)
-                yield f"{drop.stem}_{number}", compose(clean, weather, rainy, dice.derive(own, 22))
+                yield f"{drop.stem}_{number}", compose(clean, weather, rainy, rng.derive(own, 22))
 
     return len(JRSRD_STRENGTHS) * len(drops), pairs()
 
@@ -236,14 +234,14 @@ def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
 
 
 def _write(folder: Path, pairs: Iterator[Pair], total: int, report: Report | None, fps: float | None) -> int:
-    for name in FOLDERS:
+    for name in PARTS:
         (folder / name).mkdir(parents=True)
     videos: dict[str, cv2.VideoWriter] = {}
     count = 0
     try:
         for stem, batch in pairs:
             parts = (batch.rainy, batch.drops_only, batch.clean, batch.mask_streak, batch.mask_drop)
-            for name, tensor in zip(FOLDERS, parts, strict=True):
+            for name, tensor in zip(PARTS, parts, strict=True):
                 image = _to_bytes(tensor)
                 file = folder / name / f"{stem}.png"
                 file.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())

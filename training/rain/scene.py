@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from . import dice
-from .drops import Glass, make_glass, see_through
-from .frames import Frames, Place
-from .streaks import Wind, draw_wind, opacity
+from derain.training.rain import counter_rng as rng
+from derain.training.rain.drops import Glass, make_glass, see_through
+from derain.training.rain.frames import Frames, Place
+from derain.training.rain.streaks import Wind, draw_wind, opacity
 
 MASK_FULL = 0.5
 """A mean change of this size over the three channels (of 1) makes a mask 1; smaller changes scale linearly."""
@@ -27,9 +27,9 @@ class RainConfig(BaseModel):
     """What rain to render.
 
     Attributes:
-        kinds: ``streaks``, ``drops``, ``both``, or ``mixed``: per image, both (70 %), streaks only or drops only.
+        kinds: `streaks`, `drops`, `both`, or `mixed`: per image, both (70 %), streaks only or drops only.
         strength: 0 (none), 0.25 (drizzle), 0.5 (moderate) to 1 (heavy); None draws 0.05..1 uniformly per image.
-        style: of the streaks; ``mixed`` draws one per image (physical 50 %, noise 25 %, sharp 25 %).
+        style: of the streaks; `mixed` draws one per image (physical 50 %, noise 25 %, sharp 25 %).
         frame_height: rows of the frame that the images are crops of; streaks and drops grow with it.
         wiper: seconds between two sweeps of the wiper in a clip; None: no wiper. Stills are not wiped.
         scale_jitter: per image, sizes are multiplied by up to this factor or its inverse.
@@ -49,7 +49,7 @@ class RainyBatch(NamedTuple):
     """Images [B, 3, H, W] and soft masks [B, 1, H, W], all in 0..1.
 
     Attributes:
-        rainy: streaks over ``drops_only``, as in the paper's JRSRD.
+        rainy: streaks over `drops_only`, as in the paper's JRSRD.
         drops_only: the clean image through a wet windscreen.
         clean: the input.
         mask_streak: mean over the channels of |rainy - drops_only|, divided by MASK_FULL and clamped to 1.
@@ -73,7 +73,7 @@ class Weather(NamedTuple):
     wind: Wind
 
     def repeat(self, count: int) -> "Weather":
-        """The same weather, of one image, for ``count`` frames."""
+        """The same weather, of one image, for `count` frames."""
         every = torch.zeros(count, dtype=torch.int64, device=self.seed.device)
         own = (self.seed[every], self.streak_strength[every], self.drop_strength[every], self.scale[every])
         return Weather(*own, self.wind.select(every))
@@ -97,30 +97,30 @@ def item_seeds(seed: int | Tensor | torch.Generator, batch: int, device: torch.d
             )
         return seed.to(device)
     high, low = (seed >> 32) & 0xFFFFFFFF, seed & 0xFFFFFFFF
-    root = dice.mix(torch.tensor(low, device=device) + dice.mix(torch.tensor(high, device=device)))
-    return dice.derive(root, 1, torch.arange(batch, device=device))
+    root = rng.mix(torch.tensor(low, device=device) + rng.mix(torch.tensor(high, device=device)))
+    return rng.derive(root, 1, torch.arange(batch, device=device))
 
 
 def draw_weather(seed: Tensor, config: RainConfig, strength: Tensor | float | None = None) -> Weather:
-    """Draw each image's rain from its seed [B]; ``strength`` ([B] or one number) goes before the configuration's.
+    """Draw each image's rain from its seed [B]; `strength` ([B] or one number) goes before the configuration's.
 
     Raises:
         ValueError: a strength is outside 0..1.
     """
     chosen = config.strength if strength is None else strength
     if chosen is None:
-        power = dice.uniform(seed, 11, low=0.05, high=1.0)
+        power = rng.uniform(seed, 11, low=0.05, high=1.0)
     else:
         power = torch.as_tensor(chosen, dtype=torch.float32, device=seed.device).expand(seed.shape)
         if not bool(((power >= 0) & (power <= 1)).all()):
             raise ValueError(f"strength {chosen} is outside 0..1: 0 is no rain, 0.5 moderate, 1 heavy")
-    pick = dice.uniform(seed, 12)
+    pick = rng.uniform(seed, 12)
     if config.kinds == "mixed":
         with_streaks, with_drops = (pick < 0.85), (pick < 0.70) | (pick >= 0.85)
     else:
         with_streaks = torch.full_like(pick, config.kinds != "drops", dtype=torch.bool)
         with_drops = torch.full_like(pick, config.kinds != "streaks", dtype=torch.bool)
-    jitter = config.scale_jitter ** dice.uniform(seed, 13, low=-1.0, high=1.0)
+    jitter = config.scale_jitter ** rng.uniform(seed, 13, low=-1.0, high=1.0)
     scale = config.frame_height / 480.0 * jitter
     return Weather(seed, power * with_streaks, power * with_drops, scale, draw_wind(seed, config.style, scale))
 
@@ -138,7 +138,7 @@ def render(
 
     Args:
         clean: float [B, 3, H, W] in 0..1.
-        seed: a number, a ``torch.Generator``, or int64 [B], one an image. The same seeds give the same rain.
+        seed: a number, a `torch.Generator`, or int64 [B], one an image. The same seeds give the same rain.
         config: what rain; None: the training mix.
         strength: [B] or one number in 0..1, instead of the configuration's.
         frames: what the images are parts of: they get the rain that the frames have there, to a rounding (noise is
@@ -153,17 +153,17 @@ def render(
     weather = draw_weather(seeds, config, strength)
     frames = Frames.whole(clean) if frames is None else frames
     size = (clean.shape[-2], clean.shape[-1])
-    glass = make_glass(dice.derive(seeds, 21), weather.drop_strength, weather.scale, *size, place=frames.place)
-    return compose(clean, weather, glass, dice.derive(seeds, 22), frames)
+    glass = make_glass(rng.derive(seeds, 21), weather.drop_strength, weather.scale, *size, place=frames.place)
+    return compose(clean, weather, glass, rng.derive(seeds, 22), frames)
 
 
 def compose(
     clean: Tensor, weather: Weather, glass: Glass | Tensor, streak_seed: Tensor, frames: Frames | None = None
 ) -> RainyBatch:
-    """Put the glass before the scene and the streaks of ``streak_seed`` [B] over both.
+    """Put the glass before the scene and the streaks of `streak_seed` [B] over both.
 
-    In place of a rendered ``glass``, photographs through wet glass [B, 3, H, W] may stand, as in the paper's JRSRD.
-    ``frames`` as for ``render``.
+    In place of a rendered `glass`, photographs through wet glass [B, 3, H, W] may stand, as in the paper's JRSRD.
+    `frames` as for `render`.
     Autocast is for the network around it: streaks turned in half precision would lie elsewhere.
     """
     with torch.no_grad(), torch.autocast(clean.device.type, enabled=False):
@@ -190,7 +190,7 @@ def ambient_light(mean: Tensor, deviation: Tensor, seed: Tensor) -> Tensor:
     """
     bright = mean + 1.6 * deviation
     grey = bright.mean(1, keepdim=True)
-    factor = dice.uniform(seed, 31, low=0.9, high=1.2)[:, None]
+    factor = rng.uniform(seed, 31, low=0.9, high=1.2)[:, None]
     return ((0.75 * grey + 0.25 * bright) * factor).clamp(0.25, 1.0)[..., None, None]
 
 
@@ -199,18 +199,18 @@ def _light_streaks(scene: Tensor, water: Tensor, light: Tensor, weather: Weather
     seed = weather.seed
     rows, columns = place.rows(scene.shape[-2]), place.columns(scene.shape[-1])
     ends = ((side - 1).clamp_min(1)[:, None] for side in (place.height, place.width))
-    mean = weather.streak_strength**1.5 * dice.uniform(seed, 32, low=0.0, high=0.22)
+    mean = weather.streak_strength**1.5 * rng.uniform(seed, 32, low=0.0, high=0.22)
     depth = accumulated(mean, weather.wind.vanishing[:, 1], (rows + 0.5) / place.height[:, None])
     clouds = _clouds(seed, *(line / last for line, last in zip((rows, columns), ends, strict=True)))
     veil = clouds * depth[:, None, :, None]
     hazy = torch.lerp(scene, 0.9 * light.expand_as(scene), veil)
-    adding = dice.uniform(seed, 34, low=0.0, high=1.0)[:, None, None, None]
+    adding = rng.uniform(seed, 34, low=0.0, high=1.0)[:, None, None, None]
     return (hazy * (1 - (1 - adding) * water) + water * light).clamp(0.0, 1.0)
 
 
 def _clouds(seed: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Slow clouds in far rain that no longer resolves into streaks, [B, 1, h, w], at rows and columns in 0..1."""
-    clouds = dice.uniform(seed[:, None], 33, torch.arange(16, device=seed.device)[None], 0.5, 1.5).view(-1, 1, 4, 4)
+    clouds = rng.uniform(seed[:, None], 33, torch.arange(16, device=seed.device)[None], 0.5, 1.5).view(-1, 1, 4, 4)
     shape = (rows.shape[0], rows.shape[1], columns.shape[1])
     places = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], -1)
     return F.grid_sample(clouds, 2 * places - 1, mode="bilinear", padding_mode="border", align_corners=True)
@@ -244,7 +244,7 @@ def accumulated(mean: Tensor, horizon: Tensor, rows: Tensor) -> Tensor:
 
 
 def check_images(clean: Tensor) -> None:
-    """Raise ValueError unless ``clean`` is float [B, 3, H, W]."""
+    """Raise ValueError unless `clean` is float [B, 3, H, W]."""
     if clean.ndim != 4 or clean.shape[1] != 3 or not clean.is_floating_point():
         raise ValueError(
             f"clean images are {clean.dtype} {tuple(clean.shape)}, expected float [B, 3, H, W] in 0..1: "

@@ -6,11 +6,11 @@ a short exposure draws short streaks that hide what is behind them. Near drops d
 ones short, thin and dense ones; wind tilts them all, and the car's own speed makes them fan out from the vanishing
 point. Three styles:
 
-* ``physical``  depth layers of single streaks with soft profiles;
-* ``noise``     the paper's protocol for JRSRD: thresholded noise of 20 % to 60 %, motion-blurred;
-* ``sharp``     bright long lines from several directions, the look of Rain100H.
+* `physical`  depth layers of single streaks with soft profiles;
+* `noise`     the paper's protocol for JRSRD: thresholded noise of 20 % to 60 %, motion-blurred;
+* `sharp`     bright long lines from several directions, the look of Rain100H.
 
-What comes out is light-independent (opacities); ``scene.py`` lights it.
+What comes out is light-independent (opacities); `scene.py` lights it.
 """
 
 import math
@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import dice
-from .frames import Place
+from derain.training.rain import counter_rng as rng
+from derain.training.rain.frames import Place
 
 PHYSICAL, NOISE, SHARP = 0, 1, 2
 STYLES = {"physical": PHYSICAL, "noise": NOISE, "sharp": SHARP}
@@ -66,9 +66,9 @@ SHARP_LAYERS = (
 class Wind:
     """What all streaks of an image share, one value an image: [B] each.
 
-    ``angle`` is the direction of fall from straight down in radians, positive to the right; ``vanishing`` [B, 2] is the
-    point (x, y) in units of the image's size that streaks fan out from, ``forward`` how strongly (0: a standing car);
-    ``exposure`` scales every length and, inversely, the opacity of physical streaks; ``scale`` is pixels for one pixel
+    `angle` is the direction of fall from straight down in radians, positive to the right; `vanishing` [B, 2] is the
+    point (x, y) in units of the image's size that streaks fan out from, `forward` how strongly (0: a standing car);
+    `exposure` scales every length and, inversely, the opacity of physical streaks; `scale` is pixels for one pixel
     of a frame 480 rows high.
     """
 
@@ -80,24 +80,24 @@ class Wind:
     style: Tensor
 
     def select(self, which: Tensor) -> "Wind":
-        """The same for the images numbered ``which``."""
+        """The same for the images numbered `which`."""
         return Wind(*(value[which] for value in vars(self).values()))
 
 
 def draw_wind(seed: Tensor, style: str, scale: Tensor) -> Wind:
-    """Draw the weather of each image from its seed [B]; ``style`` is one of STYLES or ``mixed``."""
-    pick = dice.uniform(seed, 1)
+    """Draw the weather of each image from its seed [B]; `style` is one of STYLES or `mixed`."""
+    pick = rng.uniform(seed, 1)
     if style == "mixed":
         kind = torch.where(pick < 0.5, PHYSICAL, torch.where(pick < 0.75, NOISE, SHARP))
     else:
         kind = torch.full_like(pick, STYLES[style], dtype=torch.int64)
-    vanishing = torch.stack([dice.uniform(seed, 4, low=0.3, high=0.7), dice.uniform(seed, 5, low=0.25, high=0.5)], -1)
-    driving = (dice.uniform(seed, 6) < 0.5).float()
+    vanishing = torch.stack([rng.uniform(seed, 4, low=0.3, high=0.7), rng.uniform(seed, 5, low=0.25, high=0.5)], -1)
+    driving = (rng.uniform(seed, 6) < 0.5).float()
     return Wind(
-        angle=0.30 * dice.normal(seed, 2).clamp(-2.5, 2.5),
+        angle=0.30 * rng.normal(seed, 2).clamp(-2.5, 2.5),
         vanishing=vanishing,
-        forward=driving * dice.uniform(seed, 7, low=0.2, high=1.2),
-        exposure=torch.exp(dice.uniform(seed, 3, low=math.log(SHORTEST), high=math.log(LONGEST))),
+        forward=driving * rng.uniform(seed, 7, low=0.2, high=1.2),
+        exposure=torch.exp(rng.uniform(seed, 3, low=math.log(SHORTEST), high=math.log(LONGEST))),
         scale=scale,
         style=kind,
     )
@@ -148,26 +148,26 @@ def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int, 
         stream = 100 * (number + 1)
         margin = 0.6 * layer.length[1] * wind.scale * wind.exposure
         area = (place.height + 2 * margin) * (place.width + 2 * margin) / wind.scale**2
-        plenty = dice.uniform(seed, stream, low=0.6, high=1.4)
+        plenty = rng.uniform(seed, stream, low=0.6, high=1.4)
         count = (layer.density * 1e-4 * area * plenty * strength**0.75).long()
-        image, member = dice.ragged(count)
+        image, member = rng.ragged(count)
         if image.numel() == 0:
             continue
         own = seed[image]
         scale, around, here = wind.scale[image], margin[image], place.select(image)
-        x = dice.uniform(own, stream + 1, member) * (here.width + 2 * around) - around
-        y = dice.uniform(own, stream + 2, member) * (here.height + 2 * around) - around
+        x = rng.uniform(own, stream + 1, member) * (here.width + 2 * around) - around
+        y = rng.uniform(own, stream + 2, member) * (here.height + 2 * around) - around
         # Drop sizes: many small, few big; a big drop is brighter and wider together.
-        size = dice.uniform(own, stream + 3, member) ** 2
-        length = _between(layer.length, dice.uniform(own, stream + 4, member)) * scale * wind.exposure[image]
+        size = rng.uniform(own, stream + 3, member) ** 2
+        length = _between(layer.length, rng.uniform(own, stream + 4, member)) * scale * wind.exposure[image]
         sigma = (_between(layer.width, size) * scale).clamp_min(0.4)
-        glow = _between(layer.opacity, 0.5 * size + 0.5 * dice.uniform(own, stream + 5, member))
+        glow = _between(layer.opacity, 0.5 * size + 0.5 * rng.uniform(own, stream + 5, member))
         glow = glow * (0.55 + 0.45 * strength[image])
         if not sharp:
             glow = glow / wind.exposure[image]
-        angle = wind.angle[image] + layer.spread * dice.normal(own, stream + 6, member)
+        angle = wind.angle[image] + layer.spread * rng.normal(own, stream + 6, member)
         if sharp and number > 0:  # several directions cross
-            angle = angle + 0.35 * dice.normal(seed, stream + 8).clamp(-2, 2)[image]
+            angle = angle + 0.35 * rng.normal(seed, stream + 8).clamp(-2, 2)[image]
         dx, dy = torch.sin(angle), torch.cos(angle)
         away = torch.stack([x / here.width, y / here.height], -1) - wind.vanishing[image]
         bend = layer.fan * wind.forward[image]
@@ -179,7 +179,7 @@ def _lines(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int, 
 
 
 def _draw(total: Tensor, base: Tensor, streaks: _Streaks, height: int, width: int) -> None:
-    """Add N capsules to the flat canvas ``total``, streak n to the image that begins at ``base[n]``.
+    """Add N capsules to the flat canvas `total`, streak n to the image that begins at `base[n]`.
 
     A streak walks its major axis pixel by pixel, in a ragged enumeration, so that short streaks cost little; across it,
     all streaks of a layer take the same few pixels.
@@ -198,7 +198,7 @@ def _draw(total: Tensor, base: Tensor, streaks: _Streaks, height: int, width: in
     keep = torch.nonzero(seen).flatten()
     if keep.numel() == 0:
         return
-    streak, step = dice.ragged((last - first + 1)[keep])
+    streak, step = rng.ragged((last - first + 1)[keep])
     streak = keep[streak]
     major = first[streak] + step
     along, cross, sigma, half = along[streak], cross[streak], streaks.sigma[streak], 0.5 * streaks.length[streak]
@@ -232,7 +232,7 @@ def noise_level(strength: float) -> float:
 
 def sparks(seed: Tensor, strength: float, rows: int, columns: int) -> Tensor:
     """The thresholded noise of one image before it is blurred: int32 [rows, columns], 1 for a spark and else 0."""
-    return dice.bits(seed, 52, rows * columns, below=noise_level(strength)).view(rows, columns)
+    return rng.bits(seed, 52, rows * columns, below=noise_level(strength)).view(rows, columns)
 
 
 def _noise(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) -> Tensor:
@@ -242,8 +242,8 @@ def _noise(seed: Tensor, strength: Tensor, wind: Wind, height: int, width: int) 
     images = []
     for own, power, angle, exposure, scale in zip(*each, strict=True):
         level = noise_level(power)
-        length = min(max(round(float(dice.uniform(own, 50, low=10.0, high=32.0)) * exposure), 4), 96)  # in grains
-        grain = max(float(dice.uniform(own, 51, low=0.75, high=1.4)) * scale, 0.7)
+        length = min(max(round(float(rng.uniform(own, 50, low=10.0, high=32.0)) * exposure), 4), 96)  # in grains
+        grain = max(float(rng.uniform(own, 51, low=0.75, high=1.4)) * scale, 0.7)
         side = int((height**2 + width**2) ** 0.5 / grain) + 4
         # Integer sums, again for the same picture on every device.
         spark = sparks(own, power, side + length, side)

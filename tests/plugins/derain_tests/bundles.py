@@ -44,7 +44,7 @@ def lively_weights(tmp_path_factory: pytest.TempPathFactory, lively: Callable[..
         import torch
 
         from derain.training.models import build
-        from derain.training.models.checkpoint import save_weights
+        from derain.training.models.weights import save_weights
 
         path = tmp_path_factory.mktemp("weights") / f"{name}.safetensors"
         save_weights(path, lively(build(name, **options)), name, options, torch.float16 if half else torch.float32)

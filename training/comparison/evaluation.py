@@ -15,7 +15,7 @@ from derain.training.comparison.protocol import Comparison, patches_seen
 from derain.training.data import DataConfig, held_out_files
 from derain.training.evaluate import derain_with, summarise
 from derain.training.models import parameter_count
-from derain.training.models.checkpoint import load
+from derain.training.models.weights import load
 from derain.training.rain import RainConfig
 from derain.training.rain.pairs import synthesize
 from derain.training.readers import Pair, read_pairs

@@ -29,7 +29,7 @@ TEST_SCENES = "rain100/clean"
 
 
 @dataclass(frozen=True)
-class Material:
+class Dataset:
     """The files of a run, found but not yet read; of `pairs`, the real ones to train on, clips are."""
 
     data: DataConfig
@@ -107,7 +107,7 @@ class HeldOutPairs(Sequence[tuple[int, Any]]):
         return index, tuple(to_tensor(image) for image in (pair.rainy, _drops(pair), pair.clean))
 
 
-def find_material(data: DataConfig) -> Material:
+def find_dataset(data: DataConfig) -> Dataset:
     """The files a configuration names.
 
     Raises:
@@ -122,7 +122,7 @@ def find_material(data: DataConfig) -> Material:
     test = held_out_files(data) if data.validation_pairs is None else _files(data.root, data.validation_pairs)
     if both := {file.resolve() for file in train} & {file.resolve() for file in test}:
         raise ValueError(f"{min(both)} would be both trained and validated on: name another set")
-    return Material(data, train, test, pairs)
+    return Dataset(data, train, test, pairs)
 
 
 def without_test_scenes(pairs: list[Pair | PairFiles], root: Path) -> list[Pair | PairFiles]:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from derain.training.models import build
-from derain.training.models.checkpoint import SHIPPED, load, resolve, save_weights
+from derain.training.models.weights import SHIPPED, load, resolve, save_weights
 
 OPTIONS = {"encoder_steps": 2, "decoder_steps": 1}
 

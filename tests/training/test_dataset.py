@@ -9,8 +9,8 @@ import torch
 
 from derain.training.config import TrainConfig
 from derain.training.data import TEST_ONLY, DataConfig, PairsConfig, to_tensor
+from derain.training.dataset import Dataset, HeldOutPairs, find_dataset
 from derain.training.layouts import SPLITS, list_set, read_set
-from derain.training.material import HeldOutPairs, Material, find_material
 from derain.training.patches import PairPatches, paired
 from derain.training.rain import MASK_FULL
 from derain.training.readers import Pair, PairFiles
@@ -20,7 +20,7 @@ from derain_tests.layouts import qian, write_flat
 
 def trained_on(root: Path, *sets: PairsConfig, validation: PairsConfig | None = None) -> list[str]:
     data = DataConfig(root=root, pairs=sets, validation="frames", validation_pairs=validation)
-    return find_material(data).names()["train"]
+    return find_dataset(data).names()["train"]
 
 
 def test_no_test_split_is_trained_on_whatever_it_is_called(tmp_path):
@@ -65,10 +65,10 @@ def test_pairs_that_show_a_test_scene_are_left_out(tmp_path, picture):
             cv2.imwrite(str(tmp_path / "mine" / folder / f"{index}.png"), scene)
     write_flat(tmp_path / "frames/x.png", 1)
     config = settings(tmp_path)
-    patches = find_material(config.data).patches(config, 0, 1)
+    patches = find_dataset(config.data).patches(config, 0, 1)
     kept = [pair.read().clean[..., ::-1] for pair in patches.pairs]
     assert [np.array_equal(*both) for both in zip(kept, (scenes[0], scenes[2]), strict=True)] == [True, True]
-    named = find_material(config.data).names()["train"]
+    named = find_dataset(config.data).names()["train"]
     assert named == ["mine/rainy/0.png", "mine/clean/0.png", "mine/rainy/2.png", "mine/clean/2.png"]
 
 
@@ -114,8 +114,8 @@ def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compare
             (tmp_path / "held" / folder).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(tmp_path / f"held/{folder}/{index}.png"), picture(index + 9 * len(folder), 60, 50))
     data = DataConfig(root=tmp_path, validation_pairs=PairsConfig(layout="folders", path=Path("held")))
-    material = Material(data, [], [], [])
-    frames = material.frames(1, 2)
+    dataset = Dataset(data, [], [], [])
+    frames = dataset.frames(1, 2)
     assert isinstance(frames, HeldOutPairs) and all(isinstance(files, PairFiles) for _, files in frames.pairs)
     ((index, (rainy, drops, clean)),) = frames
     pair = list(read_set(tmp_path, data.validation_pairs))[1]
@@ -123,10 +123,10 @@ def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compare
     for tensor, image in ((rainy, pair.rainy), (drops, pair.clean), (clean, pair.clean)):
         assert torch.equal(tensor, to_tensor(image))
     with pytest.raises(ValueError, match=r"^3 held-out pictures for 4 processes, expected one each or more: hold out"):
-        material.frames(0, 4)
+        dataset.frames(0, 4)
     write_flat(tmp_path / "held/clean/2.png", 9)
     with pytest.raises(ValueError, match=r"rainy/2\.png is 60x50 and .*clean/2\.png 40x30: expected one size a pair"):
-        material.frames(0, 2)
+        dataset.frames(0, 2)
 
 
 def test_masks_of_real_pairs_are_those_of_rendered_rain():
