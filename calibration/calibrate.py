@@ -38,7 +38,7 @@ class Calibration:
     """Of every method tried, all layers in 8 bits."""
     layers: tuple[LayerCost, ...]
     kept: tuple[str, ...]
-    """Layers left in floating point."""
+    """Layers left in floating point: beyond what FP16 holds, or the costliest."""
     loss_db: float
     psnr_vs_fp32: float
     max_abs_diff: int
@@ -107,7 +107,7 @@ def calibrate(
         method=best,
         losses_db={str(tried): loss for tried, loss in losses.items()},
         layers=tuple(found),
-        kept=tuple(kept),
+        kept=(*quantiser.wide, *kept),
         loss_db=judge.loss(outputs),
         psnr_vs_fp32=psnr(outputs, judge.expected),
         max_abs_diff=max(max_abs_diff(a, b) for a, b in zip(outputs, judge.expected, strict=True)),
@@ -137,11 +137,15 @@ class _Quantiser:
         self, model: onnx.ModelProto, precision: Precision, rest: Precision, images: list[Image], progress: Progress
     ) -> None:
         self.model, self.precision, self.rest, self.progress = model, precision, rest, progress
-        self.layers = layers(model)
         progress("ranges", 0.0)
         self._histograms = histograms(model, activations(model), images)
         self._limits: dict[Method, dict[str, float]] = {}
         self._islands = overflowing(model, images)[0] if rest is Precision.FP16 else set[str]()
+        self.wide = [layer for layer in layers(model) if layer in self._islands]
+        self.layers = [layer for layer in layers(model) if layer not in self._islands]
+        if not self.layers:
+            why = "all hold more than FP16 does" if self.wide else "the network has none"
+            raise ValueError(f"no convolution to put into {precision}: {why}; use `--precision fp16`")
 
     def graph(self, method: Method, without: Collection[str] = ()) -> onnx.ModelProto:
         """The graph as it will run, with all layers but those `without` in 8 bits."""

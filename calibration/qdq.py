@@ -20,11 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from derain.export.onnx_graph import producers, without_nodes
+from derain.export.onnx_graph import CAMERA, producers, without_convolution, without_nodes
 from derain.runtime.manifest import Precision
-
-EDGE = ("decode_", "encode_")
-"""Names that begin so are the camera edge's own colour conversion, not the network."""
 
 WHITENING = "to_blocks_"
 """In the names of the fixed convolution that gives a compact network its pixels. In symmetric INT8 the camera's 8 bits
@@ -39,7 +36,7 @@ SMALLEST_SCALE = 2.0**-14
 def layers(model: onnx.ModelProto) -> list[str]:
     """The names of the convolutions that may be quantised, in the order of computation."""
     names = (node.name for node in model.graph.node if node.op_type == "Conv")
-    return [name for name in names if not name.startswith(EDGE) and WHITENING not in name]
+    return [name for name in names if not name.startswith(CAMERA) and WHITENING not in name]
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
@@ -56,7 +53,7 @@ def quantize(
     result = without_nodes(model)
     eight_bits = _EightBits(result.graph, limits, precision)
     made_by = producers(model)
-    shown = _without_convolution(model, made_by)
+    shown = without_convolution(model)
     for old in model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(old)
@@ -73,19 +70,6 @@ def quantize(
     del result.graph.initializer[:]
     result.graph.initializer.extend(kept)
     return onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
-
-
-def _without_convolution(model: onnx.ModelProto, made_by: Mapping[str, onnx.NodeProto]) -> set[str]:
-    """The tensors that reach the graph's output without passing a convolution of the network."""
-    found: set[str] = set()
-    ahead = [value.name for value in model.graph.output]
-    while ahead:
-        name = ahead.pop()
-        node = made_by.get(name)
-        if node is not None and name not in found and (node.op_type != "Conv" or node.name.startswith(EDGE)):
-            ahead.extend(node.input)
-        found.add(name)
-    return found
 
 
 class _EightBits:

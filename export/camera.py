@@ -18,7 +18,8 @@ CHROMA_BLOCK = {PixelFormat.NV12: (2, 2), PixelFormat.UYVY: (1, 2)}
 class FrameDecoder(nn.Module):
     """uint8 camera bytes in `spec`'s shape give RGB [1, 3, H, W] in 0…1.
 
-    Chroma is repeated over its block, so that `FrameEncoder`, which averages the block, gives it back unchanged.
+    Chroma is repeated over its block, so that `FrameEncoder`, which averages the block, gives it back unchanged where
+    no pixel of the block leaves RGB's range.
     """
 
     weight: Tensor
@@ -84,22 +85,22 @@ class CameraModel(nn.Module):
 
     def __init__(self, network: nn.Module, frame: FrameSpec, clean: FrameSpec) -> None:
         super().__init__()
-        self.decode = FrameDecoder(frame)
+        self.camera_decode = FrameDecoder(frame)  # names that begin with CAMERA are not the network's
         self.network = network
-        self.encode = FrameEncoder(clean)
+        self.camera_encode = FrameEncoder(clean)
         multiple = size_multiple(network)
         self.height, self.width = frame.height, frame.width
         self.padding = (0, -frame.width % multiple, 0, -frame.height % multiple)
 
     def forward(self, frame: Tensor) -> Tensor:
         """uint8 `frame` in, uint8 `clean` out, shapes as in the two specs."""
-        rainy = self.decode(frame)
+        rainy = self.camera_decode(frame)
         if any(self.padding):
             rainy = F.pad(rainy, self.padding, mode="replicate")
         image = self.network(rainy)[0].image
         if any(self.padding):
             image = image[:, :, : self.height, : self.width]
-        return self.encode(image)  # type: ignore[no-any-return]
+        return self.camera_encode(image)  # type: ignore[no-any-return]
 
 
 def _to_bytes(values: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, fx
 
 from derain.export.exporter import bundle_network, traced
@@ -26,6 +28,28 @@ Rounding adds up from layer to layer: in a sound daiam-nano it reaches 3e-6, 0.0
 
 FAINT = 1e-3
 """Root mean square, or mean magnitude, below which a tensor's relative error says nothing."""
+
+
+def changed_weight(plain: onnx.ModelProto, graph: onnx.ModelProto) -> str | None:
+    """The first weight that `graph` stores in 8 bits and that is not `plain`'s, rounded to its scale; None for none.
+
+    A layer in 8 bits may be dead and its output yet as large as PyTorch's, by its bias; its weight tells.
+    """
+    expected = {tensor.name: tensor for tensor in plain.graph.initializer}
+    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        name = node.input[0].removesuffix("_q") if node.input else ""
+        if node.op_type != "DequantizeLinear" or node.input[0] not in stored or name not in expected:
+            continue
+        codes, scale = stored[node.input[0]], numpy_helper.to_array(stored[node.input[1]]).astype(np.float64)
+        scale = scale.reshape(-1, 1, 1, 1)
+        wanted = numpy_helper.to_array(expected[name]).astype(np.float64)
+        seen = numpy_helper.to_array(codes).astype(np.float64) * scale
+        whole = codes.data_type == onnx.TensorProto.INT8
+        step = scale if whole else np.maximum(np.abs(wanted) / 8, scale / 512)  # E4M3: 3 bits, down to 2⁻⁹
+        if not (np.abs(seen - wanted) <= 0.51 * step).all():
+            return name
+    return None
 
 
 def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | None:

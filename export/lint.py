@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from derain.export.onnx_graph import FORBIDDEN, OPSET, producers
+from derain.export.onnx_graph import FORBIDDEN, OPSET, producers, without_convolution
 
 QUANTISED = {TensorProto.INT8, TensorProto.FLOAT8E4M3FN}
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
@@ -57,6 +57,7 @@ class _Facts:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
         self.types |= {name: tensor.data_type for name, tensor in self.constants.items()}
+        self.shown = without_convolution(model)
         self.readers = Counter((name, node.op_type) for node in graph.node for name in node.input)
 
     def kind(self, tensor: str) -> str:
@@ -124,7 +125,9 @@ def _convolution(node: onnx.NodeProto, facts: _Facts) -> list[Finding]:
     activation = facts.quantised(node.input[0])
     weight = facts.kind(node.input[1]) == "DequantizeLinear"
     found = []
-    if activation != weight:
+    if any(facts.kind(name) == "Cast" and facts.quantised(facts.made_by[name].input[0]) for name in node.input[:1]):
+        found.append(Finding(node.name, False, "a Cast between DQ and convolution: it runs in floating point"))
+    elif activation != weight:
         which = "activation" if activation else "weight"
         found.append(Finding(node.name, False, f"only the {which} is quantised: it runs in floating point"))
     if len(node.input) > 2 and facts.kind(node.input[2]) == "DequantizeLinear":
@@ -148,8 +151,11 @@ def _fusion(node: onnx.NodeProto, facts: _Facts) -> list[Finding]:
 
 
 def _residual(node: onnx.NodeProto, facts: _Facts) -> list[Finding]:
-    """The other operand of an Add behind an 8-bit convolution comes from 8 bits where it is there in 8 bits."""
-    if node.op_type != "Add":
+    """The other operand of an Add behind an 8-bit convolution comes from 8 bits where it is there in 8 bits.
+
+    But for the frame to which a network adds its residual: the output keeps its digits.
+    """
+    if node.op_type != "Add" or node.output[0] in facts.shown:
         return []
     for mine, other in (node.input, reversed(node.input)):
         behind = facts.made_by.get(other)

@@ -20,6 +20,9 @@ OPSET = 20
 LARGEST_FOLDED = 255
 """Elements of a constant that the ONNX exporter may make of others: less than a plane of the smallest frame."""
 
+CAMERA = "camera_"
+"""Names that begin so are of the camera's own colour conversion (`CameraModel`), not of the network."""
+
 FORBIDDEN = {"Loop", "Scan", "If", "LSTM", "GRU", "RNN"}
 """Operators a static graph has none of."""
 
@@ -166,6 +169,20 @@ def tensor_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     """The node that makes each tensor."""
     return {name: node for node in model.graph.node for name in node.output}
+
+
+def without_convolution(model: onnx.ModelProto) -> set[str]:
+    """The tensors that reach the graph's output without passing a convolution of the network."""
+    made_by = producers(model)
+    found: set[str] = set()
+    ahead = [value.name for value in model.graph.output]
+    while ahead:
+        name = ahead.pop()
+        node = made_by.get(name)
+        if node is not None and name not in found and (node.op_type != "Conv" or node.name.startswith(CAMERA)):
+            ahead.extend(node.input)
+        found.add(name)
+    return found
 
 
 HEAVY = {"ConvTranspose", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "Einsum", "DeformConv"}

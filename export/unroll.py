@@ -57,6 +57,7 @@ def unroll(naive: fx.GraphModule) -> tuple[fx.GraphModule, UnrollReport]:
     before = macs(naive), len(convolutions(naive))
     graph = _copy(naive)
     chunks_for_splits(graph)
+    flat_concatenations(graph)
     share_common(graph)
     hoist_invariants(graph)
     fold_constants(graph)
@@ -95,6 +96,15 @@ def chunks_for_splits(graph: fx.GraphModule) -> None:
                 continue
         if axis == 1:
             node.target, node.args = aten.chunk.default, (x, count, 1)
+
+
+def flat_concatenations(graph: fx.GraphModule) -> None:
+    """A concatenation along the channels, however that was written, is `cat(operands, 1)`, and none of another."""
+    for node in graph.graph.nodes:
+        if node.target is aten.cat.default:
+            operands, *dim = node.args
+            if (dim or [0])[0] % node.meta["val"].dim() == 1:
+                node.args = ([part for one in operands for part in concatenation(one) or [one]], 1)
 
 
 def share_common(graph: fx.GraphModule) -> None:

@@ -62,7 +62,9 @@ def derain_loss(
     """Every term of the loss by name and their weighted sum as "loss".
 
     clean [B, 3, H, W]; masks by branch name ("streak", "drop", "rain"), each [B, 1, H, W]. All stages of a multi-stage
-    network count alike (eq. 15), and so do a peer's other images. Terms: global, attention, heavy, light.
+    network count alike, and so do a peer's other images: eq. 15 sums their final images alone, here each stage also has
+    its attention, heavy and light terms, with the masks of the rain that the first stage sees. Terms: global,
+    attention, heavy, light.
     """
     zero = clean.new_zeros(())
     terms = {"global": zero, "attention": zero, "heavy": zero, "light": zero}

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
@@ -16,6 +18,7 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
+from derain.training.models import Prediction, registry
 
 WIDTH, HEIGHT = 48, 32
 
@@ -128,6 +131,43 @@ def test_the_loss_is_of_the_picture_whatever_the_cameras_bytes(original, clip, t
     bgr8, nv12 = losses.values()
     assert nv12.loss_db == pytest.approx(bgr8.loss_db, rel=0.35)
     assert nv12.psnr_vs_fp32 == pytest.approx(bgr8.psnr_vs_fp32, abs=1.3)
+
+
+class Foreign(nn.Module):
+    """A user's network, with submodules named as the camera's conversions might be."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.encode, self.between = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.decode = nn.Conv2d(8, 3, 3, padding=1)
+        with torch.no_grad():
+            self.encode.weight *= gain
+            self.between.weight /= gain
+
+    def forward(self, x: Tensor, state: None = None) -> tuple[Prediction, None]:
+        hidden = torch.relu(self.between(torch.relu(self.encode(x))))
+        return Prediction(x + 0.1 * self.decode(hidden), {}), None
+
+
+@pytest.fixture
+def foreign(monkeypatch, tmp_path):
+    def make(gain: float) -> Bundle:
+        monkeypatch.setitem(registry._BUILDERS, "foreign", lambda: Foreign(gain))
+        return export("random:foreign", tmp_path / f"foreign{gain:g}", (WIDTH, HEIGHT))[0]
+
+    return make
+
+
+def test_a_network_of_any_names_is_quantised_whole(foreign, clip):
+    made, result = run(foreign(1), clip)
+    operators = [node.op_type for node in onnx.load(made.graph(Precision.INT8)).graph.node]
+    assert operators.count("QuantizeLinear") == 3 and result.kept == ()
+
+
+def test_a_layer_beyond_fp16_stays_in_floating_point_and_is_told(foreign, clip):
+    made, result = run(foreign(5e4), clip)
+    assert set(result.kept) == {"encode_conv2d", "between_conv2d"}
+    assert findings(onnx.load(made.graph(Precision.INT8))) == []
 
 
 def test_bad_frames_leave_the_bundle_as_it_was(bundle, clip):

@@ -10,7 +10,8 @@ from onnx import TensorProto, numpy_helper
 from derain.calibration.qdq import activations, layers, quantize
 from derain.export.exporter import export
 from derain.export.fp16 import to_fp16
-from derain.export.onnx_graph import producers
+from derain.export.lint import findings
+from derain.export.onnx_graph import CAMERA, producers
 from derain.export.probe import Runner
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
@@ -39,7 +40,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def test_every_convolution_with_learned_weights_may_be_quantised_and_no_other(fp32):
     """In 8 bits the whitening of the pixels alone would cost nearly all that the whole network loses."""
     convolutions = {node.name for node in fp32.graph.node if node.op_type == "Conv"}
-    assert convolutions - set(layers(fp32)) == {"decode_conv2d", "encode_conv2d", "to_blocks_conv2d"}
+    assert convolutions - set(layers(fp32)) == {"camera_decode_conv2d", "camera_encode_conv2d", "to_blocks_conv2d"}
 
 
 @pytest.mark.parametrize("precision", EIGHT)
@@ -94,14 +95,16 @@ def test_both_operands_of_every_residual_add_come_from_8_bits(graphs, fp32):
 
 
 @pytest.mark.parametrize("precision", EIGHT)
-def test_the_frame_that_a_residual_is_added_to_keeps_its_digits(precision, lively_weights, tmp_path):
+@pytest.mark.parametrize(("network", "options"), [("dam-zero", {"residual": True}), ("prenet", {"steps": 2})])
+def test_the_frame_that_a_residual_is_added_to_keeps_its_digits(precision, network, options, lively_weights, tmp_path):
     """Quantised, the output would have the digits of 8 bits; in FP8 ONNX Runtime could not load it."""
-    bundle, _ = export(str(lively_weights("dam-zero", residual=True)), tmp_path / "bundle", (36, 28))
+    bundle, _ = export(str(lively_weights(network, **options)), tmp_path / "bundle", (36, 28))
     fp32 = onnx.shape_inference.infer_shapes(onnx.load(bundle.graph()), data_prop=True)
     model = quantize(fp32, dict.fromkeys(activations(fp32), 3.0), precision, layers(fp32))
     last = [node for node in model.graph.node if node.op_type == "Add"][-1]
     made_by = producers(model)
     assert sorted(made_by[name].op_type for name in last.input) == ["Conv", "Div"]
+    assert findings(to_fp16(model)) == []
     frame = np.random.default_rng(0).integers(0, 256, bundle.manifest.input.image_shape, np.uint8)
     assert Runner(model).image(frame).shape == frame.shape
 
@@ -110,9 +113,7 @@ def test_one_scale_holds_across_a_concatenations_inputs(graphs):
     """Q stands behind the concatenation, so its operands are not quantised one by one."""
     model = graphs[Precision.INT8]
     made_by = producers(model)
-    concats = [
-        node for node in model.graph.node if node.op_type == "Concat" and not node.name.startswith(("decode", "encode"))
-    ]
+    concats = [node for node in model.graph.node if node.op_type == "Concat" and not node.name.startswith(CAMERA)]
     quantised = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     assert len(concats) >= 5
     for concat in concats:

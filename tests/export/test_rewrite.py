@@ -43,7 +43,7 @@ class Last(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if n.target is torch.ops.aten.clamp.default:
-            self.image = value if n.name.startswith("decode") else self.fetch_args_kwargs_from_env(n)[0][0]
+            self.image = value if n.name.startswith("camera_decode") else self.fetch_args_kwargs_from_env(n)[0][0]
         return value
 
 

@@ -134,6 +134,35 @@ def test_a_convgru_goes_through_the_same_passes(lively):
     assert first.macs <= 12 * 3 * 9 * 48
 
 
+class Joined(nn.Module):
+    """A recurrence over what `join` makes of input and hidden state."""
+
+    def __init__(self, join) -> None:
+        super().__init__()
+        self.conv, self.join = nn.Conv2d(3 + 5, 5, 3, padding=1), join
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], 5, *x.shape[2:])
+        for _ in range(3):
+            h = torch.tanh(self.conv(self.join(x, h)))
+        return h
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda x, h: torch.cat([x, h], 1),
+        lambda x, h: torch.cat([x, h], -3),
+        lambda x, h: torch.cat([torch.cat([x[:, :1], x[:, 1:]], 1), h], 1),
+        lambda x, h: torch.cat([x, torch.cat([h[:, :2], h[:, 2:]], -3)], -3),
+    ],
+)
+def test_a_shared_input_is_convolved_once_however_it_is_joined_to_the_state(join, lively):
+    graph, report = unrolled(Joined(join), lively)
+    assert sorted(shapes(graph))[0] == (5, 3, 3, 3) and len(shapes(graph)) == 3
+    assert report.macs == (5 * 3 + 2 * 5 * 5) * 9 * 48
+
+
 class Start(nn.Module):
     """A map that starts at a constant and is fed back."""
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from derain.calibration.calibrate import calibrate
 from derain.calibration.qdq import activations, layers, quantize
 from derain.calibration.ranges import Method, histograms
 from derain.export import verify as verification
@@ -18,11 +19,13 @@ from derain.export.camera import CameraModel
 from derain.export.drift import first_drift
 from derain.export.exporter import bundle_network, export
 from derain.export.fp16 import add_fp16, ensure_fp16_graph, to_fp16
+from derain.export.onnx_graph import producers
 from derain.export.probe import seeded_frame
 from derain.export.verify import Distance, verify
 from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from derain.runtime.frames import Frame
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
 from derain.runtime.psnr import MIN_PSNR
@@ -214,6 +217,38 @@ def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
     assert results[Precision.INT8].total.max_abs_diff > 1
     (alone,) = verify(rewritten(both, change))[:1]
     assert alone.precision is Precision.FP32 and not alone.passed
+
+
+@pytest.fixture(scope="module")
+def in_8_bits(tmp_path_factory, picture) -> dict[Precision, Bundle]:
+    """The shipped network's INT8 and FP8 graphs as calibrate makes them."""
+    made = {}
+    frames = [Frame(seed, 0, picture(seed, 96, 72), 0) for seed in range(4)]
+    for precision in (Precision.INT8, Precision.FP8):
+        plain, _ = export("daiam-nano", tmp_path_factory.mktemp(str(precision)) / "bundle", (96, 72))
+        made[precision], _ = calibrate(plain, precision, frames, "pictures", method=Method.MINMAX, max_loss=100.0)
+    return made
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
+def test_a_layer_that_is_dead_in_8_bits_alone_does_not_pass_though_its_bias_is_there(precision, in_8_bits, copied):
+    sound = in_8_bits[precision]
+    assert all(result.passed for result in verify(sound))
+    model = onnx.load(sound.graph(precision))
+    made_by = producers(model)
+    (gate,) = [node for node in model.graph.node if node.name == "streak_gate_heavy_conv2d_and_1"]
+    (weight,) = [t for t in model.graph.initializer if t.name == made_by[gate.input[1]].input[0]]
+    values = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(np.zeros_like(values), weight.name))
+    fp32, dead = verify(with_graph(copied(sound), model, precision))
+    assert fp32.passed
+    assert dead.total.psnr > MIN_PSNR[precision]
+    assert f"has weight '{weight.name.removesuffix('_q')}' other than the FP32 graph's" == dead.graph_fault
+
+
+def test_a_flat_frame_in_which_a_tensor_is_next_to_nothing_passes(in_8_bits):
+    grey = np.full(in_8_bits[Precision.INT8].manifest.input.image_shape, 128, np.uint8)
+    assert all(result.passed for result in verify(in_8_bits[Precision.INT8], frames=[grey]))
 
 
 def test_an_fp16_graph_that_overflows_fails_with_the_tensors_name(bundle):
