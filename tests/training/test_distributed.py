@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from safetensors.torch import save_file
 from derain.training import atomic, patches, trainer
-from derain.training.models import checkpoint
+from derain.training.models import weights
 from derain.training.config import read_config
 
 rank, folder, seen = os.environ["RANK"], Path(sys.argv[1]), {}

@@ -9,7 +9,7 @@ import torch
 
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.losses import psnr
-from derain.training.models import checkpoint
+from derain.training.models import weights
 from derain.training.models.weights import CHECKSUMS, SHIPPED, load, resolve
 from derain.training.rain import RainConfig, render
 
@@ -65,8 +65,8 @@ def test_every_shipped_file_of_weights_has_its_checksum_in_the_format_of_sha256s
 
 def test_a_flipped_byte_in_shipped_weights_is_refused_in_one_line(tmp_path, monkeypatch):
     shutil.copytree(SHIPPED, tmp_path / "weights")
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "weights")
-    monkeypatch.setattr(checkpoint, "CHECKSUMS", tmp_path / "weights" / CHECKSUMS.name)
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(weights, "CHECKSUMS", tmp_path / "weights" / CHECKSUMS.name)
     assert load("daiam-nano").name == "daiam-nano"
     file = tmp_path / "weights" / "daiam-nano.safetensors"
     data = bytearray(file.read_bytes())

@@ -6,15 +6,14 @@ shuffled it is S+ [B, 1, H, W], unshuffled it gates the features through a 1×1 
 channel, and S+ is blocks of r×r pixels.
 """
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.training.models.blocks import ConvLSTM, ResBlock, ToBlocks, activation, conv3x3
-from derain.training.models.dam import Attention, DAiAMState, DAMState, Decoder, EncoderState
+from derain.training.models.blocks import ToBlocks
+from derain.training.models.dam import Attention, DAiAMState, DAMState, Decoder, Encoder
 from derain.training.models.prediction import Branch, Prediction
 
 Head = Literal["shuffled", "plain"]
@@ -24,37 +23,6 @@ Context = Literal["none", "encoders", "global"]
 """Which residual blocks are dilated: they see further with the same weights and multiply-accumulates."""
 
 ENCODER_DILATIONS, GLOBAL_DILATIONS = (1, 2, 4), (2, 4)
-
-
-class CompactEncoder(nn.Module):
-    """E at 1/r of the resolution; its attention map has `maps` channels (r² or 1; 0: there is none)."""
-
-    def __init__(self, scale: int, width: int, steps: int, maps: int, dilations: Sequence[int] = (1, 1, 1)) -> None:
-        super().__init__()
-        self.steps = steps
-        self.conv = conv3x3(3 * scale**2 + maps, width)
-        self.act = activation()
-        self.blocks = nn.Sequential(*(ResBlock(width, dilation) for dilation in dilations))
-        self.lstm = ConvLSTM(width, width)
-        self.head = conv3x3(width, maps) if maps else None
-
-    def step(self, rainy: Tensor, state: EncoderState | None) -> EncoderState:
-        """One recurrent step."""
-        attention, lstm = (None, None) if state is None else state
-        if self.head is None:
-            return EncoderState(None, self.lstm(self.blocks(self.act(self.conv(rainy))), lstm))
-        if attention is None:
-            attention = torch.zeros_like(rainy[:, : self.head.out_channels])
-        features = self.blocks(self.act(self.conv(torch.cat([rainy, attention], dim=1))))
-        lstm = self.lstm(features, lstm)
-        return EncoderState(torch.sigmoid(self.head(lstm.hidden)), lstm)
-
-    def forward(self, rainy: Tensor, state: EncoderState | None = None) -> EncoderState:
-        """All recurrent steps on the unshuffled frame [B, 3r², H/r, W/r]; attention is [B, maps, H/r, W/r]."""
-        for _ in range(self.steps):
-            state = self.step(rainy, state)
-        assert state is not None
-        return state
 
 
 class CompactBranch(nn.Module):
@@ -78,7 +46,7 @@ class CompactBranch(nn.Module):
         pixels = 3 * scale**2
         maps = 0 if attention == "zero" else scale**2 if head == "shuffled" else 1
         dilations = ENCODER_DILATIONS if context == "encoders" else (1, 1, 1)
-        self.encoder = CompactEncoder(scale, encoder_width, encoder_steps, maps, dilations)
+        self.encoder = Encoder(pixels, encoder_width, encoder_steps, maps, dilations)
         self.gate_heavy = nn.Conv2d(maps, encoder_width, kernel_size=1) if attention != "zero" else None
         self.gate_light = nn.Conv2d(maps, encoder_width, kernel_size=1) if attention == "dual" else None
         self.heavy = Decoder(encoder_width + pixels, decoder_width, 5, decoder_steps, channels_out=pixels)

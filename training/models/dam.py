@@ -19,7 +19,7 @@ Attention = Literal["zero", "odd", "dual"]
 
 
 class EncoderState(NamedTuple):
-    """State of the encoder: the last attention map [B, 1, H, W] (None without attention) and its LSTM's."""
+    """State of the encoder: the last attention maps [B, maps, H, W] (None without attention) and its LSTM's."""
 
     attention: Tensor | None
     lstm: LSTMState
@@ -36,33 +36,32 @@ class DAMState(NamedTuple):
 class Encoder(nn.Module):
     """E (Table 1): conv, 3 ResBlocks, ConvLSTM, and the attention head S+ = σ(W * F + b) (eq. 1).
 
-    Each step sees the rainy image with the previous step's attention map (zeros at first) as a fourth channel,
-    as in Qian et al. 2018. With `attention=False` there is neither head nor fourth channel.
+    Each step sees the rainy image of `pixels` channels with the previous step's attention maps (zeros at first) behind
+    them, as in Qian et al. 2018. With `maps=0` there is neither head nor map. `dilations`: those of the ResBlocks.
     """
 
-    def __init__(self, width: int = 32, steps: int = 1, attention: bool = True) -> None:
+    def __init__(self, pixels: int, width: int, steps: int, maps: int, dilations: Sequence[int] = (1, 1, 1)) -> None:
         super().__init__()
         self.steps = steps
-        self.conv = conv3x3(4 if attention else 3, width)
+        self.conv = conv3x3(pixels + maps, width)
         self.act = activation()
-        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(3)))
+        self.blocks = nn.Sequential(*(ResBlock(width, dilation) for dilation in dilations))
         self.lstm = ConvLSTM(width, width)
-        self.head = conv3x3(width, 1) if attention else None
+        self.head = conv3x3(width, maps) if maps else None
 
     def step(self, rainy: Tensor, state: EncoderState | None) -> EncoderState:
-        """One recurrent step on rainy [B, 3, H, W]; the features F are the new LSTM state's hidden [B, width, H, W]."""
+        """One recurrent step on rainy [B, pixels, H, W]; F is the new LSTM state's hidden [B, width, H, W]."""
         attention, lstm = (None, None) if state is None else state
         if self.head is None:
-            lstm = self.lstm(self.blocks(self.act(self.conv(rainy))), lstm)
-            return EncoderState(None, lstm)
+            return EncoderState(None, self.lstm(self.blocks(self.act(self.conv(rainy))), lstm))
         if attention is None:
-            attention = torch.zeros_like(rainy[:, :1])
+            attention = torch.zeros_like(rainy[:, : self.head.out_channels])
         features = self.blocks(self.act(self.conv(torch.cat([rainy, attention], dim=1))))
         lstm = self.lstm(features, lstm)
         return EncoderState(torch.sigmoid(self.head(lstm.hidden)), lstm)
 
     def forward(self, rainy: Tensor, state: EncoderState | None = None) -> EncoderState:
-        """All recurrent steps on rainy [B, 3, H, W]."""
+        """All recurrent steps on rainy [B, pixels, H, W]; attention is [B, maps, H, W]."""
         for _ in range(self.steps):
             state = self.step(rainy, state)
         assert state is not None
@@ -121,7 +120,7 @@ class DAMBranch(nn.Module):
         if attention not in get_args(Attention):
             raise ValueError(f"attention is {attention!r}, expected one of {', '.join(get_args(Attention))}")
         self.attention = attention
-        self.encoder = Encoder(encoder_width, encoder_steps, attention != "zero")
+        self.encoder = Encoder(3, encoder_width, encoder_steps, maps=int(attention != "zero"))
         self.heavy = Decoder(encoder_width + 3, decoder_width, blocks=5, steps=decoder_steps)
         self.light = Decoder(encoder_width + 3, decoder_width, blocks=5, steps=decoder_steps)
 

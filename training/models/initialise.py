@@ -5,7 +5,6 @@ import math
 from torch import nn
 
 from derain.training.models.blocks import NEGATIVE_SLOPE, ConvLSTM, ReluBlock, ResBlock
-from derain.training.models.compact import CompactEncoder
 from derain.training.models.dam import Decoder, Encoder
 from derain.training.models.differential import DifferentialModule
 from derain.training.models.prenet import PReNet
@@ -58,9 +57,5 @@ def initialise(model: nn.Module, init: str) -> None:
             nn.init.constant_(module.filter_b.conv3.bias, -OPEN)  # type: ignore[arg-type]
         elif isinstance(module, (Decoder, PReNet, RESCAN)) and init == "he":
             module.out.weight.data.mul_(0.1)
-        elif (
-            isinstance(module, (Encoder, CompactEncoder, AttentiveRecurrentNet))
-            and module.head is not None
-            and init == "he"
-        ):
+        elif isinstance(module, (Encoder, AttentiveRecurrentNet)) and module.head is not None and init == "he":
             nn.init.constant_(module.head.bias, math.log(RAIN_COVER / (1 - RAIN_COVER)))  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from derain.training.models.compact import CompactDAiAM, CompactEncoder
+from derain.training.models.compact import CompactDAiAM
 from derain.training.models.dam import DAiAM, Encoder
 from derain.training.models.differential import MultiStage
 from derain.training.models.prenet import PReNet
@@ -122,7 +122,7 @@ def recurrent_steps(model: nn.Module) -> tuple[int, int]:
     """Recurrent steps on one frame: the most of any part that draws maps (an encoder), and of any other part."""
     steps = {True: 1, False: 1}
     for module in model.modules():
-        draws_maps = isinstance(module, (Encoder, CompactEncoder, AttentiveRecurrentNet))
+        draws_maps = isinstance(module, (Encoder, AttentiveRecurrentNet))
         steps[draws_maps] = max(steps[draws_maps], int(getattr(module, "steps", 1)))
     return steps[True], steps[False]
 
