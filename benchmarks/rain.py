@@ -2,8 +2,8 @@
 
 `sheet` draws clean frames (rows) under rain of four strengths (columns): streaks, then drops, then both. `rate` counts
 the patches of 112×112 with both rains rendered in a second, on the GPU where there is one. Its last line is what a
-training run gets of its loader, which must not keep it waiting (an H100 trains a DAiAM on about 450 patches/s): patches
-cut from frames in memory and rendered by `--workers` processes beside this one (0: by this one).
+training run gets of its loader, which must not keep it waiting: patches cut from frames in memory and rendered by
+`--workers` processes beside this one (0: by this one).
 """
 
 import argparse

@@ -7,6 +7,8 @@ import typer
 
 from derain.cli.bench_compare import PICTURES, compare_engines, compare_reports, first_pictures, tell_if_busy
 from derain.cli.files import writable_path, write_json
+from derain.cli.stream import EngineOption, PrecisionOption
+from derain.runtime.manifest import Precision
 
 MANY = 1000
 """Frames from which p99.9 is one of them and not an end of what was seen."""
@@ -14,13 +16,15 @@ MANY = 1000
 
 def bench(
     bundle: Annotated[Path | None, typer.Argument(help="The bundle, made by `derain export`.")] = None,
-    engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8: one the bundle has.")] = "fp32",
-    fps: Annotated[float, typer.Option(help="The camera's frames a second, which wait for nobody.", min=0.1)] = 30.0,
+    engine: EngineOption = "onnxruntime",
+    precision: PrecisionOption = Precision.FP32,
+    fps: Annotated[float, typer.Option(help="The camera's frame rate; it never waits for the engine.", min=0.1)] = 30.0,
     seconds: Annotated[float, typer.Option(help="How long to measure, after the warm-up.", min=0.1)] = 40.0,
     warm_up: Annotated[float, typer.Option(help="Seconds to run before the measurement.", min=0)] = 2.0,
     deadline: Annotated[float | None, typer.Option(metavar="MS", help="As for `derain run`.", min=0.001)] = None,
-    source: Annotated[str, typer.Option(help=f"Where the first {PICTURES} frames come from.")] = "test://rain",
+    source: Annotated[
+        str, typer.Option(help=f"Source of the {PICTURES} frames that are shown in turn.")
+    ] = "test://rain",
     everything: Annotated[
         bool, typer.Option("--all", help="Every precision on every engine at hand, side by side, instead of a stream.")
     ] = False,
@@ -57,7 +61,6 @@ def bench(
     from derain.runtime.bench import bench as measure
     from derain.runtime.bench_page import page
     from derain.runtime.bundle import Bundle
-    from derain.runtime.manifest import Precision
 
     if everything:
         assert bundle is not None
@@ -65,12 +68,10 @@ def bench(
         return
     if truth is not None:
         raise typer.BadParameter("--truth is for --all")
-    if precision not in list(Precision):
-        raise typer.BadParameter(f"{precision!r} is unknown, known are: {', '.join(Precision)}")
     assert bundle is not None
     loaded = Bundle.load(bundle)
     pictures = first_pictures(source, loaded.manifest.input, PICTURES)
-    with engines.create(engine, loaded, Precision(precision)) as backend:
+    with engines.create(engine, loaded, precision) as backend:
         backend.warm_up()
         with console.status(f"measuring for {warm_up + seconds:g} s"):
             report = measure(backend, pictures, fps, seconds, warm_up, deadline)

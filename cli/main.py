@@ -5,6 +5,7 @@ A fault ends in one line, "error: …", and exit status 1; `--debug` shows the t
 
 import logging
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -28,9 +29,11 @@ from derain.cli.train import train
 from derain.cli.verify import verify
 from derain.runtime.atomic import DISK_FULL
 
+ABOUT = "Remove rain from camera frames: train, export, verify, calibrate, build and run a deraining network."
+
 app = typer.Typer(
     name="derain",
-    help="Takes rain streaks and raindrops off camera frames: train, unroll, export, verify, run.",
+    help=ABOUT,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,11 +59,21 @@ for verb in VERBS:
     app.command()(verb)
 
 
-@app.callback()
+def tell_version(asked: bool) -> None:
+    """Callback of --version."""
+    if asked:
+        Console().print(f"derain {metadata.version('derain')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback(help=ABOUT)
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show log messages, and a traceback on a fault.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Takes rain streaks and raindrops off camera frames: train, unroll, export, verify, run."""
+    """Where log messages go, and how many."""
     level = logging.DEBUG if debug else logging.WARNING
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
     logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])

@@ -24,6 +24,7 @@ from derain.cli.stream import (
     quiet_decoders,
     stream,
 )
+from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
     from derain.runtime.observers import Observer
@@ -35,17 +36,17 @@ def run(
     source: SourceOption,
     sink: SinkOption,
     engine: EngineOption = "onnxruntime",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = Precision.FP32,
     policy: PolicyOption = None,
     deadline: DeadlineOption = None,
-    truth: Annotated[str | None, typer.Option(help="The clean frames of the source, to report PSNR against.")] = None,
+    truth: Annotated[str | None, typer.Option(help="The source's clean frames, to report PSNR against.")] = None,
     json: JsonOption = None,
     telemetry: TelemetryOption = None,
     metrics: MetricsOption = None,
     record: RecordOption = None,
     record_to: RecordToOption = None,
 ) -> None:
-    """Derain a stream with a bundle and report its latency; Ctrl-C ends it as the end of the source would."""
+    """Derain a stream with a bundle and report its latency; Ctrl-C stops it cleanly."""
     quiet_decoders()
     from rich.console import Console
 

@@ -23,6 +23,7 @@ from derain.cli.stream import (
     quiet_decoders,
     stream,
 )
+from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
     from derain.runtime.observers import Observer
@@ -42,7 +43,7 @@ def serve(
         ),
     ] = None,
     engine: EngineOption = "onnxruntime",
-    precision: PrecisionOption = "fp32",
+    precision: PrecisionOption = Precision.FP32,
     policy: PolicyOption = None,
     deadline: DeadlineOption = None,
     json: JsonOption = None,

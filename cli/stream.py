@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.files import writable_path, write_json
+from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,31 +41,31 @@ SinkOption = Annotated[
     ),
 ]
 EngineOption = Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")]
-PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16, int8 or fp8: one the bundle has.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="One the bundle has.")]
 PolicyOption = Annotated[
     str | None,
-    typer.Option(help="latest: the newest frame wins (live sources' own); every: none is lost (files' own)."),
+    typer.Option(help="latest: drop older frames (cameras' default); every: keep all (files' default)."),
 ]
 DeadlineOption = Annotated[
     float | None,
     typer.Option(
         metavar="MS",
-        help="The raw frame goes out where the derained one is not there this long after its capture. "
-        f"Live sources: {LIVE_DEADLINE_MS:.0f} unless given, inf for none; files: none.",
+        help="Send the raw frame on if the derained one is not ready this long after its capture. "
+        f"Default: {LIVE_DEADLINE_MS:.0f} for cameras, none for files; inf: none.",
     ),
 ]
 TelemetryOption = Annotated[
-    Path | None, typer.Option(metavar="FILE.jsonl", help="Add a line of JSON with the run's figures each second.")
+    Path | None, typer.Option(metavar="FILE.jsonl", help="Append a line of JSON with the run's figures each second.")
 ]
 MetricsOption = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="Serve metrics to Prometheus; without HOST to this machine alone."),
+    typer.Option(metavar="HOST:PORT", help="Serve metrics to Prometheus; without HOST, to this machine only."),
 ]
 RecordOption = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Keep so much around each fault, half before and half after.", min=0.1),
+    typer.Option(metavar="SECONDS", help="Save so much around each fault, half before, half after.", min=0.1),
 ]
-RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record keeps it.")]
+RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record saves them.")]
 JsonOption = Annotated[Path | None, typer.Option(callback=writable_path, help="Write the report to this file.")]
 
 
@@ -76,7 +77,7 @@ class Options:
     source: str
     sink: str
     engine: str
-    precision: str
+    precision: Precision
     policy: str | None
     deadline: float | None
     json: Path | None
@@ -118,15 +119,13 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     from derain.cli.live import LiveLine, stopping
     from derain.runtime import engines, pipeline
     from derain.runtime.bundle import Bundle
-    from derain.runtime.manifest import Precision
     from derain.runtime.queues import Policy
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
 
-    policy, precision, deadline = options.policy, options.precision, options.deadline
-    for option, value, known in (("--policy", policy, list(Policy)), ("--precision", precision, list(Precision))):
-        if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is unknown, known are: {', '.join(known)}", param_hint=option)
+    policy, deadline = options.policy, options.deadline
+    if policy is not None and policy not in list(Policy):
+        raise typer.BadParameter(f"{policy!r} is unknown, known are: {', '.join(Policy)}", param_hint="--policy")
     if deadline is not None and not deadline > 0:
         raise typer.BadParameter(f"{deadline:g} ms, expected more than 0", param_hint="--deadline")
     if (options.record is None) != (options.record_to is None):
@@ -135,7 +134,7 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
         # Before the source: a network camera sends while the engine starts, and what waits is old when it is taken
-        engine = stack.enter_context(engines.create(options.engine, bundle, Precision(precision)))
+        engine = stack.enter_context(engines.create(options.engine, bundle, options.precision))
         engine.warm_up()
         source = stack.enter_context(open_source(options.source, bundle.manifest.input))
         if deadline is None and source.live:

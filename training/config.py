@@ -59,7 +59,8 @@ class MachineConfig(_Strict):
     threads: int = Field(0, ge=0)
     """CPU threads PyTorch may use; 0 leaves it to PyTorch."""
     workers: int = Field(0, ge=0)
-    """Processes that cut patches and render their rain beside the one that trains: for an H100 some twelve."""
+    """Processes that cut patches and render their rain beside the one that trains. `python benchmarks/rain.py rate
+    --workers N` counts the patches they make a second: a GPU that trains faster waits for them."""
     devices: int | Literal["auto"] = 1
     """Devices on each machine. With torchrun: its --nproc-per-node."""
     nodes: int = Field(1, gt=0)
@@ -86,6 +87,12 @@ class TrainConfig(_Strict):
     tensorboard: bool = False
     """Also write scalars and, at every validation, panels for TensorBoard into OUT/tensorboard."""
     out: Path
+
+    @model_validator(mode="after")
+    def _stills(self) -> Self:
+        if self.rain.wiper is not None:
+            raise ValueError(f"rain.wiper is {self.rain.wiper:g}, but patches are stills, which no wiper wipes")
+        return self
 
 
 def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:

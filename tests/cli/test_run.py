@@ -120,7 +120,7 @@ def test_policy_and_deadline_are_obeyed_and_what_was_not_derained_is_told(derain
     ("option", "part"),
     [
         (("--policy", "sometimes"), "'sometimes' is unknown, known are: latest, every"),
-        (("--precision", "fp64"), "'fp64' is unknown, known are: fp32, fp16, int8, fp8"),
+        (("--precision", "fp64"), "'fp64' is not one of 'fp32', 'fp16', 'int8', 'fp8'"),
         (("--deadline", "0"), "0 ms, expected more than 0"),
     ],
 )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from derain.runtime import engines
-from derain.runtime.engines.onnxruntime import OnnxRuntimeCudaEngine
+from derain.runtime.engines import base
+from derain.runtime.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
+from derain_tests.engines import faults
 
 
 @pytest.mark.parametrize("pixels", list(PixelFormat))
@@ -19,6 +21,21 @@ def test_the_cpu_engine_runs_the_graph_on_camera_bytes(pixels, make_bundle):
         engine.warm_up(1)
         clean = engine.infer(image)
     np.testing.assert_array_equal(clean, 255 - image)
+
+
+class Darker(OnnxRuntimeEngine):
+    """An engine that is wrong."""
+
+    def _infer(self, tensor):
+        return super()._infer(tensor) // 2
+
+
+def test_the_check_that_a_gpu_s_engines_go_through_passes_what_is_right_and_no_other(make_bundle, noise, monkeypatch):
+    bundle = make_bundle(precisions=("fp32", "fp16"))
+    assert faults("onnxruntime", bundle, Precision.FP16, noise) == []
+    monkeypatch.setitem(base._backends, "darker", Darker)
+    monkeypatch.setattr(Darker, "name", "darker")
+    assert len(faults("darker", bundle, Precision.FP16, noise)) == len(noise) + 1
 
 
 def test_a_result_is_the_callers_to_keep(bundle, noise):

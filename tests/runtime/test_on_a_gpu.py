@@ -12,11 +12,12 @@ from derain.calibration.ranges import Method
 from derain.export.build import build
 from derain.export.exporter import export
 from derain.export.fp16 import ensure_fp16_graph
-from derain.export.verify import Distance, verify
+from derain.export.verify import verify
 from derain.runtime import cuda, engines
 from derain.runtime.engines.tensorrt import FIRST_WITH_FP8
 from derain.runtime.manifest import Precision
 from derain.runtime.sources import open_source
+from derain_tests.engines import faults
 
 ENGINES = {
     "onnxruntime-cuda": ("onnxruntime-cuda", {}),
@@ -84,15 +85,7 @@ def test_an_engine_gives_what_the_cpu_gives_in_fp32_within_its_precisions_bounds
         pytest.skip(f"this GPU has no {precision}")
     if name == "onnxruntime-cuda" and precision is Precision.FP8:
         pytest.skip("ONNX Runtime has no FP8 convolutions for CUDA")
-    with engines.create("onnxruntime", bundle) as reference:
-        expected = [reference.infer(frame) for frame in frames]
-    with engines.create(name, bundle, precision, **options) as runner:
-        seen = [runner.infer(frame) for frame in frames]
-        runner.close()
-        runner.open()
-        seen.append(runner.infer(frames[1]))
-    distances = [Distance.between(a, b) for a, b in zip(seen, [*expected, expected[1]], strict=True)]
-    assert [fault for distance in distances if (fault := distance.fault(precision))] == []
+    assert faults(name, bundle, precision, frames, **options) == []
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime-cuda", "tensorrt-rtx", "tensorrt"])

@@ -52,12 +52,11 @@ def test_the_configurations_that_ship_with_their_weights_are_valid(repository):
         assert config.out.name == path.stem, "each stage leaves its run where the next one begins"
 
 
-@pytest.mark.parametrize(("name", "patches_a_second"), [("daiam-edge", 940), ("daiam", 423)])
-def test_the_configurations_for_one_gpu_are_valid_and_take_about_ten_minutes(repository, name, patches_a_second):
+@pytest.mark.parametrize("name", ["daiam-edge", "daiam"])
+def test_the_configurations_for_one_gpu_are_valid(repository, name):
     config = read_config(repository / "training/configs" / f"{name}.yaml")
     assert config.network.name == config.out.name == name
     assert build(name, **config.network.options)
-    assert 500 < config.optimiser.iterations * config.optimiser.batch / patches_a_second < 600
     assert (config.machine.precision, config.machine.channels_last) == ("bf16-mixed", True)
 
 
@@ -72,6 +71,7 @@ def test_the_configurations_for_one_gpu_are_valid_and_take_about_ten_minutes(rep
         ({"optimiser": {"iterations": "many"}}, ["optimiser.iterations is 'many'", "valid integer"]),
         ({"optimiser": {"iterations": 0}}, ["optimiser.iterations is 0", "greater than 0"]),
         ({"rain": {"strength": 2}}, ["rain.strength is 2", "less than or equal to 1"]),
+        ({"rain": {"wiper": 4}}, ["rain.wiper is 4, but patches are stills, which no wiper wipes"]),
         ({"network": "daiam-nano"}, ["network is 'daiam-nano'"]),
         ({"optimiser": {}}, ["optimiser.iterations is missing"]),
         ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
