@@ -7,10 +7,10 @@ import typer
 
 
 def average(
-    weights: Annotated[list[str], typer.Argument(help="Weights of two or more runs that began from one another.")],
+    weights: Annotated[list[str], typer.Argument(help="Weights of two or more runs that continue one another.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
 ) -> None:
-    """Average the weights of a network's runs; the mean often does better than each on rain that neither saw."""
+    """Average the weights of runs that continue one another; the mean is often better than any of them."""
     from derain.training.average import average as mean
 
     mean(weights, out)

@@ -88,7 +88,7 @@ def compare_reports(console: "Console", a: Path, b: Path) -> None:
             reports.append(BenchReport.model_validate_json(path.read_bytes()))
         except ValidationError as error:
             raise ValueError(
-                f"{path}: no report of a bench: {first_fault(error)}: make one with `derain bench … --json {path}`"
+                f"{path}: not a bench report: {first_fault(error)}: make one with `derain bench … --json {path}`"
             ) from error
     one, other = reports
     for key in ("width", "height", "pixels", "camera_fps", "deadline_ms"):

@@ -15,7 +15,7 @@ def build(
     ],
     api: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx; the installed one by default.")] = None,
     arch: Annotated[
-        str | None, typer.Option(help="GPUs, as sm86,sm89 (TensorRT-RTX only); any it serves by default.")
+        str | None, typer.Option(help="Target GPUs, as sm86,sm89 (TensorRT-RTX only; default: all it supports).")
     ] = None,
     workspace: Annotated[
         int | None, typer.Option(help="MiB of GPU memory a kernel may use for itself.", min=1, max=1 << 20)

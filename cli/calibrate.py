@@ -42,7 +42,7 @@ def calibrate(
     method: Annotated[
         RangeMethod, typer.Option(help="How calibration ranges are chosen; best tries all.")
     ] = RangeMethod.BEST,
-    count: Annotated[int, typer.Option(help="Frames to choose from the clip, the most different ones.")] = 16,
+    count: Annotated[int, typer.Option(help="Frames to pick from the clip, the most different ones.")] = 16,
     max_loss: Annotated[
         float,
         typer.Option(help="Largest loss of PSNR in dB; the costliest layers stay in floating point until it is met."),

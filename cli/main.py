@@ -91,7 +91,7 @@ def tell(error: Exception) -> str:
             return f"{verb} needs the package {package!r}, which is not installed: pip install 'derain[{extra}]'"
     if isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message:
         first = message.partition(". ")[0]
-        return f"{first}: give it less at once (train: optimiser.batch or data.patch; elsewhere a smaller size)"
+        return f"{first}: reduce the load (train: optimiser.batch or data.patch; elsewhere a smaller size)"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         place = "" if error.filename is None else f"{error.filename}: "
         return f"{place}{error.strerror}: free space on its disk, or name another place, and run the command again"

@@ -12,7 +12,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a key: --set optimiser.batch=8 (repeatable).")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder behind its last checkpoint.")
+        Path | None, typer.Option(help="Continue the run in this folder from its last checkpoint.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Stop after so many minutes with a checkpoint, to be resumed.")
@@ -20,7 +20,7 @@ def train(
 ) -> None:
     """Train a network on rendered rain or real pairs; OUT gets its weights, its configuration and its measurements.
 
-    Ctrl-C and SIGTERM end it with a checkpoint, behind the iteration that is under way.
+    Ctrl-C and SIGTERM stop it with a checkpoint after the current iteration.
 
     Several GPUs: torchrun --nproc-per-node 4 --no-python derain train CONFIG --set machine.devices=4
     """

@@ -89,7 +89,10 @@ def build(
 
 
 def resolve_target(api: str | None, architectures: tuple[str, ...]) -> tuple[Api, tuple[str, ...]]:
-    """What is built with and for: all that can be refused before there is a graph. Arguments, errors: as `build`'s."""
+    """(API, GPU architectures) to build with and for: all that can be refused before there is a graph.
+
+    Arguments and errors as of `build`.
+    """
     chosen = choose(api)
     trt = chosen.load()
     architectures = tuple(dict.fromkeys(name.lower() for name in architectures))

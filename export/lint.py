@@ -146,7 +146,7 @@ def _fusion(node: onnx.NodeProto, facts: _Facts) -> list[Finding]:
     if node.op_type in ("LeakyRelu", "Relu") and facts.quantised(node.input[0]):
         quantiser = facts.made_by[facts.made_by[node.input[0]].input[0]]
         if facts.kind(quantiser.input[0]) == "Conv":
-            return [Finding(node.name, False, "Q/DQ between a convolution and its activation: expected behind both")]
+            return [Finding(node.name, False, "Q/DQ between a convolution and its activation: expected after both")]
     return []
 
 

@@ -27,11 +27,11 @@ from derain.runtime.backoff import BackOff
 log = logging.getLogger(__name__)
 
 REOPENINGS = 5
-"""In a minute. An engine that fails more often does not heal by itself, and each opening costs the GPU seconds."""
+"""Reopenings allowed in a minute. An engine that fails more often does not heal by itself, and each opening costs the GPU seconds."""
 
 
 class State(StrEnum):
-    """Of the guard; every frame goes out raw in every state but `deraining`."""
+    """State of the guard; every frame goes out raw in every state but `deraining`."""
 
     DERAINING = "deraining"
     LATE = "late"

@@ -10,7 +10,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 MOST_CLIENTS = 64
-"""At once. Each holds a thread and a file open, and the stream beside needs some."""
+"""Clients served at once. Each holds a thread and a file open, and the stream beside needs some."""
 
 PATIENCE_S = 10.0
 """With a client that neither asks nor reads."""

@@ -5,13 +5,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 BITS = 9
-"""Of each duration that are kept. Buckets are at most 1/256 of their value wide, so a percentile is within 0.2 %."""
+"""Bits kept of each duration. Buckets are at most 1/256 of their value wide, so a percentile is within 0.2 %."""
 
 LONGEST = 1 << 50  # ns, 13 days
 
 
 class Percentiles(BaseModel):
-    """Of one stage, in milliseconds."""
+    """Latency percentiles of one stage, in milliseconds."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -14,7 +14,7 @@ RECENT = 256  # frames behind the live figures: some seconds
 
 
 class Outcome(StrEnum):
-    """Of one frame."""
+    """What became of one frame."""
 
     DERAINED = "derained"
     PASSED_THROUGH = "passed through"

@@ -104,7 +104,7 @@ def iterations_done(path: Path) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a whole checkpoint ({error}): get a whole copy of it, or start the run again")
+    return ValueError(f"{path} is damaged ({error}): copy it again, or start the run anew")
 
 
 class SafetensorsCheckpointIO(CheckpointIO):

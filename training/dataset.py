@@ -71,7 +71,7 @@ class Dataset:
         if len(pictures) < world:
             key = "data.validation" if validated is None else "data.validation_pairs"
             raise ValueError(
-                f"{len(pictures)} held-out pictures for {world} processes, expected one each or more: hold out more "
+                f"{len(pictures)} held-out pictures for {world} processes, expected one each or more: add some "
                 f"({key}), or lower machine.devices or machine.nodes"
             )
         own: list[tuple[int, Any]] = [

@@ -23,7 +23,7 @@ PATIENCE_S = 5.0
 
 
 MOST_CONNECTIONS = 64
-"""At once. Each holds a file open, of which the stream beside needs some."""
+"""Connections held at once. Each holds a file open, of which the stream beside needs some."""
 
 
 class Connection(H11Protocol):

@@ -59,7 +59,7 @@ def test_reports_that_cannot_be_compared_are_refused(report, derain, tmp_path):
     c.write_text('{"fps": 3}')
     assert "camera_fps is 100.0 and 30.0, expected the same" in derain("bench", "--compare", a, b).fault
     assert "deadline_ms is None and 40.0, expected the same" in derain("bench", "--compare", a, d).fault
-    assert "c.json: no report of a bench" in derain("bench", "--compare", a, c).fault
+    assert "c.json: not a bench report" in derain("bench", "--compare", a, c).fault
 
 
 @pytest.mark.parametrize("options", [(), ("bundle", "--compare", "a", "b"), ("bundle", "--precision", "fp64")])

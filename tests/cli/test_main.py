@@ -37,4 +37,4 @@ def test_help_has_its_short_name(derain):
 
 def test_a_lack_of_memory_is_told_with_what_takes_less_of_it():
     told = tell(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"))
-    assert told.startswith("CUDA out of memory: give it less at once (train: optimiser.batch or data.patch;")
+    assert told.startswith("CUDA out of memory: reduce the load (train: optimiser.batch or data.patch;")

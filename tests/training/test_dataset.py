@@ -134,7 +134,7 @@ def test_held_out_pairs_stay_files_until_asked_for_and_their_headers_are_compare
     assert index == 1
     for tensor, image in ((rainy, pair.rainy), (drops, pair.clean), (clean, pair.clean)):
         assert torch.equal(tensor, to_tensor(image))
-    with pytest.raises(ValueError, match=r"^3 held-out pictures for 4 processes, expected one each or more: hold out"):
+    with pytest.raises(ValueError, match=r"^3 held-out pictures for 4 processes, expected one each or more: add some"):
         dataset.frames(0, 4)
     write_flat(tmp_path / "held/clean/2.png", 9)
     with pytest.raises(ValueError, match=r"rainy/2\.png is 60x50 and .*clean/2\.png 40x30: expected one size a pair"):
