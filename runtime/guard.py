@@ -27,7 +27,8 @@ from derain.runtime.backoff import BackOff
 log = logging.getLogger(__name__)
 
 REOPENINGS = 5
-"""Reopenings allowed in a minute. An engine that fails more often does not heal by itself, and each opening costs the GPU seconds."""
+"""Reopenings allowed in a minute. An engine that fails more often does not heal by itself, and each opening costs the
+GPU seconds."""
 
 
 class State(StrEnum):

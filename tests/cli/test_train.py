@@ -19,6 +19,7 @@ def run_file(tmp_path, picture, monkeypatch):
         tree = {
             "network": {"name": "daiam-nano"},
             "data": {"root": str(tmp_path / "data"), "folders": ["train"], "validation": "test", "patch": 32},
+            "rain": {"frame_height": 48},
             "optimiser": {"iterations": 3, "batch": 1},
             "machine": {"accelerator": "cpu", "threads": 1},
             "out": str(tmp_path / "small/run"),
