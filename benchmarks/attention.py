@@ -7,8 +7,9 @@ driving frames. Each mend is added to those before it:
   maps start at 0.5;
 - balanced: the attention loss balanced (`derain.training.losses.attention_loss`), weights as in the paper;
 - started: weights scaled to their layers, maps starting at the share of a frame that rain covers;
-- ours: pixels whitened (`models.compact.whitening`); what `derain train` does;
+- ours: pixels whitened (`ToBlocks`); what `derain train` does;
 - plain-head: ours, its attention head with one channel at a quarter of the resolution in place of one a pixel;
+- psnr-loss: ours, its images' loss the logarithm of the squared error, frame by frame;
 - context-encoders, context-global: ours, the residual blocks of the encoders or of the global decoder dilated.
 
 Printed of each: the correlation of either rain's map with its mask; how blocky the maps are, as the share of their
@@ -51,6 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balanced": {"options": {"whiten": False}, "init": "gaussian"},
     "started": {"options": {"whiten": False}},
     "ours": {},
+    "psnr-loss": {"image": "psnr", "alpha": 2.0},
     "plain-head": {"options": {"head": "plain"}},
     "context-encoders": {"options": {"context": "encoders"}},
     "context-global": {"options": {"context": "global"}},
@@ -63,10 +65,11 @@ ROUNDS = 40
 
 def configuration(variant: str, data: Path, out: Path, iterations: int) -> TrainConfig:
     """A run of `iterations` on one CPU thread."""
-    chosen = {"options": {}, "init": "he", "attention": "balanced", "alpha": 0.1} | VARIANTS[variant]
+    usual = {"options": {}, "init": "he", "attention": "balanced", "alpha": 0.1, "image": "mse"}
+    chosen = usual | VARIANTS[variant]
     tree = {
         "network": {"name": "daiam-nano", "options": chosen["options"], "init": chosen["init"]},
-        "loss": {"alpha": chosen["alpha"], "attention": chosen["attention"]},
+        "loss": {key: chosen[key] for key in ("alpha", "attention", "image")},
         "data": {"root": data},
         "rain": {"kinds": "both", "frame_height": 400},
         "optimiser": {"iterations": iterations, "batch": 8, "learning_rate": 1e-3, "warm_up": 100},

@@ -75,12 +75,12 @@ def bench(
         backend.warm_up()
         with console.status(f"measuring for {warm_up + seconds:g} s"):
             report = measure(backend, pictures, fps, seconds, warm_up, deadline)
-    write_json(json, report)
-    if html is not None:
-        write_bytes(html, page(report).encode())
     summarise(console, report, "null://")
     if (jitter := report.jitter_ms) is not None:
         console.print(f"jitter p50 {jitter.p50:.2f} ms, p99 {jitter.p99:.2f} ms", highlight=False)
     if report.frames < MANY:
         console.print(f"p99.9 of {report.frames} frames is hardly more than their slowest: --seconds makes it longer")
     tell_if_busy(console, report)
+    write_json(json, report)
+    if html is not None:
+        write_bytes(html, page(report).encode())

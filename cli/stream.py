@@ -199,5 +199,5 @@ def conclude(options: Options, console: "Console", report: "RunReport", more: Ma
     from derain.cli.live import summarise
     from derain.runtime.redact import redact
 
+    summarise(console, report, redact(options.sink))  # first: a file that cannot be written costs no summary
     write_json(options.json, report.model_dump() | dict(more))
-    summarise(console, report, redact(options.sink))

@@ -131,7 +131,8 @@ class Capture:
                 self.state = "open"
                 numbered = frame if frame.id == self._count else replace(frame, id=self._count)
                 self._count += 1
-                self._putting = self._began = True
+                self._began = True
+                self._putting = not frame.broken  # one that is never waits for room, but wakes who watches
             taken = self._queue.put(numbered)
             with self._lock:
                 self._putting = False

@@ -12,7 +12,7 @@ if [ $# -lt 2 ]; then
   echo "usage: $0 HEADERS LIBRARIES [BUILD]" >&2
   exit 2
 fi
-headers=$(realpath "$1") libraries=$(realpath "$2") build=${3:-$(mktemp -d)}
+headers=$(realpath "$1") libraries=$(realpath "$2") build=$(realpath -m "${3:-$(mktemp -d)}")
 cd "$(dirname "$0")/../.."
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDERAIN_TESTS=OFF \
   -DTensorRT_INCLUDE_DIR="$headers" -DTensorRT_ROOT="$libraries"

@@ -21,7 +21,7 @@ MARGIN = 4
 BUFFERED = 8 << 20
 """Bytes likewise: Matroska holds a cluster of 5 MB back."""
 INDEX = 32
-"""Bytes likewise for each frame written: the container's end lists them all."""
+"""Bytes likewise for each frame of the file: the container's end lists them all."""
 
 
 @register("file")
@@ -41,6 +41,7 @@ class VideoFile(Sink):
         self._period_ns = 1e9 / (fps or FPS)
         self._due_ns: float | None = None  # the next frame of the file
         self._last = np.empty(0, np.uint8)
+        self._coded = 0  # frames in the file, repeated ones too
         if self._path.suffix.lower() not in CODECS:
             raise ValueError(
                 f"{location}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(sorted(CODECS))}"
@@ -63,13 +64,18 @@ class VideoFile(Sink):
                 raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
             self._writer = writer
         # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
-        kept = MARGIN * image.nbytes + BUFFERED + INDEX * self.written
+        kept = MARGIN * image.nbytes + BUFFERED + INDEX * self._coded
         if shutil.disk_usage(self._path.parent).free < kept:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
         for _ in range(self._missing(captured_ns) if self.live else 0):
-            self._writer.write(self._last)
+            self._code(self._last)
         self._last = to_bgr(image, self.spec)
-        self._writer.write(self._last)
+        self._code(self._last)
+
+    def _code(self, bgr: Image) -> None:
+        assert self._writer is not None
+        self._writer.write(bgr)
+        self._coded += 1
 
     def _missing(self, captured_ns: int) -> int:
         """How many frames are due before the one captured then."""

@@ -62,7 +62,9 @@ def test_both_benches_report_alike_and_can_be_compared(bundle, python, stream, v
         run("bench", bundle.path, *options, "--json", path)
         reports.append(path)
         validate(json.loads(path.read_text()))
-        assert BenchReport.model_validate_json(path.read_bytes()).frames == 30
+        report = BenchReport.model_validate_json(path.read_bytes())
+        assert report.frames == 30
+        assert report.fps == report.presented
     first, second = (list(json.loads(path.read_text())) for path in reports)
     assert sorted(first) == sorted(second)
     python("bench", "--compare", *reports)
@@ -193,6 +195,79 @@ def test_a_fault_is_told_in_one_line_exits_1_and_writes_no_report(options, part,
     assert not (tmp_path / "report.json").exists()
 
 
+@pytest.mark.parametrize("verb", ["run", "bench"])
+@pytest.mark.parametrize(
+    ("place", "part"), [("folder", "is a folder: name a file"), ("file/report.json", "is a file, so")]
+)
+def test_a_report_that_cannot_be_written_is_told_before_the_work(verb, place, part, bundle, stream, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    ends = ("--source", "test://rain?frames=3", "--sink", tmp_path / "out.mkv") if verb == "run" else ("--seconds", 0.2)
+    result = stream(verb, bundle.path, *ends, "--json", tmp_path / place)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert part in result.stderr
+    assert result.stdout == "" and not (tmp_path / "out.mkv").exists()
+
+
+def test_a_report_whose_place_is_gone_by_the_end_costs_no_summary(bundle, program, wait_until, tmp_path):
+    ends = ("--source", "test://rain?live=1&frames=1000000&fps=30", "--sink", tmp_path / "out.mkv")
+    arguments = [program, "run", bundle.path, *ends, "--json", tmp_path / "new" / "report.json"]
+    with subprocess.Popen(
+        list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_until(lambda: [path for path in tmp_path.glob(".out.*") if path.stat().st_size])
+            (tmp_path / "new").touch()
+            process.send_signal(signal.SIGINT)
+            output, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "report.json: cannot be written" in said
+    assert "latency, ms" in output
+
+
+@pytest.mark.parametrize("how", ["name", "link"])
+def test_a_sink_that_is_the_source_is_refused_and_the_original_is_whole(how, bundle, stream, clip, tmp_path):
+    before, sink = clip.read_bytes(), clip
+    if how == "link":
+        sink = tmp_path / "link.mkv"
+        sink.symlink_to(clip)
+    result = stream("run", bundle.path, "--source", f"file://{clip}", "--sink", f"file://{sink}")
+    told = f"error: {sink}: is read by this run, which would replace it: give another --sink\n"
+    assert (result.returncode, result.stderr) == (1, told)
+    assert clip.read_bytes() == before
+    assert sink.is_symlink() == (how == "link")
+
+
+def test_a_truth_that_goes_on_is_told_and_the_report_is_kept(bundle, stream, validate, tmp_path):
+    options = ("--source", "test://rain?frames=3", "--truth", "test://clean?frames=4", "--sink", "null://")
+    result = stream("run", bundle.path, *options, "--json", tmp_path / "report.json")
+    assert result.returncode == 1
+    assert "the truth has more than the source's 3 frames" in result.stderr
+    assert "3 of 3 frames" in result.stdout
+    told = json.loads((tmp_path / "report.json").read_text())
+    validate(told)
+    assert told["presented"] == 3
+    assert "psnr_rgb" not in told
+
+
+ON_A_SMALL_DISK = 'mount -t tmpfs -o size="$1" none "$2" || exit 77; disk="$2"; shift 2; "$@"; cp "$disk"/* "$disk"/..'
+
+
+def test_on_a_full_disk_the_clip_of_what_was_written_is_whole(bundle, program, tmp_path):
+    disk = tmp_path / "small"
+    disk.mkdir()
+    small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", "9m", disk]
+    ends = ("--source", "test://rain?frames=400", "--sink", disk / "out.mkv")
+    result = subprocess.run([*small, program, "run", bundle.path, *ends], capture_output=True, text=True, timeout=120)
+    if result.returncode == 77 or result.stderr.startswith("unshare"):
+        pytest.skip("no small disk to fill: this user may not mount one")
+    assert result.stderr == f"error: {disk / 'out.mkv'}: No space left on device\n"
+    assert 10 < len(frames_of(tmp_path / "out.mkv", bundle.manifest.output)) < 400
+
+
 def test_the_engine_is_ready_before_the_source_is_opened(bundle, stream):
     result = stream("run", bundle.path, "--source", "nothing.mp4", "--sink", "null://", "--engine", "abacus")
     assert "abacus" in result.stderr
@@ -205,6 +280,7 @@ def test_the_engine_is_ready_before_the_source_is_opened(bundle, stream):
         ("run", "bundle", "--source", "a", "--sink", "b", "--policy", "sometimes"),
         ("run", "bundle", "--source", "a", "--sink", "b", "--precision", "fp64"),
         ("run", "bundle", "--source", "a", "--sink", "b", "--deadline", "0"),
+        ("run", "bundle", "--source", "a", "--sink", "b", "--deadline", "nan"),
         ("bench", "bundle", "--fps", "0"),
         ("fly",),
         (),
@@ -212,6 +288,17 @@ def test_the_engine_is_ready_before_the_source_is_opened(bundle, stream):
 )
 def test_wrong_usage_exits_2(arguments, stream):
     assert stream(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(("given", "seen"), [((), 500), (("--deadline", "inf"), None), (("--deadline", 80), 80)])
+def test_an_infinite_deadline_is_none_for_a_live_source_too(given, seen, bundle, stream, validate, tmp_path):
+    ends = ("--source", "test://rain?live=1&frames=3", "--sink", "null://")
+    result = stream("run", bundle.path, *ends, *given, "--json", tmp_path / "report.json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / "report.json").read_text())
+    validate(told)
+    assert told["deadline_ms"] == seen
+    assert "500 unless given, inf for none" in " ".join(stream("run", "--help").stdout.split())
 
 
 def test_a_deadline_nobody_can_hold_leaves_raw_frames_and_says_so(bundle, stream, validate, tmp_path):

@@ -122,7 +122,7 @@ def test_a_long_clip_keeps_room_for_its_index(tmp_path, noise, make_spec, monkey
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**24))
     with open_sink(str(tmp_path / "out.mp4"), make_spec("clean")) as sink:
         sink.write(noise[0])
-        sink.written = 10**6
+        sink._coded = 10**6
         with pytest.raises(OSError, match="No space left on device"):
             sink.write(noise[1])
 

@@ -11,10 +11,11 @@ elseif(NOT CUDAToolkit_FOUND)
   message(STATUS "TensorRT at ${TensorRT_LIBRARY}, but no CUDA toolkit 12 or later: set CUDAToolkit_ROOT")
 else()
   message(STATUS "TensorRT: ${TensorRT_LIBRARY}, headers in ${TensorRT_INCLUDE_DIR}, CUDA ${CUDAToolkit_VERSION}")
+  get_filename_component(tensorrt_file ${TensorRT_LIBRARY} NAME) # a folder on the way may be called after the other one
   add_library(TensorRT::TensorRT UNKNOWN IMPORTED)
   set_target_properties(TensorRT::TensorRT PROPERTIES
     IMPORTED_LOCATION ${TensorRT_LIBRARY}
     INTERFACE_INCLUDE_DIRECTORIES ${TensorRT_INCLUDE_DIR}
     INTERFACE_COMPILE_DEFINITIONS
-      $<IF:$<BOOL:$<FILTER:${TensorRT_LIBRARY},INCLUDE,tensorrt_rtx>>,DERAIN_TENSORRT_RTX=1,DERAIN_TENSORRT_RTX=0>)
+      $<IF:$<BOOL:$<FILTER:${tensorrt_file},INCLUDE,tensorrt_rtx>>,DERAIN_TENSORRT_RTX=1,DERAIN_TENSORRT_RTX=0>)
 endif()

@@ -35,44 +35,69 @@ constexpr std::size_t pictures_in_advance = 3;
 
 enum Property { property_bundle = 1, property_engine, property_precision, property_deadline, property_stats };
 
-/// What the element holds between frames.
-struct Inside {
+/// What the properties say.
+struct Settings {
     std::string bundle, engine = derain::default_engine(), precision = "fp32";
     double deadline_ms = 0;
-    std::optional<derain::Bundle> loaded;
-    std::shared_ptr<derain::Pool> pictures;
-    std::mutex mutex;  // `filter` comes and goes on the streaming or the state's thread; events may be on any other
-    std::shared_ptr<derain::Filter> filter;
 
-    std::shared_ptr<derain::Filter> current() {
-        const std::scoped_lock lock(mutex);
-        return filter;
+    /// From a frame's arrival until it goes on, at the latest; nothing: there is none.
+    [[nodiscard]] std::optional<double> deadline() const {
+        return deadline_ms > 0 ? std::optional(deadline_ms) : std::nullopt;
+    }
+};
+
+/// What the element holds between frames. Caps, queries and events may be on any thread.
+class Inside {
+   public:
+    [[nodiscard]] Settings settings() const {
+        const std::scoped_lock lock(mutex_);
+        return settings_;
+    }
+
+    /// Calls `change` with the settings; another bundle is read when it is asked for.
+    template <typename Change>
+    void set(Change change) {
+        const std::scoped_lock lock(mutex_);
+        const std::string before = settings_.bundle;
+        change(settings_);
+        if (settings_.bundle != before) {
+            loaded_.reset();
+        }
+    }
+
+    /// The bundle, read once; Error where it cannot be.
+    derain::Bundle bundle() {
+        const std::scoped_lock lock(mutex_);
+        if (settings_.bundle.empty()) {
+            throw derain::Error("no bundle, expected a folder made by `derain export`: set the property bundle");
+        }
+        if (!loaded_) {
+            loaded_.emplace(derain::Bundle::load(settings_.bundle));
+        }
+        return *loaded_;
+    }
+
+    [[nodiscard]] std::shared_ptr<derain::Filter> current() const {
+        const std::scoped_lock lock(mutex_);
+        return filter_;
     }
 
     void become(std::shared_ptr<derain::Filter> other) {
         {
-            const std::scoped_lock lock(mutex);
-            filter.swap(other);
+            const std::scoped_lock lock(mutex_);
+            filter_.swap(other);
         }
         other.reset();  // without the lock: it may wait for the engine
     }
 
-    /// The bundle, read once; Error where it cannot be.
-    const derain::Manifest& manifest() {
-        if (bundle.empty()) {
-            throw derain::Error("no bundle, expected a folder made by `derain export`: set the property bundle");
-        }
-        if (!loaded) {
-            loaded.emplace(derain::Bundle::load(bundle));
-        }
-        return loaded->manifest();
-    }
-};
+    std::shared_ptr<derain::Pool> pictures;  // of the streaming thread
 
-bool same_bytes(const FrameSpec& one, const FrameSpec& other) {
-    return one.width == other.width && one.height == other.height && one.pixels == other.pixels &&
-           one.matrix == other.matrix && one.range == other.range;
-}
+   private:
+    mutable std::mutex mutex_;
+    Settings settings_;
+    std::optional<derain::Bundle> loaded_;
+    std::shared_ptr<derain::Filter> filter_;
+};
 
 }  // namespace
 
@@ -113,17 +138,16 @@ void set_property(GObject* object, guint id, const GValue* value, GParamSpec* sp
     };
     switch (id) {
         case property_bundle:
-            inside.bundle = text();
-            inside.loaded.reset();
+            inside.set([&](Settings& settings) { settings.bundle = text(); });
             break;
         case property_engine:
-            inside.engine = text();
+            inside.set([&](Settings& settings) { settings.engine = text(); });
             break;
         case property_precision:
-            inside.precision = text();
+            inside.set([&](Settings& settings) { settings.precision = text(); });
             break;
         case property_deadline:
-            inside.deadline_ms = g_value_get_double(value);
+            inside.set([&](Settings& settings) { settings.deadline_ms = g_value_get_double(value); });
             break;
         default:
             G_OBJECT_WARN_INVALID_PROPERTY_ID(object, id, spec);
@@ -131,22 +155,22 @@ void set_property(GObject* object, guint id, const GValue* value, GParamSpec* sp
 }
 
 void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
-    Inside& inside = inside_of(object);
+    const Settings settings = inside_of(object).settings();
     switch (id) {
         case property_bundle:
-            g_value_set_string(value, inside.bundle.c_str());
+            g_value_set_string(value, settings.bundle.c_str());
             break;
         case property_engine:
-            g_value_set_string(value, inside.engine.c_str());
+            g_value_set_string(value, settings.engine.c_str());
             break;
         case property_precision:
-            g_value_set_string(value, inside.precision.c_str());
+            g_value_set_string(value, settings.precision.c_str());
             break;
         case property_deadline:
-            g_value_set_double(value, inside.deadline_ms);
+            g_value_set_double(value, settings.deadline_ms);
             break;
         case property_stats: {
-            const auto filter = inside.current();
+            const auto filter = inside_of(object).current();
             g_value_take_boxed(
                 value, filter ? filter->statistics(derain::gst::stats_of) : derain::gst::stats_of(derain::Tally()));
             break;
@@ -160,8 +184,8 @@ void get_property(GObject* object, guint id, GValue* value, GParamSpec* spec) {
 GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, GstCaps* caps, GstCaps* filter) {
     GstCaps* other = gst_caps_copy(caps);
     try {
-        const auto& manifest = inside_of(transform).manifest();
-        const FrameSpec& spec = direction == GST_PAD_SINK ? manifest.output : manifest.input;
+        const derain::Bundle bundle = inside_of(transform).bundle();
+        const FrameSpec& spec = direction == GST_PAD_SINK ? bundle.manifest().output : bundle.manifest().input;
         derain::gst::describe(*other, spec);
     } catch (const std::exception& error) {
         GST_WARNING_OBJECT(transform, "%s", error.what());  // `start` tells it to the user
@@ -176,15 +200,15 @@ GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, 
 
 /// Refuses frames that are not the bundle's, which nobody downstream may have asked about.
 gboolean set_info(GstVideoFilter* filter, GstCaps* in_caps, GstVideoInfo* in, GstCaps* out_caps, GstVideoInfo* out) {
-    const derain::Manifest* manifest = nullptr;
+    std::optional<derain::Bundle> bundle;
     try {
-        manifest = &inside_of(filter).manifest();
+        bundle = inside_of(filter).bundle();
     } catch (const std::exception& error) {
         GST_ELEMENT_ERROR(filter, LIBRARY, SETTINGS, ("%s", error.what()), (nullptr));
         return FALSE;
     }
     for (const auto& [info, caps, spec] :
-         {std::tuple(in, in_caps, &manifest->input), std::tuple(out, out_caps, &manifest->output)}) {
+         {std::tuple(in, in_caps, &bundle->manifest().input), std::tuple(out, out_caps, &bundle->manifest().output)}) {
         if (!derain::gst::fits(*info, *caps, *spec)) {
             GST_ELEMENT_ERROR(filter, STREAM, FORMAT,
                               ("frames are %s, the bundle expects %s: put videoconvert and videoscale before",
@@ -199,20 +223,21 @@ gboolean set_info(GstVideoFilter* filter, GstCaps* in_caps, GstVideoInfo* in, Gs
 gboolean start(GstBaseTransform* transform) {
     Inside& inside = inside_of(transform);
     try {
-        const auto& manifest = inside.manifest();
-        if (!same_bytes(manifest.input, manifest.output)) {
-            throw derain::Error(inside.bundle +
+        const Settings settings = inside.settings();
+        const derain::Bundle bundle = inside.bundle();
+        const auto& manifest = bundle.manifest();
+        if (!manifest.input.same_format(manifest.output)) {
+            throw derain::Error(settings.bundle +
                                 ": input and output differ, and a raw frame could not go on as it came: "
                                 "export a bundle with one format");
         }
         const std::shared_ptr<derain::Engine> engine =
-            derain::make_engine(inside.engine, *inside.loaded, derain::parse_precision(inside.precision));
+            derain::make_engine(settings.engine, bundle, derain::parse_precision(settings.precision));
         engine->open();
         engine->warm_up();
         inside.pictures = derain::Pool::make(manifest.input.bytes(), pictures_in_advance);
         inside.become(std::make_shared<derain::Filter>(
-            engine, inside.deadline_ms > 0 ? std::optional(inside.deadline_ms) : std::nullopt,
-            [](const derain::Picture& raw) { return raw; },
+            engine, settings.deadline(), [](const derain::Picture& raw) { return raw; },
             [transform](std::string_view line) {
                 GST_ELEMENT_WARNING(transform, LIBRARY, FAILED, ("%s", std::string(line).c_str()), (nullptr));
             }));
@@ -225,6 +250,28 @@ gboolean start(GstBaseTransform* transform) {
 
 gboolean stop(GstBaseTransform* transform) {
     inside_of(transform).become(nullptr);
+    return TRUE;
+}
+
+/// Adds to a live pipeline's latency: with a deadline, a frame may be held here that long.
+///
+/// A deadline is only set in NULL and READY, and a pipeline asks after that.
+gboolean answer(GstBaseTransform* transform, GstPadDirection direction, GstQuery* query) {
+    if (GST_BASE_TRANSFORM_CLASS(derain_element_parent_class)->query(transform, direction, query) == FALSE) {
+        return FALSE;
+    }
+    if (GST_QUERY_TYPE(query) != GST_QUERY_LATENCY || direction != GST_PAD_SRC) {
+        return TRUE;
+    }
+    gboolean live = FALSE;
+    GstClockTime least = 0;
+    GstClockTime most = 0;
+    gst_query_parse_latency(query, &live, &least, &most);
+    const auto held_ns = derain::deadline_in_ns(inside_of(transform).settings().deadline());
+    if (live != FALSE && held_ns) {
+        const auto held = static_cast<GstClockTime>(*held_ns);
+        gst_query_set_latency(query, live, least + held, GST_CLOCK_TIME_IS_VALID(most) ? most + held : most);
+    }
     return TRUE;
 }
 
@@ -323,6 +370,7 @@ static void derain_element_class_init(DerainElementClass* klass) {
     transform.start = start;
     transform.stop = stop;
     transform.sink_event = sink_event;
+    transform.query = answer;
     auto& filter = *GST_VIDEO_FILTER_CLASS(klass);
     filter.set_info = set_info;
     filter.transform_frame = transform_frame;

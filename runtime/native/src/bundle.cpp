@@ -117,9 +117,11 @@ std::filesystem::path Bundle::graph(Precision precision) const {
     }
     const std::string wanted(to_string(precision));
     const std::string present = joined(manifest().graphs, [](const auto& graph) { return to_string(graph.precision); });
-    const bool calibrated = precision == Precision::int8 || precision == Precision::fp8;
-    const std::string mend = calibrated ? "`derain calibrate " + path().string() + " --precision " + wanted + " ...`"
-                                        : "`derain export ...`";
+    // Export would replace the bundle with all that was calibrated and built.
+    const bool calibrated = precision != Precision::fp32;
+    const std::string mend = calibrated
+                                 ? "`derain calibrate " + path().string() + " --precision " + wanted + " --frames ...`"
+                                 : "`derain export ...`";
     throw Error(path().string() + ": no " + wanted + " graph, the bundle has " + present + ": make one with " + mend);
 }
 

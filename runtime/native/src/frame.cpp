@@ -16,6 +16,11 @@ std::string_view to_string(Pixels pixels) { return word_of(pixel_words, pixels);
 
 Pixels parse_pixels(std::string_view word) { return value_of(pixel_words, word); }
 
+bool FrameSpec::same_format(const FrameSpec& other) const {
+    return width == other.width && height == other.height && pixels == other.pixels && matrix == other.matrix &&
+           range == other.range;
+}
+
 std::vector<std::int64_t> FrameSpec::shape() const {
     switch (pixels) {
         case Pixels::nv12:

@@ -15,6 +15,7 @@ namespace {
 constexpr Words<Precision, 4> precision_words{
     {{"fp32", Precision::fp32}, {"fp16", Precision::fp16}, {"int8", Precision::int8}, {"fp8", Precision::fp8}}};
 
+constexpr int deepest = 100;                   // levels of nesting; a model's configuration has a few
 constexpr std::uint64_t largest_side = 65535;  // of a frame, so that its size in bytes is far from any overflow
 
 /// A word of an enumeration, told with its key where it is none.
@@ -148,6 +149,14 @@ std::map<std::string, FileEntry> file_entries(const json& files) {
     return entries;
 }
 
+/// Stops at nesting that no manifest has: showing or destroying a value takes a stack as deep as it is.
+bool refuse_depth(int depth, json::parse_event_t /*event*/, const json& /*value*/) {
+    if (depth > deepest) {
+        throw Error("nested more than " + std::to_string(deepest) + " deep, expected a manifest");
+    }
+    return true;
+}
+
 void check_precisions(const std::vector<GraphEntry>& graphs) {
     std::set<Precision> seen;
     for (const GraphEntry& graph : graphs) {
@@ -187,7 +196,7 @@ Precision parse_precision(std::string_view word) { return value_of(precision_wor
 Manifest Manifest::parse(std::string_view text) {
     json document;
     try {
-        document = json::parse(text);
+        document = json::parse(text, refuse_depth);
     } catch (const json::exception& error) {
         throw Error(std::string("not JSON (") + error.what() + ")");
     }

@@ -27,11 +27,6 @@ class Nowhere final : public Sink {
     void put(std::span<const std::byte> /*image*/, std::int64_t /*captured_ns*/) override {}
 };
 
-bool same_picture(const FrameSpec& one, const FrameSpec& other) {
-    return one.width == other.width && one.height == other.height && one.pixels == other.pixels &&
-           one.matrix == other.matrix && one.range == other.range;
-}
-
 constexpr std::size_t pictures_in_advance = 8;  // more than the pipeline holds at a time
 
 }  // namespace
@@ -119,7 +114,7 @@ Session::Session(std::shared_ptr<Engine> engine, Options options)
     : engine_(std::move(engine)),
       options_(std::move(options)),
       source_(std::make_shared<Fed>(engine_->input(), options_.tell)) {
-    if (!same_picture(engine_->input(), engine_->output())) {
+    if (!engine_->input().same_format(engine_->output())) {
         throw Error(engine_->bundle().path().string() +
                     ": input and output differ in size or pixels, so a raw frame cannot stand in for a clean one: "
                     "export it with one format");
@@ -173,7 +168,7 @@ void Session::finish() { source_->end(); }
 
 bool Session::ended() const {
     const std::scoped_lock lock(mutex_);
-    return over_ && size_ == 0;
+    return over_ && size_ == 0 && fault_.empty();
 }
 
 void Session::present(const FrameRecord& record, const Picture& picture) {

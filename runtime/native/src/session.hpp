@@ -60,7 +60,7 @@ class Session {
     /// No frame will follow.
     void finish();
 
-    /// Whether the run is over and everything has been received.
+    /// Whether the run came to its end and everything has been received; false where it failed, which `receive` tells.
     [[nodiscard]] bool ended() const;
     /// Calls `read` with the counts so far, which do not change meanwhile.
     template <typename Read>

@@ -13,6 +13,7 @@
 #include "commands.hpp"
 #include "derain/stream/streams.hpp"
 #include "machine.hpp"
+#include "report_file.hpp"
 #include "show.hpp"
 
 namespace derain {
@@ -26,7 +27,7 @@ constexpr std::size_t picture_count = 30;  // in memory and shown in turn, so th
 struct BenchChoice {
     EngineChoice engine;
     double fps = 30;
-    double seconds = 10;
+    double seconds = 40;
     double warm_up_s = 2;
     std::optional<double> deadline_ms;
     std::string source = "test://rain";
@@ -65,6 +66,7 @@ class CameraClock final : public Source {
     std::int64_t next_ = 0;
 };
 
+/// Whole frames only: a camera's may be broken or of another size.
 std::vector<Picture> first_pictures(const std::string& uri, const FrameSpec& spec) {
     const auto source = open_source(uri, spec);
     std::vector<Picture> pictures;
@@ -73,7 +75,7 @@ std::vector<Picture> first_pictures(const std::string& uri, const FrameSpec& spe
         if (!frame) {
             break;
         }
-        if (!frame->broken) {
+        if (frame->fits && !frame->broken) {
             pictures.push_back(std::move(frame->picture));
         }
     }
@@ -120,6 +122,7 @@ void add_samples(Json& json, const std::vector<FrameRecord>& records, Inferences
 }
 
 void bench(const BenchChoice& choice) {
+    check_report(choice.json);
     if (choice.seconds * choice.fps < 1) {
         std::ostringstream told;
         told << choice.seconds << " s at " << choice.fps << " frames/s hold no frame: give it longer with --seconds";
@@ -138,23 +141,26 @@ void bench(const BenchChoice& choice) {
     Inferences unused;
     unused.reserve(static_cast<std::size_t>(count));
     const auto sink = open_sink("null://", manifest.output);
-    const auto report = run(engine, source, *sink,
-                            {.policy = Policy::latest,
-                             .deadline_ms = choice.deadline_ms,
-                             .count_from_ns = from_ns,
-                             .to_output = between(manifest.input, manifest.output),
-                             .on_frame =
-                                 [&](const FrameRecord& record, const Frame&, const Picture&) {
-                                     if (record.captured_ns >= from_ns) {
-                                         records.push_back(record);
-                                     }
-                                 },
-                             .on_unused =
-                                 [&](std::int64_t captured_ns, std::int64_t ns) {
-                                     if (captured_ns >= from_ns) {
-                                         unused.emplace_back(captured_ns, ns);
-                                     }
-                                 }});
+    const bool endless = choice.deadline_ms && std::isinf(*choice.deadline_ms);
+    auto report = run(engine, source, *sink,
+                      {.policy = Policy::latest,
+                       .deadline_ms = endless ? std::nullopt : choice.deadline_ms,
+                       .count_from_ns = from_ns,
+                       .to_output = between(manifest.input, manifest.output),
+                       .on_frame =
+                           [&](const FrameRecord& record, const Frame&, const Picture&) {
+                               if (record.captured_ns >= from_ns) {
+                                   records.push_back(record);
+                               }
+                           },
+                       .on_unused =
+                           [&](std::int64_t captured_ns, std::int64_t ns) {
+                               if (captured_ns >= from_ns) {
+                                   unused.emplace_back(captured_ns, ns);
+                               }
+                           }});
+    // Over the time measured: from the first to the last presentation is one period less.
+    report.fps = static_cast<double>(report.presented) / choice.seconds;
     Json json = report;
     json["model"] = manifest.model.name;
     json["engine"] = engine->name();
@@ -170,9 +176,6 @@ void bench(const BenchChoice& choice) {
     json["before"] = before;
     json["after"] = machine();
     add_samples(json, records, std::move(unused), from_ns);
-    if (!choice.json.empty()) {
-        write_report(choice.json, json.dump(1));
-    }
     summarise(report, "null://");
     if (shake) {
         std::cout << "jitter p50 " << shake->p50 << " ms, p99 " << shake->p99 << " ms\n";
@@ -181,6 +184,7 @@ void bench(const BenchChoice& choice) {
         std::cout << "the machine was busy before (" << before["load"] << " of " << before["cores"]
                   << " cores): the figures are worse than its best\n";
     }
+    write_report(choice.json, json, 1);
 }
 
 }  // namespace
@@ -201,9 +205,7 @@ void add_bench(CLI::App& app) {
     verb.add_option("--warm-up", choice->warm_up_s, "Seconds to run before the measurement.")
         ->check(at_least(0))
         ->capture_default_str();
-    verb.add_option("--deadline", choice->deadline_ms, "As for `derain-stream run`.")
-        ->check(at_least(0.001))
-        ->type_name("MS");
+    add_deadline(verb, choice->deadline_ms, "As for `derain-stream run`.");
     verb.add_option("--source", choice->source, "Where the first 30 frames come from.")->capture_default_str();
     verb.add_option("--json", choice->json, "Write the report with every frame's times to this file.");
     verb.callback([choice] { bench(*choice); });

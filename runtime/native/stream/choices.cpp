@@ -1,9 +1,5 @@
 #include "choices.hpp"
 
-#include <span>
-
-#include "atomic_file.hpp"
-
 namespace derain {
 
 void EngineChoice::add_to(CLI::App& verb) {
@@ -26,9 +22,17 @@ std::shared_ptr<Engine> EngineChoice::open(const Bundle& loaded) const {
     return opened;
 }
 
-void write_report(const std::filesystem::path& path, const std::string& json) {
-    const std::string text = json + "\n";
-    write_bytes(path, std::as_bytes(std::span(text)));
+void add_deadline(CLI::App& verb, std::optional<double>& ms, const std::string& what) {
+    verb.add_option_function<double>(
+            "--deadline",
+            [&ms](double given) {
+                if (!(given > 0)) {
+                    throw CLI::ValidationError("--deadline", "expected more than 0, or inf for none");
+                }
+                ms = given;
+            },
+            what)
+        ->type_name("MS");
 }
 
 }  // namespace derain

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "derain/engine.hpp"
@@ -22,7 +22,7 @@ struct EngineChoice {
     [[nodiscard]] std::shared_ptr<Engine> open(const Bundle& loaded) const;
 };
 
-/// Writes a report by atomic rename.
-void write_report(const std::filesystem::path& path, const std::string& json);
+/// Adds --deadline to a verb: milliseconds, more than 0; infinite for none.
+void add_deadline(CLI::App& verb, std::optional<double>& ms, const std::string& what);
 
 }  // namespace derain

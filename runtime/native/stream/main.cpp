@@ -8,6 +8,7 @@
 #include <string>
 
 #include "commands.hpp"
+#include "derain/error.hpp"
 
 namespace {
 
@@ -19,13 +20,6 @@ void quiet_decoders() {
     if (std::getenv("OPENCV_LOG_LEVEL") == nullptr) {  // NOLINT(concurrency-mt-unsafe): OpenCV has read it by now
         cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
     }
-}
-
-std::string one_line(std::string text) {
-    for (char& letter : text) {
-        letter = letter == '\n' ? ' ' : letter;
-    }
-    return text;
 }
 
 }  // namespace
@@ -43,7 +37,8 @@ int main(int count, char** arguments) {
             return app.exit(error) == 0 ? 0 : 2;
         }
     } catch (const std::exception& error) {
-        std::cerr << "error: " << one_line(error.what()) << '\n';
+        const derain::Error told(error.what());  // in one line, whatever it was
+        std::cerr << "error: " << told.what() << '\n';
         return 1;
     }
     return 0;

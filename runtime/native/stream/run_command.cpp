@@ -1,15 +1,19 @@
 #include <atomic>
+#include <cmath>
 #include <csignal>
 #include <ctime>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 
 #include "choices.hpp"
 #include "commands.hpp"
 #include "derain/stream/clock.hpp"
 #include "derain/stream/redact.hpp"
 #include "derain/stream/streams.hpp"
+#include "report_file.hpp"
 #include "show.hpp"
 #include "truth.hpp"
 
@@ -65,7 +69,35 @@ std::unique_ptr<TruthComparison> comparison_with(const RunChoice& choice, Policy
     return std::make_unique<TruthComparison>(open_source(choice.truth, bgr), manifest.input, manifest.output);
 }
 
+/// Error where the sink would take its source's place: a run that ends early would cut the original.
+void refuse_in_place(const Sink& sink, const Source& source) {
+    std::error_code error;  // neither need be a file
+    if (std::filesystem::equivalent(sink.location(), source.location(), error)) {
+        throw Error(sink.location() + ": is read by this run, which would replace it: give another --sink");
+    }
+}
+
+/// As given, else that of live sources; none where it is infinite.
+std::optional<double> deadline_ms(const RunChoice& choice, bool live) {
+    const auto ms = choice.deadline_ms || !live ? choice.deadline_ms : std::optional(live_deadline_ms);
+    return ms && std::isfinite(*ms) ? ms : std::nullopt;
+}
+
+/// Shows a report and writes it to the file that was named, which may fail.
+void conclude(const RunChoice& choice, const RunReport& report, const nlohmann::ordered_json& document) {
+    summarise(report, redact(choice.sink));
+    if (document.contains("psnr_rgb")) {
+        const auto told = [&document](const char* which) {
+            const auto& value = document["psnr_rgb"][which];
+            return value.is_null() ? std::string("identical") : value.dump() + " dB";
+        };
+        std::cout << "PSNR (RGB) against the truth: input " << told("input") << ", output " << told("output") << "\n";
+    }
+    write_report(choice.json, document, 2);
+}
+
 void derain_stream(const RunChoice& choice) {
+    check_report(choice.json);
     const Bundle bundle = Bundle::load(choice.engine.bundle);
     const auto& manifest = bundle.manifest();
     stop_on_signals();
@@ -75,14 +107,12 @@ void derain_stream(const RunChoice& choice) {
     const auto policy = parse_policy(choice.policy).value_or(source->live() ? Policy::latest : Policy::every);
     const auto comparison = comparison_with(choice, policy, manifest);
     const auto sink = open_sink(choice.sink, manifest.output, source->fps(), source->live());
+    refuse_in_place(*sink, *source);
     RunOptions options{.policy = policy,
-                       .deadline_ms = choice.deadline_ms,
+                       .deadline_ms = deadline_ms(choice, source->live()),
                        .to_output = between(manifest.input, manifest.output),
                        .tell = [](std::string_view line) { std::cerr << std::string(line) + "\n"; },
                        .stop = [] { return stopped_ns != 0; }};
-    if (!options.deadline_ms && source->live()) {
-        options.deadline_ms = live_deadline_ms;
-    }
     if (comparison) {
         options.on_frame = [&comparison](const FrameRecord&, const Frame& frame, const Picture& shown) {
             comparison->add(frame.picture.bytes(), shown.bytes());
@@ -98,19 +128,15 @@ void derain_stream(const RunChoice& choice) {
     source->close();
     nlohmann::ordered_json document = report;
     if (comparison && stopped_ns == 0) {
-        document["psnr_rgb"] = comparison->mean();
+        try {
+            const auto psnr = comparison->mean();
+            document["psnr_rgb"] = psnr;
+        } catch (const Error&) {
+            conclude(choice, report, document);  // what was measured is not lost with what does not fit
+            throw;
+        }
     }
-    if (!choice.json.empty()) {
-        write_report(choice.json, document.dump(2));
-    }
-    summarise(report, redact(choice.sink));
-    if (document.contains("psnr_rgb")) {
-        const auto told = [&document](const char* which) {
-            const auto& value = document["psnr_rgb"][which];
-            return value.is_null() ? std::string("identical") : value.dump() + " dB";
-        };
-        std::cout << "PSNR (RGB) against the truth: input " << told("input") << ", output " << told("output") << "\n";
-    }
+    conclude(choice, report, document);
 }
 
 }  // namespace
@@ -130,11 +156,9 @@ void add_run(CLI::App& app) {
     verb.add_option("--policy", choice->policy,
                     "latest: the newest frame wins (live sources' own); every: none is lost (files' own).")
         ->check(CLI::IsMember({"latest", "every"}));
-    verb.add_option("--deadline", choice->deadline_ms,
-                    "The raw frame goes out where the derained one is not there this long after its capture. Live "
-                    "sources: 500 unless given; files: none.")
-        ->check(CLI::PositiveNumber)
-        ->type_name("MS");
+    add_deadline(verb, choice->deadline_ms,
+                 "The raw frame goes out where the derained one is not there this long after its capture. Live "
+                 "sources: 500 unless given, inf for none; files: none.");
     verb.add_option("--truth", choice->truth, "The clean frames of the source, to report PSNR against.");
     verb.add_option("--json", choice->json, "Write the report to this file.");
     verb.callback([choice] { derain_stream(*choice); });

@@ -149,6 +149,20 @@ TEST(Manifest, RefusesWhatIsNotJson) {
     }
 }
 
+TEST(Manifest, RefusesWhatIsNestedTooDeep) {
+    const BundleFiles files;
+    const std::string unclosed(200'000, '[');
+    const std::string whole = unclosed + std::string(200'000, ']');
+    std::string inside = R"({"surprise": )";
+    inside.append(whole).append("}");
+    for (const std::string& text : {inside, whole, unclosed}) {
+        put(files.path() / "manifest.json", text);
+        EXPECT_THAT(told([&] { return Bundle::load(files.path()); }),
+                    AllOf(HasSubstr("manifest.json: nested more than 100 deep, expected a manifest: export it again"),
+                          Not(HasSubstr("\n"))));
+    }
+}
+
 TEST(Manifest, IsRefusedInOneLineWhateverIsInIt) {
     BundleFiles files;
     files.manifest["line\nbreak"] = 1;
@@ -209,7 +223,10 @@ TEST(Bundle, NamesTheVerbThatMakesAMissingGraph) {
     EXPECT_THAT(told([&] { return bundle.graph(Precision::int8); }),
                 AllOf(HasSubstr("no int8 graph, the bundle has fp32"), HasSubstr("derain calibrate"),
                       HasSubstr("--precision int8")));
-    EXPECT_THAT(told([&] { return bundle.graph(Precision::fp16); }), HasSubstr("`derain export ...`"));
+    EXPECT_THAT(told([&] { return bundle.graph(Precision::fp16); }),
+                AllOf(HasSubstr("derain calibrate"), HasSubstr("--precision fp16")));
+    EXPECT_THAT(told([&] { return Bundle(files.path(), {}).graph(Precision::fp32); }),
+                HasSubstr("no fp32 graph, the bundle has none: make one with `derain export ...`"));
 }
 
 TEST(Bundle, FindsEnginesByPrecisionAndApi) {

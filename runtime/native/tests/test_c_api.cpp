@@ -221,6 +221,17 @@ TEST(Session, LeavesAnEngineThatHangsBehindWhenItIsClosed) {
     HangingEngine::let_go(std::exchange(engine, nullptr));
 }
 
+TEST(Session, ThatFailedHasNotEndedButTellsWhy) {
+    Session session(opened(std::make_shared<ScriptedEngine>()),
+                    {.policy = Policy::every, .tell = [](std::string_view) { throw Error("nobody listens"); }});
+    const std::vector<std::byte> frame(make_spec().bytes());
+    ASSERT_TRUE(session.submit(frame, 1, std::nullopt));  // a time of another clock is told of
+    for (int time = 0; time < 2; ++time) {
+        EXPECT_EQ(told([&] { return session.receive(std::nullopt).has_value(); }), "nobody listens");
+        EXPECT_FALSE(session.ended());
+    }
+}
+
 TEST_F(CApi, LetsOneThreadSubmitWhileAnotherReceives) {
     ASSERT_EQ(open(), DERAIN_OK) << derain_error();
     auto received = std::async(std::launch::async, [this] {

@@ -9,6 +9,7 @@
 #include "convert.hpp"
 #include "derain/stream/redact.hpp"
 #include "derain/stream/streams.hpp"
+#include "finally.hpp"
 #include "stream_support.hpp"
 
 namespace derain {
@@ -64,6 +65,16 @@ TEST(Streams, NumbersInNamesCountAsNumbers) {
         std::filesystem::rename(pictures / ("00000" + std::to_string(index) + ".png"), pictures / names.at(index));
     }
     EXPECT_EQ(read_all(pictures.string()), written);
+}
+
+TEST(Streams, AWordWithoutAColonIsAPathThoughASchemeIsCalledSo) {
+    const testing::Folder folder;
+    const auto written = write_noise((folder.path() / "frames").string(), 1);
+    const auto before = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    const Finally back([&] { std::filesystem::current_path(before); });
+    EXPECT_TRUE(std::filesystem::exists("frames/000000.png"));
+    EXPECT_EQ(read_all("frames"), written);
 }
 
 TEST(Streams, AClipWithoutAFrameIsNotThere) {
@@ -296,9 +307,52 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
 
 TEST(Streams, AFolderThatCannotBeWrittenIsAWriteError) {
     const testing::Folder folder;
-    std::ofstream(folder.path() / "file") << "x";
-    const auto sink = open_sink("frames://" + (folder.path() / "file" / "below").string(), testing::make_spec("clean"));
+    const auto sink = open_sink("frames://" + (folder.path() / "pictures").string(), testing::make_spec("clean"));
+    std::ofstream(folder.path() / "pictures") << "x";
     EXPECT_THROW(sink->write(testing::grey(1).bytes()), WriteError);
+}
+
+TEST(Streams, APlaceThatCannotBeWrittenIsToldWhenTheSinkIsOpened) {
+    const testing::Folder folder;
+    const auto open = [&](const std::string& name) {
+        return fault([&] { open_sink((folder.path() / name).string(), testing::make_spec("clean")); });
+    };
+    std::ofstream(folder.path() / "file") << "x";
+    std::filesystem::create_directory(folder.path() / "links");
+    std::filesystem::create_symlink(folder.path() / "file", folder.path() / "links" / "away");
+    const auto path = std::filesystem::canonical(folder.path()).string();
+    EXPECT_EQ(open("file/clip.mkv"),
+              path + "/file is a file, so " + path + "/file/clip.mkv cannot be made: name another place");
+    EXPECT_EQ(open("links/away/below/clip.mkv"),
+              path + "/file is a file, so " + path + "/file/below/clip.mkv cannot be made: name another place");
+    EXPECT_EQ(open("file/below"),
+              path + "/file is a file, so " + path + "/file/below/000000.png cannot be made: name another place");
+    EXPECT_EQ(open("new/below/clip.mkv"), "");
+    EXPECT_FALSE(std::filesystem::exists(folder.path() / "new"));
+}
+
+TEST(Streams, AFolderThatMayNotBeWrittenToIsToldWhenTheSinkIsOpened) {
+    if (::geteuid() == 0) {
+        GTEST_SKIP() << "root may write everywhere";
+    }
+    const testing::Folder folder;
+    std::filesystem::permissions(folder.path(),
+                                 std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    const auto path = std::filesystem::canonical(folder.path()).string();
+    for (const auto& [name, file] : {std::pair("clip.mkv", "clip.mkv"), std::pair("pictures", "000000.png")}) {
+        const auto told = fault([&, name = name] { open_sink(path + "/" + name, testing::make_spec("clean")); });
+        EXPECT_EQ(told, path + " cannot be written to: name another place for " + file);
+    }
+    std::filesystem::permissions(folder.path(), std::filesystem::perms::owner_all);
+}
+
+TEST(Streams, ANameWithAColonIsNoProtocol) {
+    const testing::Folder folder;
+    const auto before = std::filesystem::current_path();
+    std::filesystem::current_path(folder.path());
+    const Finally back([&] { std::filesystem::current_path(before); });
+    const auto written = write_noise("file://out-12:30:00.mkv");
+    EXPECT_EQ(read_all("file://out-12:30:00.mkv"), written);
 }
 
 TEST(Streams, CredentialsAreNeverShown) {

@@ -25,6 +25,7 @@ class PlayedCamera final : public VideoDevice {
     v4l2_fract period = {.numerator = 1, .denominator = 25};
     std::uint32_t device_caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
     bool busy = false, unplugged = false;
+    int format_fault = 0;                             // what it answers where a format is asked for
     bool shared = false;                              // by all openings: it takes no format while it streams
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
     std::deque<std::uint32_t> sequence_once;          // in place of 0
@@ -49,8 +50,8 @@ class PlayedCamera final : public VideoDevice {
                 return 0;
             }
             case VIDIOC_S_FMT: {
-                if (shared && streaming_) {
-                    return EBUSY;
+                if (format_fault != 0 || (shared && streaming_)) {
+                    return format_fault != 0 ? format_fault : EBUSY;
                 }
                 auto& pix = static_cast<v4l2_format*>(argument)->fmt.pix;
                 if (std::ranges::find(others, pix.pixelformat) != others.end()) {
@@ -401,6 +402,15 @@ TEST_F(V4l2, Nv12AndUyvyGoThroughAsTheyAre) {
         const auto frame = open(pixels)->next();
         EXPECT_EQ(frame->picture.bytes().data(), device_->buffer(0));
     }
+}
+
+TEST_F(V4l2, ACameraThatTakesNoFormatNowIsNotSaidToHaveNone) {
+    device_->format_fault = EBUSY;
+    EXPECT_EQ(fault(), "/dev/video7: cannot set up the camera (Device or resource busy): is another program using it?");
+    device_->format_fault = ENODEV;
+    EXPECT_EQ(fault(), "/dev/video7: cannot set up the camera (No such device): is another program using it?");
+    device_->format_fault = EINVAL;
+    EXPECT_NE(fault().find("frames are none, the bundle expects 32x16 bgr8"), std::string::npos);
 }
 
 TEST_F(V4l2, WhatACameraCannotDoIsToldWithItsMend) {

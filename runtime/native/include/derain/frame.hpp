@@ -28,6 +28,9 @@ struct FrameSpec {
     std::string matrix = "bt601";   ///< "bt601" or "bt709"
     std::string range = "limited";  ///< "full" or "limited"
 
+    /// Whether both mean the same by a frame's bytes: all is equal but the tensor's name.
+    [[nodiscard]] bool same_format(const FrameSpec& other) const;
+
     /// The size of one frame: 3·W·H for bgr8 and rgb8, 3/2·W·H for nv12, 2·W·H for uyvy.
     [[nodiscard]] std::size_t bytes() const;
 

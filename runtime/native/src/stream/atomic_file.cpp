@@ -1,5 +1,7 @@
 #include "atomic_file.hpp"
 
+#include <unistd.h>
+
 #include <fstream>
 #include <random>
 #include <system_error>
@@ -7,6 +9,17 @@
 #include "derain/stream/sink.hpp"
 
 namespace derain {
+
+namespace {
+
+/// Where a link points: what is renamed onto is the file itself.
+std::filesystem::path behind_links(const std::filesystem::path& path) {
+    std::error_code error;
+    const auto file = std::filesystem::weakly_canonical(std::filesystem::absolute(path), error);
+    return error ? path : file;
+}
+
+}  // namespace
 
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
     constexpr std::string_view digits = "0123456789abcdef";
@@ -19,17 +32,36 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path) {
     return path.parent_path() / name.append(".partial").append(path.extension().string());
 }
 
-void write_bytes(const std::filesystem::path& path, std::span<const std::byte> data) {
-    const auto temporary = temporary_beside(path);
+void check_place(const std::filesystem::path& path) {
     std::error_code error;
-    if (path.has_parent_path()) {
-        std::filesystem::create_directories(path.parent_path(), error);
+    const auto file = behind_links(path);
+    if (std::filesystem::is_directory(file, error)) {
+        throw Error(file.string() + " is a folder: name a file");
+    }
+    auto nearest = file.parent_path();
+    while (!std::filesystem::exists(nearest, error) && nearest.has_relative_path()) {
+        nearest = nearest.parent_path();
+    }
+    if (!std::filesystem::is_directory(nearest, error)) {
+        throw Error(nearest.string() + " is a file, so " + file.string() + " cannot be made: name another place");
+    }
+    if (::access(nearest.c_str(), W_OK | X_OK) != 0) {
+        throw Error(nearest.string() + " cannot be written to: name another place for " + file.filename().string());
+    }
+}
+
+void write_bytes(const std::filesystem::path& path, std::span<const std::byte> data) {
+    const auto target = behind_links(path);
+    const auto temporary = temporary_beside(target);
+    std::error_code error;
+    if (target.has_parent_path()) {
+        std::filesystem::create_directories(target.parent_path(), error);
     }
     std::ofstream file(temporary, std::ios::binary);
     file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
     file.close();
     if (file) {
-        std::filesystem::rename(temporary, path, error);
+        std::filesystem::rename(temporary, target, error);
     }
     if (!file || error) {
         std::filesystem::remove(temporary, error);

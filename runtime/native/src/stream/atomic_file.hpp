@@ -9,7 +9,12 @@ namespace derain {
 /// A hidden, unused name in `path`'s folder with `path`'s suffix, so that a rename onto `path` is atomic.
 std::filesystem::path temporary_beside(const std::filesystem::path& path);
 
-/// Writes `data` to `path`, making its folder, by atomic rename; Error where that fails, and then nothing is left.
+/// Error where `write_bytes` could not make a file at `path`: a folder is there, or it lies behind a file, or in a
+/// folder that cannot be written to.
+void check_place(const std::filesystem::path& path);
+
+/// Writes `data` to `path`, or to where a link points, making its folder, by atomic rename; Error where that fails, and
+/// then nothing is left.
 void write_bytes(const std::filesystem::path& path, std::span<const std::byte> data);
 
 }  // namespace derain

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "derain/stream/back_off.hpp"
+#include "tenths.hpp"
 
 namespace derain {
 
@@ -23,11 +24,7 @@ std::int64_t stall_ns(double stalled_after_s, std::optional<double> fps) {
     return std::llround(std::max(stalled_after_s, frames_s) * static_cast<double>(second_ns));
 }
 
-/// A duration in seconds, with one decimal.
-std::string tenths(std::int64_t ns) {
-    const auto whole = std::lround(static_cast<double>(ns) / static_cast<double>(second_ns) * 10);
-    return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
-}
+double seconds_of(std::int64_t ns) { return static_cast<double>(ns) / static_cast<double>(second_ns); }
 
 }  // namespace
 
@@ -101,7 +98,7 @@ class Capture::Thread {
         }
         const int next = ++generation_;
         const auto left = current_;
-        lose("no frame for " + tenths(silent_ns) + " s");
+        lose("no frame for " + tenths(seconds_of(silent_ns)) + " s");
         lock.unlock();
         left->close();
         return next;
@@ -135,7 +132,8 @@ class Capture::Thread {
                     }
                     count_ += frame->skipped;
                     frame->id = count_++;
-                    putting_ = began_ = true;
+                    began_ = true;
+                    putting_ = whole;  // one that is broken never waits for room, but wakes who watches
                 }
                 const bool wanted = queue_->put(std::move(*frame));
                 const std::scoped_lock lock(mutex_);
@@ -244,8 +242,9 @@ class Capture::Thread {
         if (std::exchange(silence_told_, true) || !tell_) {
             return;
         }
-        tell_(source_->location() + ": open, but no frame for " + tenths(silent_ns) + " s, expected one within " +
-              tenths(expected_ns) + " s: is the camera, or what writes its frames, at work?");
+        tell_(source_->location() + ": open, but no frame for " + tenths(seconds_of(silent_ns)) +
+              " s, expected one within " + tenths(seconds_of(expected_ns)) +
+              " s: is the camera, or what writes its frames, at work?");
     }
 
     void lose(const std::string& why) {

@@ -132,9 +132,7 @@ cv::Mat scaled(const cv::Mat& bgr, const FrameSpec& spec) {
 }
 
 ToOutput between(const FrameSpec& input, const FrameSpec& output) {
-    const auto same = [&](auto member) { return input.*member == output.*member; };
-    if (same(&FrameSpec::width) && same(&FrameSpec::height) && same(&FrameSpec::pixels) && same(&FrameSpec::matrix) &&
-        same(&FrameSpec::range)) {
+    if (input.same_format(output)) {
         return [](const Picture& picture) { return picture; };
     }
     return [input, output, pool = Pool::make(output.bytes(), pictures_in_advance)](const Picture& picture) {

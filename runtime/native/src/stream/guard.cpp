@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "derain/stream/clock.hpp"
+#include "tenths.hpp"
 
 namespace derain {
 
@@ -32,11 +33,6 @@ constexpr std::array table{
     Row{State::reopening, Event::fault, State::backing_off},
     Row{State::reopening, Event::spent, State::raw},
 };
-
-std::string tenths(double seconds) {
-    const auto whole = std::lround(seconds * 10);
-    return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
-}
 
 }  // namespace
 

@@ -1,11 +1,14 @@
 /// `rtsp://user:password@host:554/path`, a network camera through OpenCV's FFmpeg over TCP. It is never shown with its
 /// credentials.
+#include <cmath>
 #include <opencv2/videoio.hpp>
 
 #include "decoded.hpp"
 #include "derain/error.hpp"
+#include "derain/stream/clock.hpp"
 #include "derain/stream/redact.hpp"
 #include "kinds.hpp"
+#include "stream_clock.hpp"
 
 namespace derain {
 
@@ -39,16 +42,22 @@ class NetworkCamera final : public DecodedSource {
    private:
     Read read() override {
         cv::Mat image = target();
-        if (!video_.read(image)) {
+        const bool grabbed = video_.grab();
+        const auto came_ns = monotonic_ns();  // before what is left to decode and convert here
+        if (!grabbed || !video_.retrieve(image)) {
             throw Error(location() + ": the stream broke off: check the camera and the network");
         }
-        return from(image, location());
+        const auto stamp_ns = std::llround(video_.get(cv::CAP_PROP_POS_MSEC) * 1e6);
+        Read got = from(image, location());
+        got.captured_ns = clock_.captured_ns(stamp_ns, came_ns);
+        return got;
     }
 
     void release() override { video_.release(); }
 
     std::string uri_;
     cv::VideoCapture video_;
+    StreamClock clock_;
 };
 
 }  // namespace

@@ -18,11 +18,13 @@ namespace {
 class PngFolder final : public Sink {
    public:
     PngFolder(const std::string& folder, const FrameSpec& spec) : Sink(folder, spec) {
-        if (!std::filesystem::exists(folder)) {
-            return;
-        }
-        if (!std::filesystem::is_directory(folder)) {
+        const bool exists = std::filesystem::exists(folder);
+        if (exists && !std::filesystem::is_directory(folder)) {
             throw Error(folder + ": is a file, expected a folder: give --sink frames://FOLDER");
+        }
+        check_place(name());
+        if (!exists) {
+            return;
         }
         const auto old = std::ranges::count_if(std::filesystem::directory_iterator(folder),
                                                [](const auto& entry) { return entry.path().extension() == ".png"; });
@@ -35,9 +37,14 @@ class PngFolder final : public Sink {
    private:
     void put(std::span<const std::byte> image, std::int64_t) override {
         cv::imencode(".png", to_bgr(image, spec()), png_);
+        write_bytes(name(), std::as_bytes(std::span(png_)));
+    }
+
+    /// The next picture's.
+    [[nodiscard]] std::filesystem::path name() const {
         std::ostringstream name;
         name << std::setw(6) << std::setfill('0') << written() << ".png";
-        write_bytes(std::filesystem::path(location()) / name.str(), std::as_bytes(std::span(png_)));
+        return std::filesystem::path(location()) / name.str();
     }
 
     std::vector<uchar> png_;

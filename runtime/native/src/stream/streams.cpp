@@ -45,7 +45,7 @@ std::unique_ptr<Source> open_source(const std::string& uri, const FrameSpec& spe
     const auto colon = uri.find(':');
     std::string scheme = uri.substr(0, colon);
     std::string location = colon == std::string::npos ? "" : uri.substr(colon + 1);
-    if (!source_kinds().contains(scheme) && uri.find("://") == std::string::npos) {
+    if (colon == std::string::npos || (!source_kinds().contains(scheme) && uri.find("://") == std::string::npos)) {
         scheme = std::filesystem::is_directory(uri) ? "frames" : "file";
         location = uri;
     }

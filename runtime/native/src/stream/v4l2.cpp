@@ -256,7 +256,12 @@ class Camera final : public DecodedSource {
             format.fmt.pix.height = static_cast<std::uint32_t>(spec().height);
             format.fmt.pix.pixelformat = fourcc;
             format.fmt.pix.field = V4L2_FIELD_NONE;
-            if (device.control(VIDIOC_S_FMT, &format) != 0) {
+            const int fault = device.control(VIDIOC_S_FMT, &format);
+            if (fault == EBUSY || fault == ENODEV) {  // no answer about the format
+                throw Error(location() + ": cannot set up the camera (" + std::generic_category().message(fault) +
+                            "): is another program using it?");
+            }
+            if (fault != 0) {
                 continue;
             }
             const auto& got = format.fmt.pix;

@@ -15,7 +15,12 @@ namespace derain {
 namespace {
 
 constexpr double default_fps = 25;  // for sources without a rate of their own, such as a folder of images
-constexpr std::size_t margin = 4;   // frames of free space: one to write, the encoder's buffer, the container's end
+
+// Free space to keep: raw frames, one to write and the encoder's own buffer; bytes, as Matroska holds a cluster of 5 MB
+// back; and bytes for each frame of the clip, as the container's end lists them all.
+constexpr std::uintmax_t margin = 4;
+constexpr std::uintmax_t buffered = std::uintmax_t{8} << 20U;
+constexpr std::uintmax_t index_entry = 32;
 
 std::optional<int> codec_of(const std::filesystem::path& path) {
     static const std::map<std::string, int> codecs{{".mkv", cv::VideoWriter::fourcc('F', 'F', 'V', '1')},
@@ -49,6 +54,7 @@ class VideoFile final : public Sink {
         if (std::filesystem::is_directory(path_)) {
             throw Error(location + ": is a folder, expected a file: give --sink frames://" + location);
         }
+        check_place(path_);
         if (spec.width % 2 != 0 || spec.height % 2 != 0) {  // OpenCV would drop the last column or row without a word
             throw Error(location + ": videos need an even size, frames are " + std::to_string(spec.width) + "x" +
                         std::to_string(spec.height) + ": use frames://");
@@ -87,7 +93,9 @@ class VideoFile final : public Sink {
             std::error_code error;
             std::filesystem::create_directories(folder(), error);
             const cv::Size size(spec().width, spec().height);
-            if (!writer_.open(temporary_.string(), cv::CAP_FFMPEG, *codec_of(path_), fps_, size)) {
+            // Absolute, or FFmpeg takes what stands before a colon for a protocol.
+            const auto name = std::filesystem::absolute(temporary_).string();
+            if (!writer_.open(name, cv::CAP_FFMPEG, *codec_of(path_), fps_, size)) {
                 throw WriteError(location() + ": cannot be written in " + folder().string() +
                                  ": check its space and rights");
             }
@@ -114,10 +122,12 @@ class VideoFile final : public Sink {
     void encode(const cv::Mat& bgr) {
         // OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
         std::error_code error;
-        if (std::filesystem::space(folder(), error).available < margin * spec().bytes()) {
+        const auto kept = margin * spec().bytes() + buffered + index_entry * encoded_;
+        if (std::filesystem::space(folder(), error).available < kept) {
             throw WriteError(location() + ": No space left on device");
         }
         writer_.write(bgr);
+        ++encoded_;
         due_ns_ += period_ns();
     }
 
@@ -132,6 +142,7 @@ class VideoFile final : public Sink {
     double fps_;
     bool live_;
     cv::VideoWriter writer_;
+    std::uintmax_t encoded_ = 0;
     double due_ns_ = 0;  // the clip's next frame
     cv::Mat last_;
 };

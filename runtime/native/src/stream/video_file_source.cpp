@@ -20,7 +20,8 @@ class VideoFile final : public DecodedSource {
         if (!std::filesystem::is_regular_file(path)) {
             throw Error(path + ": no such file: give the path of a video");
         }
-        if (!video_.open(path, cv::CAP_FFMPEG)) {
+        // Absolute, or FFmpeg takes what stands before a colon for a protocol.
+        if (!video_.open(std::filesystem::absolute(path).string(), cv::CAP_FFMPEG)) {
             throw Error(path + ": " + std::to_string(std::filesystem::file_size(path)) +
                         " bytes that are no video, or an unfinished one: record or copy it again");
         }

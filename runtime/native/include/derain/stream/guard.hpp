@@ -2,19 +2,21 @@
 ///
 /// One state machine; every frame goes out raw in every state but `deraining`:
 ///
-/// | state       | event    | next        | what it means | | ----------- | -------- | ----------- |
-/// -------------------------------------------------------------------------- | | deraining   | result   | deraining |
-/// a good result in time: it goes out                                         | | deraining   | deadline | late | no
-/// result in time: the raw frame goes out now                              | | deraining   | fault    | backing off |
-/// the engine threw or returned nonsense: the raw frame goes out              | | deraining   | spent    | raw | the
-/// same, but the engine was reopened 5 times within a minute already      | | late        | result   | deraining   |
-/// the late result came and is thrown away; the engine is free again          | | late        | fault    | backing off
-/// | the late frame ended in a fault                                            | | late        | spent    | raw | the
-/// same, after 5 reopenings within a minute                               | | backing off | due      | reopening   |
-/// the delay is over: the engine is closed and opened on its own thread       | | reopening   | opened   | deraining |
-/// it opened and warmed up                                                    | | reopening   | fault    | backing off
-/// | it did not                                                                 | | reopening   | spent    | raw | it
-/// did not, after 5 reopenings within a minute: raw frames until restarted |
+// clang-format off
+/// | state       | event    | next        | what it means                                                 |
+/// | ----------- | -------- | ----------- | ------------------------------------------------------------- |
+/// | deraining   | result   | deraining   | a good result in time: it goes out                            |
+/// | deraining   | deadline | late        | no result in time: the raw frame goes out now                 |
+/// | deraining   | fault    | backing off | the engine threw or returned nonsense: the raw frame goes out |
+/// | deraining   | spent    | raw         | the same, but the engine was reopened 5 times within a minute |
+/// | late        | result   | deraining   | the late result came and is thrown away; the engine is free   |
+/// | late        | fault    | backing off | the late frame ended in a fault                               |
+/// | late        | spent    | raw         | the same, after 5 reopenings within a minute                  |
+/// | backing off | due      | reopening   | the delay is over: the engine is reopened on its own thread   |
+/// | reopening   | opened   | deraining   | it opened and warmed up                                       |
+/// | reopening   | fault    | backing off | it did not                                                    |
+/// | reopening   | spent    | raw         | it did not, after 5 reopenings: raw frames until restarted    |
+// clang-format on
 #pragma once
 
 #include <cstdint>
