@@ -55,7 +55,6 @@ class MachineConfig(_Strict):
     accelerator: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
-    compile: bool = False
     threads: int = Field(0, ge=0)
     """CPU threads PyTorch may use; 0 leaves it to PyTorch."""
     workers: int = Field(0, ge=0)

@@ -79,8 +79,6 @@ class Deraining(lightning.LightningModule):
             )
         if config.machine.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if config.machine.compile:
-            self.network.compile()
         self.teacher = None if config.distill is None else Teacher(config.distill, self.network, config.data.patch)
 
     def training_step(self, rain: RainyBatch, iteration: int) -> Tensor:

@@ -220,12 +220,12 @@ def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
 
 
 @pytest.fixture(scope="module")
-def in_8_bits(tmp_path_factory, picture) -> dict[Precision, Bundle]:
-    """The shipped network's INT8 and FP8 graphs as calibrate makes them."""
+def in_8_bits(tmp_path_factory) -> dict[Precision, Bundle]:
+    """The shipped network's INT8 and FP8 graphs as calibrate makes them, of frames in rain."""
     made = {}
-    frames = [Frame(seed, 0, picture(seed, 96, 72), 0) for seed in range(4)]
     for precision in (Precision.INT8, Precision.FP8):
         plain, _ = export("daiam-nano", tmp_path_factory.mktemp(str(precision)) / "bundle", (96, 72))
+        frames = [Frame(index, 0, seeded_frame(plain.manifest.input, index + 1), 0) for index in range(4)]
         made[precision], _ = calibrate(plain, precision, frames, "pictures", method=Method.MINMAX, max_loss=100.0)
     return made
 

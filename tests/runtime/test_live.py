@@ -174,7 +174,10 @@ def test_connections_are_bounded_and_one_that_asks_nothing_is_closed(make_spec, 
             one.close()
         half = socket.create_connection(("127.0.0.1", serving.port), 10)
         half.sendall(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert half.recv(4096).startswith(b"HTTP/1.1 404")
+        answer = b""
+        while b"Not Found" not in answer.partition(b"\r\n\r\n")[2]:
+            answer += half.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 404")
         half.sendall(b"GET / HTTP/1.1\r\nHo")
         half.settimeout(3)
         assert half.recv(4096) == b""

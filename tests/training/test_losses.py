@@ -71,13 +71,13 @@ def test_every_term_is_summed_over_branches_and_stages_and_weighted():
     assert terms["loss"].item() == pytest.approx(0.85 + 2 * 0.75 + 3 * 0.35 + 5 * 0.20)
 
 
-def test_alpha_s_default_goes_with_the_balanced_loss_and_no_configuration_that_ships_has_more(repository):
+def test_alpha_s_default_goes_with_the_balanced_loss_and_with_the_psnr_loss_it_is_some_twenty_times_that(repository):
     """The balanced loss of a map at the share of a frame that rain covers is some ten times the paper's."""
     config = LossConfig()
     assert (config.attention, config.alpha, config.beta_heavy, config.beta_light) == ("balanced", 0.1, 1.0, 0.3)
     for name in ("daiam", "daiam-edge"):
         shipped = read_config(repository / f"training/configs/{name}.yaml").loss
-        assert shipped.attention == "balanced" and 0 < shipped.alpha <= config.alpha
+        assert (shipped.attention, shipped.image) == ("balanced", "psnr") and 10 <= shipped.alpha / config.alpha <= 40
     mask = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)).pow(9)
     balanced, paper = (attention_loss(torch.full_like(mask, 0.1), mask, kind) for kind in ("balanced", "mse"))
     assert 5 < balanced / paper < 20

@@ -37,6 +37,7 @@ def tree(images: Path, out: Path, **changes) -> dict:
     return {
         "network": {"name": "daiam-nano"},
         "data": {"root": str(images), "folders": ["train"], "validation": "test", "patch": 32},
+        "rain": {"frame_height": 36},
         "optimiser": {"iterations": ITERATIONS, "batch": 2, "learning_rate": 1e-3, "warm_up": 2, "ema_decay": 0.5},
         "machine": {"accelerator": "cpu", "threads": 1},
         "seed": 3,
