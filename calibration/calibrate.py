@@ -84,7 +84,8 @@ def calibrate(
 
     Raises:
         OSError: the bundle cannot be written to, which is told before any work.
-        ValueError: bad frames (see `frames.choose`), another number of clean ones, or no layer fits the loss.
+        ValueError: bad frames (see `frames.choose`), another number of clean ones, no convolution to
+            quantise, or no layer fits the loss.
     """
     Bundle.check_place(bundle.path)
     seen = _Counted(stream)

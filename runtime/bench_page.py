@@ -7,6 +7,7 @@ import numpy as np
 
 from derain.runtime.bench import BenchReport
 from derain.runtime.latency import Percentiles
+from derain.runtime.machine import Machine
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 720, 180, 64, 32, 24
 BINS = 60
@@ -58,20 +59,24 @@ def page(report: BenchReport) -> str:
         f"<p>Capture to present is of all {len(whole)} presented frames, inference also of results that came too late, "
         "wait and present of the derained ones.</p>"
     )
-    after = dict(report.after)
-    machines = "".join(
-        f"<tr><td>{_words(key)}</td><td>{_told(value)}</td><td>{_told(after[key])}</td></tr>"
-        for key, value in report.before
-    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"/><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(counts)}</p>\n"
         "<div><table><tr><th>ms</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>"
         f"{table}</table></div>\n{shown}\n{timeline}\n{histograms}\n"
-        '<h2>machine</h2><div><table class="words"><tr><th></th><th>before</th><th>after</th></tr>'
-        f"{machines}</table></div></body></html>\n"
+        f"{machine_table(report.before, report.after)}</body></html>\n"
     )
+
+
+def machine_table(before: Machine, after: Machine) -> str:
+    """The machine's state around a measurement, under its heading."""
+    later = dict(after)
+    rows = "".join(
+        f"<tr><td>{_words(key)}</td><td>{_told(value)}</td><td>{_told(later[key])}</td></tr>" for key, value in before
+    )
+    head = "<tr><th></th><th>before</th><th>after</th></tr>"
+    return f'<h2>machine</h2><div><table class="words">{head}{rows}</table></div>'
 
 
 def ticks(low: float, high: float) -> list[float]:

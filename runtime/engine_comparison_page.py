@@ -2,7 +2,7 @@
 
 from html import escape
 
-from derain.runtime.bench_page import STYLE, ticks
+from derain.runtime.bench_page import STYLE, machine_table, ticks
 from derain.runtime.engine_comparison import EngineComparison, EngineResult
 
 WIDTH, LEFT, RIGHT = 720, 190, 90
@@ -39,11 +39,6 @@ def engine_comparison_page(comparison: EngineComparison) -> str:
         f"<tr><td>{escape(name)}</td><td class='words'>{escape(why)}</td></tr>"
         for name, why in comparison.left_out.items()
     )
-    after = dict(comparison.after)
-    machines = "".join(
-        f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td><td>{escape(str(after[key]))}</td></tr>"
-        for key, value in comparison.before
-    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}{OWN_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n<p>{escape(how)}</p>\n"
@@ -52,7 +47,7 @@ def engine_comparison_page(comparison: EngineComparison) -> str:
         f"<th>p99 ms</th><th>MB</th></tr>{table}</table>\n"
         f"<h2>time of an inference</h2>\n{_spread(comparison.rows)}\n{_quality(comparison.rows)}\n"
         + (f'<h2>left out</h2><table class="quiet">{left_out}</table>\n' if left_out else "")
-        + f"<h2>machine</h2><table><tr><th></th><th>before</th><th>after</th></tr>{machines}</table></body></html>\n"
+        + f"{machine_table(comparison.before, comparison.after)}</body></html>\n"
     )
 
 
