@@ -8,18 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from derain.training.losses import LossConfig, image_loss
 from derain.training.models import Prediction, size_multiple
 from derain.training.models.weights import load, resolve
 
 
 class DistillConfig(BaseModel):
-    """The teacher, by the name or path of its weights, and the weights of the two terms it adds to the loss."""
+    """The teacher, by the name or path of its weights, and the weights of the two terms it adds to the loss.
+
+    They go with the scale of the loss: `output` is against 1 for L_global, `attention` against 1 for α.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     teacher: str
     output: float = Field(1.0, ge=0)
-    attention: float = Field(0.5, ge=0)
+    attention: float = Field(10.0, ge=0)
 
 
 class Teacher:
@@ -54,19 +58,20 @@ class Teacher:
         prediction: Prediction = self.network.to(rainy.device)(rainy)[0]
         return prediction
 
-    def terms(self, student: Prediction, rainy: Tensor) -> dict[str, Tensor]:
-        """Mean squared errors of the image and of the S+ of all common rain types, and their weighted sum.
+    def terms(self, student: Prediction, rainy: Tensor, loss: LossConfig) -> dict[str, Tensor]:
+        """The image against the teacher's, as `loss` measures it against the truth, and the maps against its maps.
 
-        Named "distill_output", "distill_attention" and "distill".
+        Named "distill_output", "distill_attention" (the mean squared errors of the S+ of all common rain types) and
+        "distill", output·L_output + α·attention·L_attention.
         """
         teacher = self(rainy)
-        output = F.mse_loss(student.image, teacher.image.clamp(0, 1).to(student.image.dtype))
+        output = image_loss(student.image, teacher.image.clamp(0, 1).to(student.image.dtype), loss.image)
         attention = student.image.new_zeros(())
         for rain in student.branches.keys() & teacher.branches.keys():
             ours, theirs = student.branches[rain].attention, teacher.branches[rain].attention
             if ours is not None and theirs is not None:
                 attention = attention + F.mse_loss(ours, theirs.to(ours.dtype))
-        total = self.config.output * output + self.config.attention * attention
+        total = self.config.output * output + loss.alpha * self.config.attention * attention
         return {"distill_output": output, "distill_attention": attention, "distill": total}
 
 

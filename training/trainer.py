@@ -89,7 +89,7 @@ class Deraining(lightning.LightningModule):
         prediction, _ = self.network(rainy)
         terms = derain_loss(prediction, clean, branch_masks(rain.mask_streak, rain.mask_drop), self.config.loss)
         if self.teacher is not None:
-            terms |= self.teacher.terms(prediction, rainy)
+            terms |= self.teacher.terms(prediction, rainy, self.config.loss)
             terms["loss"] = terms["loss"] + terms["distill"]
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, on_step=True)
         self.log("train/psnr", psnr(prediction.image.detach().float(), clean).mean(), on_step=True, prog_bar=True)

@@ -7,6 +7,7 @@ import torch
 
 from derain.training.config import TrainConfig
 from derain.training.distillation import DistillConfig, Teacher
+from derain.training.losses import LossConfig
 from derain.training.models import Branch, Prediction, build
 from derain.training.models.weights import load, save_weights
 from derain.training.trainer import train
@@ -34,19 +35,21 @@ def settings(root: Path, picture, **changes) -> TrainConfig:
     )
 
 
-def test_the_terms_are_squared_errors_against_the_teacher_s_image_and_maps(weights):
+@pytest.mark.parametrize("kind", ["mse", "psnr"])
+def test_the_terms_measure_image_and_maps_against_the_teacher_s_in_the_loss_s_own_scale(weights, kind):
     teacher = Teacher(DistillConfig(teacher=str(weights), output=2.0, attention=3.0), build("daiam-nano"), 32)
     rainy = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         seen = load(str(weights)).network(rainy)[0]
     maps = {rain: torch.rand(2, 1, 16, 16) for rain in ("streak", "drop")}
     student = Prediction(torch.rand_like(rainy), {rain: Branch(maps[rain], rainy, rainy) for rain in maps})
-    terms = teacher.terms(student, rainy)
-    output = (student.image - seen.image.clamp(0, 1)).square().mean()
+    terms = teacher.terms(student, rainy, LossConfig(image=kind, alpha=0.7))
+    apart = (student.image - seen.image.clamp(0, 1)).square()
+    output = apart.mean() if kind == "mse" else (apart[0].mean().log() + apart[1].mean().log()) / 2
     attention = sum((maps[rain] - seen.branches[rain].attention).square().mean() for rain in maps)
-    torch.testing.assert_close(terms["distill_output"], output)
+    torch.testing.assert_close(terms["distill_output"], output, rtol=1e-4, atol=0)
     torch.testing.assert_close(terms["distill_attention"], attention)
-    torch.testing.assert_close(terms["distill"], 2 * output + 3 * attention)
+    torch.testing.assert_close(terms["distill"], 2 * output + 0.7 * 3 * attention, rtol=1e-4, atol=1e-6)
 
 
 def test_a_student_comes_nearer_to_its_teacher_than_one_without(tmp_path, picture, weights):
@@ -82,7 +85,7 @@ def test_a_teacher_that_cannot_teach_is_refused(tmp_path, weights):
     with pytest.raises(ValueError, match=r"^data\.patch is 30, expected a multiple of 4 for '.*teacher\.safetensors'"):
         Teacher(DistillConfig(teacher=str(weights)), student, 30)
     with pytest.raises(
-        ValueError, match=r"^distill\.attention is 0\.5, but the network has maps of \['drop', 'streak'\] "
+        ValueError, match=r"^distill\.attention is 10\.0, but the network has maps of \['drop', 'streak'\] "
     ):
         Teacher(DistillConfig(teacher="random:dam-dual"), student, 32)
     assert Teacher(DistillConfig(teacher="random:dam-dual", attention=0), student, 32)
