@@ -10,6 +10,7 @@
 | 32     | 8     | number of frames published so far                            |
 | 40     | 8     | 1 once the writer has closed                                 |
 | 48     | 8     | 1 where the writer holds a lock (flock) while it lives       |
+| 56     | 8     | the writer's frames per second times 1000, 0 where unknown   |
 | 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
 
 All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which all
@@ -38,7 +39,7 @@ from derain.runtime.manifest import FrameSpec
 
 MAGIC, VERSION = b"DERAINSH", 1
 FIXED = struct.Struct("<8sIIII8s")
-COUNT, CLOSED, LOCKED, SLOTS_AT = 32, 40, 48, 64
+COUNT, CLOSED, LOCKED, RATE, SLOTS_AT = 32, 40, 48, 56, 64
 WORD = struct.Struct("<Q")
 SLOTS = 4
 FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
@@ -53,8 +54,11 @@ class SharedFrames:
         self._slot = _padded(self._bytes)
 
     @classmethod
-    def create(cls, name: str, spec: FrameSpec) -> Self:
-        """Make the ring; FileExistsError where there is one of that name, OSError where memory is short."""
+    def create(cls, name: str, spec: FrameSpec, fps: float | None = None) -> Self:
+        """Make the ring of a writer of `fps` frames a second, None where it has no rate of its own.
+
+        FileExistsError where there is one of that name, OSError where memory is short.
+        """
         path = _path(name)
         _remove_if_abandoned(path)
         size = SLOTS_AT + SLOTS * _padded(int(np.prod(spec.image_shape)))
@@ -74,6 +78,7 @@ class SharedFrames:
                 f"{path}: {size} bytes of shared memory: {error.strerror}: give {FOLDER} more (docker: --shm-size)"
             ) from error
         WORD.pack_into(memory, LOCKED, 1)
+        WORD.pack_into(memory, RATE, round(1000 * (fps or 0)))
         memory[8 : FIXED.size] = FIXED.pack(*_header(spec))[8:]
         memory[:8] = MAGIC  # last: it makes the header valid
         return cls(path, spec, memory, descriptor)
@@ -123,6 +128,11 @@ class SharedFrames:
     def published(self) -> int:
         """How many frames were written so far."""
         return self._word(COUNT)
+
+    @property
+    def fps(self) -> float | None:
+        """The writer's frames a second, to a thousandth, where it has a rate and told it."""
+        return self._word(RATE) / 1000 or None
 
     @property
     def closed(self) -> bool:

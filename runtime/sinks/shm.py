@@ -12,7 +12,7 @@ class SharedMemory(Sink):
 
     def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
         super().__init__(f"shm://{location}", spec, fps)
-        self._frames: SharedFrames | None = SharedFrames.create(location, spec)
+        self._frames: SharedFrames | None = SharedFrames.create(location, spec, fps)
 
     def _write(self, image: Image, captured_ns: int) -> None:
         assert self._frames is not None

@@ -21,6 +21,9 @@ _kinds: dict[str, type["Source"]] = {}
 OLDEST_NS = 10_000_000_000
 """A live frame that seems older than this has a time of another clock."""
 
+FASTEST = 240.0
+"""Declared frames a second that are believed: an RTSP stream that declares none is told as 90,000."""
+
 BROKEN: Image = np.empty(0, np.uint8)
 """What a live kind gives for a frame that came cut short."""
 
@@ -120,6 +123,11 @@ class Source(ABC):
             return from_bgr(image, self.spec)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+
+def believed(fps: float) -> float | None:
+    """What a live source says of its frames a second, where a camera can have that many."""
+    return fps if 0 < fps <= FASTEST else None
 
 
 def of_our_clock(stamp_ns: int, now_ns: int) -> int:

@@ -9,10 +9,7 @@ import numpy.typing as npt
 
 from derain.runtime.frames import Image
 from derain.runtime.manifest import FrameSpec
-from derain.runtime.sources.base import OLDEST_NS, Source
-
-FASTEST = 240.0
-"""Declared frames a second that are believed: an RTSP stream that declares none is told as 90,000."""
+from derain.runtime.sources.base import OLDEST_NS, Source, believed
 
 SKEW = 1.2e-3
 """How much longer a second of a camera's clock may last than ours: crystals hardly differ, but where 30/1.001 frames a
@@ -34,8 +31,7 @@ class LiveCapture(Source):
         self._video = video
         self._grabbed_ns = self._stamp_ns = 0
         self._offset_ns: float | None = None  # from the stream's times to ours
-        fps = video.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps <= FASTEST else None
+        self.fps = believed(video.get(cv2.CAP_PROP_FPS))
 
     def _images(self) -> Iterator[Image]:
         while True:

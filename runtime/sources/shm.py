@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from derain.runtime.frames import Image
 from derain.runtime.manifest import FrameSpec
 from derain.runtime.shared_frames import SharedFrames, wait_for_newer
-from derain.runtime.sources.base import Source, of_our_clock, register
+from derain.runtime.sources.base import Source, believed, of_our_clock, register
 
 LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
 BACK_S = 1.0  # how long a reopened ring may stay without a new frame
@@ -24,6 +24,7 @@ class SharedMemory(Source):
         super().__init__(f"shm://{location}", spec)
         self.live = True
         self._frames = SharedFrames.attach(location, spec)
+        self.fps = believed(self._frames.fps or 0)
         self._seen, self._newest_ns = self._frames.published, 0
 
     def reopened(self) -> Source:

@@ -16,7 +16,7 @@ from derain.runtime import shared_frames
 from derain.runtime.capture import Capture
 from derain.runtime.pipeline import run
 from derain.runtime.queues import FrameQueue, Policy
-from derain.runtime.shared_frames import COUNT, LOCKED, SLOTS, SLOTS_AT, WORD, SharedFrames
+from derain.runtime.shared_frames import COUNT, LOCKED, RATE, SLOTS, SLOTS_AT, WORD, SharedFrames
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 from derain.runtime.testing import Calls, ScriptedEngine
@@ -45,6 +45,25 @@ def test_a_reader_gets_the_newest_frame_with_its_number_and_capture_time(ring, n
         seen, captured_ns, copy = reader.newest()
         assert (seen, captured_ns) == (number, 1000 + number)
         np.testing.assert_array_equal(copy, image)
+
+
+def test_a_source_has_the_rate_that_its_writer_told(ring, name, make_spec):
+    def rate() -> float | None:
+        with closing(open_source(f"shm://{name}", make_spec())) as source:
+            return source.fps
+
+    assert rate() is None
+    for told, seen in ((29_970, 29.97), (240_001, None)):
+        WORD.pack_into(ring[0]._memory, RATE, told)
+        assert rate() == seen
+
+
+def test_a_camera_s_rate_goes_with_its_frames_through_a_ring(name, make_spec):
+    with (
+        open_sink(f"shm://{name}", make_spec(), fps=50, live=True),
+        closing(open_source(f"shm://{name}", make_spec())) as source,
+    ):
+        assert source.fps == 50
 
 
 def test_a_frame_that_is_being_overwritten_is_not_given_out(ring, noise):

@@ -56,6 +56,18 @@ TEST_F(Ring, AReaderGetsTheNewestFrameWithItsNumberAndCaptureTime) {
     }
 }
 
+TEST_F(Ring, ASourceHasTheRateThatItsWriterTold) {
+    const auto rate = [&] { return open_source("shm://" + name_, spec_)->fps(); };
+    EXPECT_EQ(rate(), std::nullopt);
+    poke(56, 29970);
+    EXPECT_EQ(rate(), 29.97);
+    poke(56, 90'000'000);
+    EXPECT_EQ(rate(), std::nullopt);
+    const auto other = name_ + "-told";
+    const auto sink = open_sink("shm://" + other, spec_, 60);
+    EXPECT_EQ(open_source("shm://" + other, spec_)->fps(), 60);
+}
+
 TEST_F(Ring, AFrameThatIsBeingOverwrittenIsNotGivenOut) {
     for (const auto& picture : testing::noise(4)) {
         writer_.publish(picture.bytes(), 0);

@@ -12,6 +12,7 @@
 #include <bit>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <system_error>
 #include <thread>
@@ -30,6 +31,7 @@ static_assert(std::endian::native == std::endian::little, "the ring's integers a
 constexpr std::size_t count_at = 32;
 constexpr std::size_t closed_at = 40;
 constexpr std::size_t locked_at = 48;
+constexpr std::size_t rate_at = 56;
 constexpr std::size_t slots_at = 64;
 constexpr std::size_t image_at = 64;  // in a slot
 constexpr std::uint32_t version = 1;
@@ -131,7 +133,7 @@ void remove_if_abandoned(const std::filesystem::path& path) {
 
 }  // namespace
 
-SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec) {
+SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec, std::optional<double> fps) {
     const auto path = path_of(name);
     const std::size_t bytes = slots_at + slots * padded(spec.bytes());
     remove_if_abandoned(path);
@@ -153,6 +155,7 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
     const auto memory = map(file, bytes, path);
     SharedFrames frames(path, spec, memory, file.release());
     atomic(frames.word(locked_at)).store(1, std::memory_order_relaxed);
+    frames.word(rate_at) = static_cast<std::uint64_t>(std::llround(1000 * fps.value_or(0)));
     const Header header = header_of(spec);
     std::memcpy(frames.memory_.data() + magic.size(), reinterpret_cast<const char*>(&header) + magic.size(),
                 sizeof(header) - magic.size());
@@ -264,6 +267,11 @@ bool SharedFrames::wait_for_newer(std::uint64_t than, double timeout_s) const {
 }
 
 std::uint64_t SharedFrames::published() const { return atomic(word(count_at)).load(std::memory_order_acquire); }
+
+std::optional<double> SharedFrames::fps() const {
+    const auto rate = word(rate_at);  // written before the header became valid, and never again
+    return rate == 0 ? std::nullopt : std::optional(static_cast<double>(rate) / 1000);
+}
 
 bool SharedFrames::closed() const { return atomic(word(closed_at)).load(std::memory_order_acquire) != 0; }
 

@@ -4,6 +4,7 @@
 
 #include "derain/error.hpp"
 #include "derain/stream/clock.hpp"
+#include "decoded.hpp"
 #include "derain/stream/shared_frames.hpp"
 #include "kinds.hpp"
 
@@ -26,6 +27,7 @@ class SharedMemorySource final : public Source {
           frames_(SharedFrames::attach(name, spec)),
           pool_(Pool::make(spec.bytes(), pictures_in_advance)) {
         set_live(true);
+        set_fps(believed(frames_.fps().value_or(0)));
     }
 
     /// Error where no new frame comes: the ring of a writer that died can still be attached to.
@@ -63,8 +65,8 @@ class SharedMemorySource final : public Source {
 /// Writes the ring that `--source shm://name` reads; it appears with this sink and goes with it.
 class SharedMemorySink final : public Sink {
    public:
-    SharedMemorySink(const std::string& name, const FrameSpec& spec)
-        : Sink("shm://" + name, spec), frames_(SharedFrames::create(name, spec)) {}
+    SharedMemorySink(const std::string& name, const FrameSpec& spec, std::optional<double> fps)
+        : Sink("shm://" + name, spec), frames_(SharedFrames::create(name, spec, fps)) {}
 
     void close() override { frames_.reset(); }
 
@@ -82,9 +84,9 @@ std::unique_ptr<Source> shared_memory_source(const std::string& location, const 
     return std::make_unique<SharedMemorySource>(location, spec);
 }
 
-std::unique_ptr<Sink> shared_memory_sink(const std::string& location, const FrameSpec& spec, std::optional<double>,
+std::unique_ptr<Sink> shared_memory_sink(const std::string& location, const FrameSpec& spec, std::optional<double> fps,
                                          bool) {
-    return std::make_unique<SharedMemorySink>(location, spec);
+    return std::make_unique<SharedMemorySink>(location, spec, fps);
 }
 
 }  // namespace derain

@@ -41,8 +41,10 @@ class SharedFrames {
         std::int64_t captured_ns;
     };
 
-    /// Makes the ring; Error where there is one of that name, and where memory is short.
-    static SharedFrames create(const std::string& name, const FrameSpec& spec);
+    /// Makes the ring of a writer of `fps` frames a second, if it has a rate of its own; Error where there is one of
+    /// that name, and where memory is short.
+    static SharedFrames create(const std::string& name, const FrameSpec& spec,
+                               std::optional<double> fps = std::nullopt);
     /// Opens a ring; Error where there is none yet, its writer died, or its frames are not `spec`'s.
     static SharedFrames attach(const std::string& name, const FrameSpec& spec);
 
@@ -63,6 +65,8 @@ class SharedFrames {
 
     /// How many frames were written so far.
     [[nodiscard]] std::uint64_t published() const;
+    /// The writer's frames a second, to a thousandth, where it has a rate and told it.
+    [[nodiscard]] std::optional<double> fps() const;
     /// Whether the writer has closed.
     [[nodiscard]] bool closed() const;
 
