@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -86,7 +87,7 @@ def test_what_python_writes_to_shared_memory_the_native_runtime_reads(
     bundle, program, python, name, picture, size, tmp_path
 ):
     spec = bundle.manifest.input
-    ring = SharedFrames.create(name, spec)
+    ring = SharedFrames.create(name, spec, 50)
     report = tmp_path / "report.json"
     arguments = [program, "run", bundle.path, "--source", f"shm://{name}", "--sink", tmp_path / "out.mkv"]
     with subprocess.Popen([*arguments, "--policy", "every", "--json", report]) as process:
@@ -104,6 +105,7 @@ def test_what_python_writes_to_shared_memory_the_native_runtime_reads(
         finally:
             process.kill()
             ring.close()
+    assert cv2.VideoCapture(str(tmp_path / "out.mkv")).get(cv2.CAP_PROP_FPS) == 50
     seen = frames_of(tmp_path / "out.mkv", spec)
     seen = seen[[True, *np.any(seen[1:] != seen[:-1], axis=(1, 2, 3))]]  # it keeps the camera's time by repeating them
     frames = write_frames(tmp_path / "frames", images)
@@ -122,6 +124,7 @@ def test_what_the_native_runtime_writes_to_shared_memory_python_reads(
         try:
             wait_until(Path("/dev/shm", name).exists)
             ring = SharedFrames.attach(name, bundle.manifest.output)
+            assert ring.fps == 30
             seen = []
             while len(seen) < 5:
                 assert wait_for_newer(ring, seen[-1][0] + 1 if seen else 0, 30)

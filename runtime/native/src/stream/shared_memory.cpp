@@ -2,9 +2,9 @@
 #include <memory>
 #include <utility>
 
+#include "decoded.hpp"
 #include "derain/error.hpp"
 #include "derain/stream/clock.hpp"
-#include "decoded.hpp"
 #include "derain/stream/shared_frames.hpp"
 #include "kinds.hpp"
 
