@@ -206,4 +206,5 @@ class Checkpoints(lightning.Callback):
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         self.interrupted = number
+        log.warning("stopping with a checkpoint after this iteration or validation; once more stops at once, without")
         signal.signal(number, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ class CsvLog(Logger):
         text = io.StringIO(newline="")
         csv.DictWriter(text, self.columns, restval="").writerows(rows)
         return text.getvalue()
+
+
+def require_tensorboard() -> None:
+    """Raise ValueError where TensorBoard is wanted and not installed."""
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        raise ValueError("tensorboard is true, but it is not installed: pip install tensorboard, or set it to false")
 
 
 def tensorboard(out: Path, keep: int) -> TensorBoardLogger:

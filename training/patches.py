@@ -205,9 +205,10 @@ def refuse_little_shared_memory(workers: int, batch: int, patch: int) -> None:
         )
 
 
-def _leave_ctrl_c_to_the_run(_: int) -> None:
-    """A terminal sends it to all processes, and a run without its workers would not reach its checkpoint."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_run(_: int) -> None:
+    """A terminal, `timeout` or a scheduler sends them to all processes; a run reaches no checkpoint without workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -218,7 +219,15 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, batches: IterableDataset[Any], workers: int, done: Callable[[], int]) -> None:
         pinned = workers > 0 and torch.accelerator.is_available()
-        super().__init__(batches, None, num_workers=workers, pin_memory=pinned, worker_init_fn=_leave_ctrl_c_to_the_run)
+        super().__init__(
+            batches,
+            None,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=_leave_signals_to_the_run,
+            multiprocessing_context="fork" if workers else None,  # all share one copy of the decoded images
+            persistent_workers=workers > 0,  # Lightning ends such workers, however a run ends
+        )
         self.batches, self.done = batches, done
 
     def __len__(self) -> int:

@@ -1,9 +1,13 @@
 """What a run writes beside its weights: the resolved configuration, versions, data split; and what resuming checks."""
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,6 +54,39 @@ def _version(package: str) -> str:
 def is_run(out: Path) -> bool:
     """Whether a run was begun in the folder: its first record is there, or nothing yet."""
     return (out / "split.json").is_file() or (out.is_dir() and not any(out.iterdir()))
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold a run's folder while it is trained; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        ValueError: another process trains there; the two would overwrite each other's files.
+    """
+    if rank_zero_only.rank or not out.is_dir():
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise ValueError(
+            f"another process trains in {out}: wait until it has ended, or name another folder (--set out=FOLDER)"
+        ) from error
+    except OSError:  # a file system that cannot lock folders, such as some network's
+        log.warning("%s cannot be locked: let no other process train there", out)
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def make_folder(out: Path) -> None:
+    """Make a run's folder; ValueError where its place is taken by a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out is {str(out)!r}, which is a file: name a folder (--set out=FOLDER)")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint: Path, resume: bool) -> int:
@@ -113,9 +150,6 @@ def _first_difference(one: TrainConfig, other: TrainConfig) -> tuple[str, Any, A
 @rank_zero_only
 def write_records(config: TrainConfig, split: dict[str, list[str]]) -> None:
     """Write config.yaml (resolved), environment.json and split.json into OUT."""
-    if config.out.exists() and not config.out.is_dir():
-        raise ValueError(f"out is {str(config.out)!r}, which is a file: name a folder (--set out=FOLDER)")
-    config.out.mkdir(parents=True, exist_ok=True)
     write_text(config.out / "split.json", json.dumps(split, indent=1))
     made_by = {**environment(), "seed": config.seed, "teacher": teacher_digest(config.distill)}
     write_text(config.out / "environment.json", json.dumps(made_by, indent=2))

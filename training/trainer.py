@@ -17,16 +17,16 @@ from derain.training.atomic import naming_the_run
 from derain.training.callbacks import Checkpoints, Interrupted, MovingAverage, Panels, SaveWeights, Stopped
 from derain.training.checkpoints import SafetensorsCheckpointIO
 from derain.training.config import OptimiserConfig, TrainConfig
-from derain.training.dataset import find_dataset
+from derain.training.dataset import Dataset, find_dataset
 from derain.training.distillation import Teacher
-from derain.training.logs import CsvLog, tensorboard
+from derain.training.logs import CsvLog, require_tensorboard, tensorboard
 from derain.training.losses import derain_loss, psnr
 from derain.training.models import build, size_multiple
 from derain.training.models.initialise import initialise
 from derain.training.models.weights import load
 from derain.training.patches import ResumableLoader, paired, refuse_little_shared_memory
 from derain.training.rain import RainyBatch, render
-from derain.training.records import begin_or_resume
+from derain.training.records import alone_in, begin_or_resume, make_folder
 
 STEPS = ("steps", "encoder_steps", "decoder_steps")
 """Options that a second stage may have otherwise than the first; the others change what its weights mean."""
@@ -208,7 +208,16 @@ def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: b
         )
     if config.machine.precision == "16-mixed" and not torch.accelerator.is_available():
         raise ValueError("machine.precision is '16-mixed', which wants a GPU: take 'bf16-mixed' or '32-true'")
+    if config.tensorboard:
+        require_tensorboard()
     dataset = find_dataset(config.data)
+    if not resume:
+        make_folder(config.out)
+    with alone_in(config.out):
+        return _fit(config, dataset, resume, deadline, progress)
+
+
+def _fit(config: TrainConfig, dataset: Dataset, resume: bool, deadline: float | None, progress: bool) -> Path:
     checkpoint, weights = config.out / "checkpoint.safetensors", config.out / "weights.safetensors"
     optimiser = config.optimiser
     done = begin_or_resume(config, dataset.names(), checkpoint, resume)

@@ -15,9 +15,10 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from derain.training import trainer
+from derain.training import logs, trainer
 from derain.training.checkpoints import iterations_done, load_checkpoint
 from derain.training.config import TrainConfig
+from derain.training.records import alone_in
 from derain.training.trainer import train
 from derain_tests.pictures import write_frames
 from derain_tests.tensors import assert_same
@@ -337,7 +338,7 @@ def test_the_weights_are_the_average_that_was_validated_not_the_last_iteration_s
     assert not any(torch.equal(value, last[key]) for key, value in saved.items() if key.endswith("gates.weight"))
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
 def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, whole, tmp_path, number, workers):
     """To all processes of the run, as a terminal sends it; resumed, it ends in the bits of one that nothing ended."""
     path, out = tmp_path / "run.yaml", tmp_path / "run"
@@ -356,7 +357,8 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, who
     done = iterations_done(out / "checkpoint.safetensors")
     assert 0 < done < ITERATIONS
     assert f"iteration {done} of {ITERATIONS}: go on with `derain train" in told
-    assert fault.count("\n") <= 2 and "Traceback" not in fault
+    assert "stopping with a checkpoint" in fault
+    assert fault.count("\n") <= 4 and "Traceback" not in fault
     train(config(images, out, checkpoint_every=100), resume=True)
     assert_same(load_file(out / "weights.safetensors"), load_file(whole / "weights.safetensors"))
 
@@ -373,6 +375,23 @@ def test_a_folder_that_holds_no_run_is_not_resumed_and_nothing_is_written_into_i
     with pytest.raises(FileNotFoundError, match=r"no run in .*out'"):
         train(config(images, tmp_path / "out"), resume=True)
     assert [file.name for file in (tmp_path / "out").iterdir()] == [fill.partition("/")[0]]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_in_which_another_process_trains_is_left_to_it(images, tmp_path, resume):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=0)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with alone_in(out), pytest.raises(ValueError, match=r"^another process trains in .*run: wait until it has ended"):
+        train(config(images, out, seed=9), resume=resume)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_tensorboard_that_is_not_there_is_told_before_anything_is_written(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^tensorboard is true, but it is not installed: pip install tensorboard"):
+        train(config(images, tmp_path / "run", tensorboard=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_broken_record_is_named(images, tmp_path):
