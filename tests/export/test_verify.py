@@ -1,5 +1,6 @@
 """Does `verify` pass what is right, fail what is wrong, and name where it went wrong?"""
 
+import json
 import math
 import re
 from functools import partial
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from safetensors.torch import save_file
 
 from derain.calibration.calibrate import calibrate
 from derain.calibration.qdq import activations, layers, quantize
@@ -29,7 +31,6 @@ from derain.runtime.frames import Frame
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
 from derain.runtime.psnr import MIN_PSNR
-from derain.training.models.weights import save_weights
 from derain_tests.bundles import scaled, with_graph
 
 
@@ -118,7 +119,8 @@ def test_weights_that_are_not_finite_do_not_pass_though_both_sides_agree(bundle,
     with torch.no_grad():
         head.bias[3] = float("nan")
     weights = tmp_path / "nan.safetensors"
-    save_weights(weights, network, "daiam-nano", bundle.manifest.model.config["options"], torch.float32)
+    options = json.dumps(bundle.manifest.model.config["options"])
+    save_file(network.state_dict(), weights, {"model": "daiam-nano", "options": options})
     model = onnx.load(bundle.graph())
     (bias,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("drop.encoder.head.bias")]
     bias.CopyFrom(numpy_helper.from_array(head.bias.detach().numpy(), bias.name))

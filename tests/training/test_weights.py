@@ -60,6 +60,16 @@ def test_fp16_weights_come_back_as_fp32_rounded_once_at_half_the_size(weights, n
         assert torch.equal(state[key], value.half().float()), key
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e5])
+def test_values_that_are_not_finite_as_saved_leave_the_weights_before_them(weights, network, value):
+    before = weights.read_bytes()
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[3] = value
+    with pytest.raises(ValueError, match=r"weights\.safetensors is left as it was: .* is not finite any more: lower"):
+        save_weights(weights, network, "daiam-nano", OPTIONS, torch.float16)
+    assert weights.read_bytes() == before
+
+
 def test_options_can_be_overridden_where_the_tensors_still_fit(weights):
     trained = load(str(weights), encoder_steps=3, decoder_steps=2)
     assert trained.options == {"encoder_steps": 3, "decoder_steps": 2}

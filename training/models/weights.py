@@ -30,10 +30,16 @@ def save_weights(
 ) -> None:
     """Write the model's parameters as `dtype` with everything `load` needs.
 
-    The file appears by atomic rename; errors as `write_bytes`. `notes` are free strings kept beside the name and
-    options (seed, dataset, …).
+    The file appears by atomic rename. `notes` are free strings kept beside the name and options (seed, dataset, …).
+
+    Raises:
+        ValueError: a value that is not finite, or too large for `dtype`; the file before is kept.
+        OSError: as `write_bytes`.
     """
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path} is left as it was: {key} is not finite any more: lower optimiser.learning_rate")
     metadata = {"model": name, "options": json.dumps(options, sort_keys=True), **notes}
     write_bytes(path, save(tensors, metadata))
 
