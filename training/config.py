@@ -1,7 +1,7 @@
 """A training run's configuration: pydantic models read from YAML, unknown keys refused."""
 
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,7 +15,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(_Strict):
@@ -50,7 +50,8 @@ class OptimiserConfig(_Strict):
 
 
 class MachineConfig(_Strict):
-    """How the arithmetic is done; nothing here changes what is learnt."""
+    """How the arithmetic is done; nothing here changes what is learnt, but for the balanced attention loss on several
+    devices, whose Dice term is of each one's share of a batch."""
 
     accelerator: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -60,7 +61,7 @@ class MachineConfig(_Strict):
     workers: int = Field(0, ge=0)
     """Processes that cut patches and render their rain beside the one that trains. `python benchmarks/rain.py rate
     --workers N` counts the patches they make a second: a GPU that trains faster waits for them."""
-    devices: int | Literal["auto"] = 1
+    devices: Annotated[int, Field(gt=0)] | Literal["auto"] = 1
     """Devices on each machine. With torchrun: its --nproc-per-node."""
     nodes: int = Field(1, gt=0)
     """Machines. With torchrun: its --nnodes."""

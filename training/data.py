@@ -1,7 +1,7 @@
 """Pictures to train on: which folders, which of their files are held out, and how a file becomes a tensor."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -118,7 +118,10 @@ def held_out_files(config: DataConfig) -> list[Path]:
     trained = {_resolved(config, folder) for folder in config.folders}
     if every is None and _resolved(config, config.validation) in trained:
         raise ValueError(f"data.validation names {config.validation!r}, which is trained on: name another folder")
-    return list_images(config.root / config.validation)[::every]
+    try:
+        return list_images(config.root / config.validation)[::every]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data.validation: {error}") from error
 
 
 def _resolved(config: DataConfig, folder: str) -> Path:
@@ -143,10 +146,24 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     data = path.read_bytes()
     # OpenCV decodes a JPEG that ends early and leaves the rest grey: look for the end marker in the file's second half.
     short = data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[len(data) // 2 :]
-    image = None if short or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    image = None if short or not data else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise ValueError(f"{path} cannot be decoded as a whole image: replace it or take it out of its folder")
+    if image.dtype != np.uint8:
+        image = _in_8_bits(image, path)
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def _in_8_bits(image: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    """An image of another depth as uint8; ValueError where it uses but the lowest of its 16 bits, as raw cameras do."""
+    highest = image.max()
+    if image.dtype != np.uint16 or 0 < highest < 1 << 12:
+        raise ValueError(
+            f"{path} holds {image.dtype} values up to {highest}, expected 8 bits, or 16 of which all are used: scale "
+            "it to their full range"
+        )
+    return np.asarray(image >> 8, np.uint8)
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -19,7 +19,7 @@ class DistillConfig(BaseModel):
     They go with the scale of the loss: `output` is against 1 for L_global, `attention` against 1 for α.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     teacher: str
     output: float = Field(1.0, ge=0)

@@ -18,7 +18,7 @@ class LossConfig(BaseModel):
     L_global are made of (`image_loss`): its scale differs, and α's with it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     alpha: float = 0.1
     beta_heavy: float = 1.0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, UnidentifiedImageError
+from PIL import ExifTags
 from PIL import Image as Header
 
 from derain.training.data import list_images, read_rgb
@@ -227,17 +228,26 @@ def _frames(clip: Path) -> Iterator[Image]:
 
 
 def _header_size(file: Path) -> tuple[int, int]:
-    """Height and width as the file will be decoded: turned as its EXIF orientation says."""
+    """Height and width as the file will be decoded: turned as its EXIF orientation says, where it can be read."""
     try:
         with Header.open(file) as header:
             width, height = header.size
-            exif = Header.Exif()  # `getexif` decodes the whole of a PNG that has none
-            if "exif" in header.info:
-                exif.load(header.info["exif"])
-            turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
-    except UnidentifiedImageError as error:
+            exif = header.info.get("exif", b"")  # `getexif` decodes the whole of a PNG that has none
+    except OSError as error:
+        if error.errno is not None:
+            raise
         raise ValueError(f"{file} is no image that can be decoded: replace it or take its pair out") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if _turned(exif) else (height, width)
+
+
+def _turned(content: bytes) -> bool:
+    """Whether EXIF says that an image is to be turned by a quarter; broken EXIF says nothing, as to OpenCV."""
+    exif = Header.Exif()
+    try:
+        exif.load(content)
+        return int(exif.get(ExifTags.Base.Orientation, 1)) >= 5
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return False
 
 
 def _size(shape: tuple[int, ...]) -> str:

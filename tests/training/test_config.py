@@ -75,6 +75,9 @@ def test_the_configurations_for_one_gpu_are_valid(repository, name):
         ({"network": "daiam-nano"}, ["network is 'daiam-nano'"]),
         ({"optimiser": {}}, ["optimiser.iterations is missing"]),
         ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
+        ({"machine": {"devices": 0}}, ["machine.devices", "is 0", "greater than 0"]),
+        ({"loss": {"alpha": float("nan")}}, ["loss.alpha is nan", "finite number"]),
+        ({"optimiser": {"iterations": 6, "learning_rate": float("inf")}}, ["optimiser.learning_rate is inf", "finite"]),
     ],
 )
 def test_a_wrong_key_or_value_is_told_in_one_line_that_names_it(written, changes, parts):

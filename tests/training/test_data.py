@@ -114,6 +114,9 @@ def test_a_missing_or_empty_folder_is_named(tmp_path):
     for folder in ("empty", "nowhere"):
         with pytest.raises(FileNotFoundError, match=rf"no images in '.*{folder}': expected a folder of .*\.png"):
             list_images(tmp_path / folder)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"^data\.validation: no images in '.*backgrounds/camvid'"):
+        held_out_files(DataConfig(root=tmp_path, folders=("mine",)))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -135,6 +138,17 @@ def test_images_are_read_as_rgb_and_become_planes_from_0_to_1(tmp_path):
     tensor = to_tensor(read_rgb(tmp_path / "red.png"))
     assert tensor.shape == (3, 4, 5)
     assert tensor.amax((1, 2)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_16_bits_become_8_and_a_raw_camera_s_12_of_16_are_refused_instead_of_black(tmp_path, picture):
+    image = picture()
+    cv2.imwrite(str(tmp_path / "whole.png"), image.astype(np.uint16) * 257)
+    assert np.array_equal(read_rgb(tmp_path / "whole.png"), image[..., ::-1])
+    cv2.imwrite(str(tmp_path / "raw.png"), image.astype(np.uint16) * 16)
+    with pytest.raises(
+        ValueError, match=r"raw\.png holds uint16 values up to \d+, expected 8 bits, or 16 of which all"
+    ):
+        read_rgb(tmp_path / "raw.png")
 
 
 def patches(images, seed: int = 1, start: int = 0, stop: int = 4, patch: int = 24) -> list[torch.Tensor]:

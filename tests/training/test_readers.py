@@ -149,6 +149,17 @@ def test_headers_say_the_size_that_decoding_gives_or_that_there_is_none(tmp_path
         _ = files.shape
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_broken_exif_turns_nothing_and_a_torn_header_is_named(tmp_path, suffix):
+    broken, torn = tmp_path / f"broken.{suffix}", tmp_path / "torn.webp"
+    Image.fromarray(flat(9)).save(broken, exif=b"Exif\0\0garbage")
+    assert _header_size(broken) == read_rgb(broken).shape[:2] == (30, 40)
+    Image.fromarray(flat(9)).save(torn)
+    torn.write_bytes(torn.read_bytes()[:24])
+    with pytest.raises(ValueError, match=r"torn\.webp is no image that can be decoded"):
+        _header_size(torn)
+
+
 def test_a_header_is_read_without_decoding_the_picture(tmp_path):
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
