@@ -5,6 +5,7 @@
     budget --minutes 25          make the protocol short enough that all (or each --system NAME) complete in that time
     evaluate                     score all that have weights, or --system NAME, on the test: FOLDER/NAME/evaluation.json
     cost                         parameters and MACs at 720×480 of all; with a GPU milliseconds too: FOLDER/cost.json
+    prepare                      make on the CPU, before `cost`, what it times: FOLDER/cases/NAME
     table                        the tables in Markdown, "—" where nothing has been measured yet
     page                         the pictures: FOLDER/page.html; --system NAME also shows weights that ship
 
@@ -27,7 +28,8 @@ and evaluation.json are all that has to be brought back.
 
 Milliseconds are of TensorRT-RTX in FP16, the network alone as `gpu.py` times it, of trained weights where there are any
 (speed does not depend on them). Each system is timed in processes of its own and written at once; one that fails keeps
-its error and is passed over, and called again, `cost` times only what has no time yet.
+its error and is passed over, and called again, `cost` times only what has no time yet on this GPU: times of another are
+dropped. What was not prepared before is made then, while the GPU waits.
 """
 
 import argparse
@@ -37,6 +39,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +51,7 @@ import yaml
 from derain.cli.data import data_root
 from derain.export.exporter import traced
 from derain.export.unroll import unroll
-from derain.runtime.manifest import FrameSpec
+from derain.runtime.manifest import FrameSpec, Precision
 from derain.training.atomic import write_text
 from derain.training.comparison.budget import Pace, fitted
 from derain.training.comparison.evaluation import evaluate_system, read_evaluations
@@ -57,6 +60,8 @@ from derain.training.comparison.protocol import PROTOCOL, Comparison, read_proto
 from derain.training.comparison.tables import tables
 from derain.training.config import NetworkConfig
 from derain.training.models import build, parameter_count
+
+FP16 = Precision.FP16
 
 WIDTH, HEIGHT = 720, 480
 """The frame that the paper's costs are of."""
@@ -122,18 +127,21 @@ def cost(comparison: Comparison) -> None:
     """Parameters and MACs of every system, which need no training, and milliseconds where there is a GPU."""
     file = _cost_file(comparison)
     held: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
+    here = timed_on() if torch.cuda.is_available() else None
+    if here is not None:
+        held = {name: old if old.get("on") == here else {**old, "ms": None} for name, old in held.items()}
     costs: dict[str, dict[str, Any]] = {}
-    for name, system in comparison.protocol.systems.items():
-        same = next((other for other in costs if comparison.protocol.systems[other].network == system.network), None)
-        if same is None:
-            counts = counted(system.network)
-            old = held.get(name, {})
-            known = old.get("ms") if counts.items() <= old.items() else None
-            costs[name] = {**counts, "ms": known}
-            if known is None and torch.cuda.is_available():
-                costs[name] |= milliseconds(comparison, name)
-        else:
-            costs[name] = costs[same]
+    for name, network in distinct(comparison).items():
+        counts = counted(network)
+        old = held.get(name, {})
+        costs[name] = {**counts, "ms": None}
+        if counts.items() <= old.items() and old.get("ms") is not None:
+            costs[name] = old
+        elif here is not None:
+            costs[name] |= {"on": here, **milliseconds(comparison, name)}
+        for other, system in comparison.protocol.systems.items():
+            if system.network == network:
+                costs[other] = costs[name]
         told = costs[name].get("error") or ("" if costs[name]["ms"] is None else f"{costs[name]['ms']:.3f} ms")
         print(
             f"{name}: {costs[name]['parameters']:,} parameters, {costs[name]['macs'] / 1e9:,.1f} GMAC"
@@ -141,6 +149,56 @@ def cost(comparison: Comparison) -> None:
             flush=True,
         )
         write_text(file, json.dumps({**held, **costs}, indent=1) + "\n")
+
+
+def distinct(comparison: Comparison) -> dict[str, NetworkConfig]:
+    """The networks, each by the first system that is of it: a student is what it would be without its teacher."""
+    found: dict[str, NetworkConfig] = {}
+    for name, system in comparison.protocol.systems.items():
+        if system.network not in found.values():
+            found[name] = system.network
+    return found
+
+
+def timed_on() -> dict[str, str]:
+    """The GPU and the versions that milliseconds are of."""
+    import gpu
+
+    return {"gpu": gpu.device_name("cuda"), **gpu.versions()}
+
+
+def prepare(comparison: Comparison) -> None:
+    """What `cost` times of every network, where it is not there yet."""
+    for name in distinct(comparison):
+        fault = prepared(comparison, name).get("error")
+        print(f"{name}: {fault or case_folder(comparison, name)}", flush=True)
+
+
+def case_folder(comparison: Comparison, system: str) -> Path:
+    """Where what is timed of a system lies."""
+    return comparison.folder / "cases" / system
+
+
+def prepared(comparison: Comparison, system: str) -> dict[str, str]:
+    """Make a system's case unless there is one of its network; {"error": …} where it cannot be made."""
+    import gpu
+    import gpu_cases
+
+    network, weights, case = (
+        comparison.protocol.systems[system].network,
+        comparison.weights(system),
+        case_folder(comparison, system),
+    )
+    with suppress(OSError, ValueError):
+        model = gpu_cases.read_case(case).bundle.manifest.model
+        if (model.name, model.config.get("options", {})) == (network.name, network.options):
+            return {}
+    with TemporaryDirectory() as folder:
+        if not weights.is_file():
+            weights = Path(folder) / "weights.safetensors"
+            gpu_cases.save_lively(weights, network.name, network.options)
+        made = gpu.guarded(600, gpu_cases.prepare, str(weights), (WIDTH, HEIGHT), case, None, None, 1)
+    return made if isinstance(made, dict) else {}
 
 
 def counted(config: NetworkConfig) -> dict[str, int]:
@@ -156,20 +214,12 @@ def milliseconds(
 ) -> dict[str, Any]:
     """`ms` of a frame, or None and the `error`; no failure goes further than the process in which it happens."""
     import gpu
-    import gpu_cases
 
-    network, trained = comparison.protocol.systems[system].network, comparison.weights(system)
-    with TemporaryDirectory() as folder:
-        weights, case = trained, Path(folder) / "case"
-        if not trained.is_file():
-            weights = Path(folder) / "weights.safetensors"
-            gpu_cases.save_lively(weights, network.name, network.options)
-        made = gpu.guarded(600, gpu_cases.prepare, str(weights), (WIDTH, HEIGHT), case, None, None, 1)
-        if isinstance(made, dict):
-            return {"ms": None, **made}
-        row = gpu.guarded(180, gpu.measure_one, case, engine, gpu.Precision.FP16, device, repeats)
+    if fault := prepared(comparison, system):
+        return {"ms": None, **fault}
+    row = gpu.guarded(180, gpu.measure_one, case_folder(comparison, system), engine, FP16, device, repeats)
     if "error" not in row and not row["passed"]:
-        row["error"] = f"{row['psnr_vs_fp32']:.1f} dB against FP32, expected {gpu.MIN_PSNR[gpu.Precision.FP16]:.0f}"
+        row["error"] = f"{row['psnr_vs_fp32']:.1f} dB against FP32, expected {gpu.MIN_PSNR[FP16]:.0f}"
     return {"ms": None, "error": row["error"]} if "error" in row else {"ms": row["ms"]["network"]["p50"]}
 
 
@@ -199,7 +249,7 @@ def _device() -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("run", "train", "budget", "evaluate", "cost", "table", "page"))
+    parser.add_argument("command", choices=("run", "train", "budget", "evaluate", "prepare", "cost", "table", "page"))
     parser.add_argument("--system", dest="systems", action="append", help="one of the protocol's systems, or several")
     parser.add_argument("--minutes", type=float, help="stop training after so many with a checkpoint")
     parser.add_argument("--folder", type=Path, default=Path("runs/comparison"))
@@ -208,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.command == "train" and len(options.systems or ()) != 1:
         parser.error("train: which --system?")
-    if options.command in ("cost", "table") and options.systems:
+    if options.command in ("prepare", "cost", "table") and options.systems:
         parser.error(f"{options.command} is of all systems: leave --system out")
     if options.minutes is not None and not options.minutes >= 0:
         parser.error(f"--minutes is {options.minutes:g}, expected 0 or more")
@@ -232,6 +282,8 @@ def main(arguments: list[str] | None = None) -> None:
                 budget(comparison, options.minutes, options.systems)
             case "evaluate":
                 evaluate(comparison, options.systems)
+            case "prepare":
+                prepare(comparison)
             case "cost":
                 cost(comparison)
             case "table":

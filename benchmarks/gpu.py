@@ -16,13 +16,16 @@ what OUT has and tries again what failed. `--device cpu` tries all of it without
 
 `prepare cases --rewrites` makes one case of each choice of the exact rewrites of `derain.export.rewrite`, and
 `interleave cases/*` times the FP16 engines of all cases one frame of each in turn, so that they share whatever else the
-machine does; ratios are to the first.
+machine does; ratios are to the first case of the same network and size.
 """
 
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,15 +33,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_cases import API, Case, prepare_cases, read_case
+from gpu_cases import API, Case, Frames, prepare_cases, read_case
 from gpu_engines import ENGINES
 
 from derain.runtime.atomic import write_bytes
+from derain.runtime.machine import machine
 from derain.runtime.manifest import Precision
-from derain.runtime.psnr import MIN_PSNR, finite_or_none, psnr
+from derain.runtime.psnr import MIN_PSNR, finite_or_none, most_8_bit_error, mse, psnr
 
-WARM_UP = 20
-"""Runs that are not timed."""
+WARM_UP_S = 1.0
+"""Seconds of runs that are not timed: a GPU that idled raises its clocks meanwhile."""
+
+PACKAGES = ("torch", "tensorrt-rtx-cu13", "onnxruntime-gpu", "onnxruntime")
 
 
 def measured(case: Case, engine: str, precision: Precision, device: torch.device, repeats: int) -> dict[str, Any]:
@@ -49,8 +55,7 @@ def measured(case: Case, engine: str, precision: Precision, device: torch.device
     with torch.cuda.stream(torch.cuda.Stream() if device.type == "cuda" else None):
         candidate = ENGINES[engine](case, precision, device)
         seen = np.stack([candidate.infer(image) for image in case.frames])
-        near = psnr(seen, case.expected)
-        row: dict[str, Any] = {"psnr_vs_fp32": finite_or_none(near), "passed": near >= MIN_PSNR[precision], "ms": {}}
+        row: dict[str, Any] = {**judged(case, seen, precision), "ms": {}}
         if case.truth is not None:
             truth = case.truth
             row |= {
@@ -58,11 +63,32 @@ def measured(case: Case, engine: str, precision: Precision, device: torch.device
                 "psnr_truth_fp32": finite_or_none(psnr(case.expected, truth)),
             }
         for name, once in candidate.timers.items():
-            for _ in range(WARM_UP):
-                once()
+            warm_up(once)
             times = sorted(once() for _ in range(repeats))
             row["ms"][name] = {"p50": statistics.median(times), "p99": times[int(0.99 * (len(times) - 1))]}
     return row
+
+
+def judged(case: Case, seen: Frames, precision: Precision) -> dict[str, Any]:
+    """`psnr_vs_fp32` of an engine's results in dB, None where they are equal, and whether they `passed`.
+
+    8 bits are judged as `derain verify` judges them: by what the network changes, besides their PSNR.
+    """
+    near = psnr(seen, case.expected)
+    passed = near >= MIN_PSNR[precision]
+    if precision is Precision.FP8:
+        passed = passed and mse(seen, case.expected) <= most_8_bit_error(case.expected, case.frames)
+    return {"psnr_vs_fp32": finite_or_none(near), "passed": passed}
+
+
+def warm_up(*runs: Callable[[], object]) -> None:
+    """All in turn, once at least and for `WARM_UP_S`."""
+    end = time.monotonic() + WARM_UP_S
+    while True:
+        for once in runs:
+            once()
+        if time.monotonic() >= end:
+            return
 
 
 def interleaved(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
@@ -72,14 +98,10 @@ def interleaved(cases: list[Case], repeats: int) -> list[dict[str, Any]]:
         timers = []
         for case in cases:
             candidate = ENGINES[API](case, Precision.FP16, torch.device("cuda"))
-            near = psnr(np.stack([candidate.infer(image) for image in case.frames]), case.expected)
-            rows.append(
-                {"case": case.name, "psnr_vs_fp32": finite_or_none(near), "passed": near >= MIN_PSNR[Precision.FP16]}
-            )
+            seen = np.stack([candidate.infer(image) for image in case.frames])
+            rows.append({"case": case.name, **judged(case, seen, Precision.FP16)})
             timers.append(candidate.timers["network"])
-        for _ in range(WARM_UP):
-            for once in timers:
-                once()
+        warm_up(*timers)
         times = np.array([[once() for once in timers] for _ in range(repeats)])
     for row, column in zip(rows, times.T, strict=True):
         row |= {"ms_p50": float(np.median(column)), "ratio": float(np.median(column / times[:, 0]))}
@@ -133,33 +155,46 @@ def measure(
     limit: float = 180,
 ) -> list[dict[str, Any]]:
     """A row of each engine, precision and case, told and written to `out` as soon as it is there."""
-    rows = _held(out, device)
-    done = {(row["case"], row["engine"], row["precision"]) for row in rows if "error" not in row}
+    rows = _held(out, device).get("rows", [])
+    done = {(row["case"], row["engine"], row["precision"], row["graph"]) for row in rows if "error" not in row}
     cases = {folder: read_case(folder) for folder in folders}
     for engine in chosen:
         for folder, case in cases.items():
-            present = {graph.precision for graph in case.bundle.manifest.graphs}
+            manifest = case.bundle.manifest
+            graphs = {graph.precision: manifest.files[graph.file].sha256 for graph in manifest.graphs}
             for precision in (Precision.FP16, Precision.FP8) if engine.startswith(API) else (Precision.FP16,):
                 key = (case.name, engine, str(precision))
-                if precision not in present or key in done:
+                if precision not in graphs or (*key, graphs[precision]) in done:
                     continue
-                row = dict(zip(("case", "engine", "precision"), key, strict=True))
+                row = dict(zip(("case", "engine", "precision", "graph"), (*key, graphs[precision]), strict=True))
                 row |= guarded(limit, measure_one, folder, engine, precision, device, repeats)
                 print(_told(row), flush=True)
                 rows = [*(r for r in rows if (r["case"], r["engine"], r["precision"]) != key), row]
-                _write(out, device, rows)
+                _write(out, device, rows=rows)
     return rows
 
 
 def interleave(folders: list[Path], out: Path | None, repeats: int, limit: float) -> None:
-    """`interleaved`, told and written."""
-    rows = guarded(limit, interleave_folders, folders, repeats)
-    if "error" in rows:
-        raise OSError(rows["error"])
-    for row in rows:
-        state = "" if row["passed"] else "WRONG, "
-        print(f"{row['case']:28} {row['ms_p50']:.3f} ms, {row['ratio']:.3f} of the first; {state}{_decibels(row)}")
-    _write(out, "cuda", rows)
+    """`interleaved` of each network and size by itself, told and written at once; OSError where one failed, at last."""
+    groups: dict[tuple[str, int, int], list[Path]] = {}
+    for folder in folders:
+        manifest = read_case(folder).bundle.manifest
+        groups.setdefault((manifest.model.name, manifest.input.width, manifest.input.height), []).append(folder)
+    rows: list[dict[str, Any]] = []
+    faults = []
+    for (name, width, height), group in groups.items():
+        answer = guarded(limit, interleave_folders, group, repeats)
+        if "error" in answer:
+            faults.append(f"{name} {width}x{height}: {answer['error']}")
+            continue
+        for row in answer:
+            state = "" if row["passed"] else "WRONG, "
+            ratio = f"{row['ratio']:.3f} of {group[0].name}"
+            print(f"{row['case']:28} {row['ms_p50']:.3f} ms, {ratio}; {state}{_decibels(row)}", flush=True)
+        rows += answer
+        _write(out, "cuda", interleaved=rows)
+    if faults:
+        raise OSError("; ".join(faults))
 
 
 def _decibels(row: dict[str, Any]) -> str:
@@ -174,20 +209,30 @@ def _told(row: dict[str, Any]) -> str:
     return f"{head}  {'' if row['passed'] else 'WRONG, '}{_decibels(row)}; ms: {times}"
 
 
-def _held(out: Path | None, device: str) -> list[dict[str, Any]]:
-    """The rows that are there already; ValueError where they are another device's."""
+def _held(out: Path | None, device: str) -> dict[str, Any]:
+    """What is in the file already; ValueError where it is another device's."""
     if out is None or not out.is_file():
-        return []
+        return {}
     whole = json.loads(out.read_text())
     if whole["device"] != device_name(device):
         raise ValueError(f"{out} was measured on {whole['device']}, here is {device_name(device)}: name another --out")
-    return list(whole["rows"])
+    return dict(whole)
 
 
-def _write(out: Path | None, device: str, rows: list[dict[str, Any]]) -> None:
+def _write(out: Path | None, device: str, **rows: list[dict[str, Any]]) -> None:
+    """Put `rows` or `interleaved` into the file, beside the other, with the machine as it is now."""
     if out is not None:
-        whole = {"device": device_name(device), "torch": torch.__version__, "rows": rows}
-        write_bytes(out, (json.dumps(whole, indent=1) + "\n").encode())
+        here = {"device": device_name(device), "packages": versions(), "machine": machine().model_dump(mode="json")}
+        write_bytes(out, (json.dumps({**_held(out, device), **here, **rows}, indent=1) + "\n").encode())
+
+
+def versions() -> dict[str, str]:
+    """Of the packages whose speed is measured, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def device_name(device: str) -> str:

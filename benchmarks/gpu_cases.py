@@ -1,6 +1,6 @@
 """Cases for `gpu.py` to measure, made on any machine: a bundle with its graphs and engines, frames, and what is right.
 
-A network at full size costs a CPU minutes a frame, so what FP16 and FP8 need is found on a corner of the frames: which
+A network at full size costs a CPU minutes a frame, so what FP16 and FP8 need is found on tiles of the frames: which
 nodes stay in FP32 and which ranges hold, by the names of nodes, which a graph has at every size. Only the expected
 output, that of the FP32 graph, is computed at full size.
 """
@@ -29,8 +29,11 @@ API = "tensorrt-rtx"
 CLEARLY = 3.0
 """dB by which a wrong picture must miss them."""
 
-CORNER = (128, 80)
-"""Pixels of the corner; less or more by up to 64, so that it is padded as the whole frame is."""
+TILE = (128, 80)
+"""Pixels of a tile; less or more by up to 64, so that it is padded as the whole frame is."""
+
+TILES = 3
+"""Columns and rows of tiles, from edge to edge of a frame: sky, road and rain are among them."""
 
 CASES = (("daiam", "1280x720"), ("daiam-edge", "1280x720"), ("daiam-edge", "1920x1080"))
 """What is measured unless something else is asked for."""
@@ -107,16 +110,26 @@ def prepare(
             arrays["truth"] = np.stack(_read(truth, bundle.manifest.output, count))
         with engines.create("onnxruntime", bundle, Precision.FP32) as reference:
             arrays["expected"] = np.stack([reference.infer(image) for image in images])
-        _require_telling(arrays["frames"], arrays["expected"], min(MIN_PSNR[precision] for precision in precisions))
-        corner = (_corner(size[0], CORNER[0]), _corner(size[1], CORNER[1]))
-        scout, _ = export(stored, Path(temporary) / "corner", corner, rewrites=chosen)
-        graphs = _reduced(bundle, scout, [image[: corner[1], : corner[0]].copy() for image in images], fp8)
+        _require_telling(arrays["frames"], arrays["expected"])
+        tile = (_side(size[0], TILE[0]), _side(size[1], TILE[1]))
+        scout, _ = export(stored, Path(temporary) / "tile", tile, rewrites=chosen)
+        graphs = _reduced(bundle, scout, [part for image in images for part in tiles(image, tile)], fp8)
         entries = [GraphEntry(precision=precision, file=f"graph.{precision}.onnx") for precision in graphs]
         bundle = bundle.add({f"graph.{precision}.onnx": data for precision, data in graphs.items()}, graphs=entries)
         for precision in precisions:
             bundle, _ = build_engine(bundle, precision, API)
         np.savez_compressed(made / "frames.npz", **arrays)
     return read_case(folder)
+
+
+def tiles(image: Frames, size: tuple[int, int]) -> list[Frames]:
+    """`TILES` by `TILES` parts of an image [H, W, 3], (width, height) each, evenly from edge to edge."""
+    (width, height), (rows, columns) = size, image.shape[:2]
+    tops, lefts = (
+        [round(step * (whole - part) / (TILES - 1)) for step in range(TILES)]
+        for whole, part in ((rows, height), (columns, width))
+    )
+    return [image[top : top + height, left : left + width].copy() for top in tops for left in lefts]
 
 
 def enliven(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -152,7 +165,7 @@ def prepare_cases(arguments: argparse.Namespace) -> None:
         }
     for weights, size in wanted:
         for suffix, rewrites in choices.items():
-            name = f"{Path(weights).stem.removeprefix('random:')}-{size}{suffix}"
+            name = f"{_called(weights)}-{size}{suffix}"
             case = prepare(
                 weights,
                 parse_size(size),
@@ -167,6 +180,12 @@ def prepare_cases(arguments: argparse.Namespace) -> None:
             print(f"{arguments.folder / name}: {made / 1e6:.1f} MB", flush=True)
 
 
+def _called(weights: str) -> str:
+    """A case's name: its weights', or their run's, which are all called weights.safetensors."""
+    path = Path(weights.removeprefix("random:"))
+    return path.parent.name if path.stem == "weights" and path.parent.name else path.stem
+
+
 def _best(model: str) -> str:
     """The weights that ship for a model, or random ones."""
     try:
@@ -176,8 +195,9 @@ def _best(model: str) -> str:
     return model
 
 
-def _require_telling(frames: Frames, expected: Frames, bound: float) -> None:
+def _require_telling(frames: Frames, expected: Frames) -> None:
     """Refuse an expected output that a wrong engine would reach: one that gives one grey, or the frame as it came."""
+    bound = MIN_PSNR[Precision.FP16]
     wrong = {"a picture of one grey": np.full_like(expected, round(float(expected.mean())))}
     if frames.shape == expected.shape:
         wrong["the frame as it came"] = frames
@@ -185,7 +205,7 @@ def _require_telling(frames: Frames, expected: Frames, bound: float) -> None:
         if (near := psnr(picture, expected)) > bound - CLEARLY:
             raise ValueError(
                 f"{what} is {near:.1f} dB from the FP32 output, so that the bound of {bound:.0f} dB proves nothing: "
-                f"expected at most {bound - CLEARLY:.0f}; give --frames with more rain, or leave --fp8 out"
+                f"expected at most {bound - CLEARLY:.0f}; give --frames in rain"
             )
 
 
@@ -203,13 +223,13 @@ def _read(uri: str, spec: FrameSpec, count: int) -> list[Frames]:
     return images
 
 
-def _corner(side: int, wanted: int) -> int:
+def _side(side: int, wanted: int) -> int:
     """A length near `wanted` that leaves the same remainder as `side` by every power of two up to 64."""
     return min(side, wanted // 64 * 64 + side % 64)
 
 
 def _reduced(bundle: Bundle, scout: Bundle, images: list[Frames], fp8: bool) -> Mapping[Precision, bytes]:
-    """The FP16 and FP8 graphs of a bundle, from what the same network shows on the corners of its frames."""
+    """The FP16 and FP8 graphs of a bundle, from what the same network shows on tiles of its frames."""
     from derain.export.fp16 import make_fp16, to_fp16
     from derain.export.onnx_graph import read_onnx
 
@@ -224,7 +244,7 @@ def _reduced(bundle: Bundle, scout: Bundle, images: list[Frames], fp8: bool) -> 
 
 
 def _fp8(whole: Any, small: Any, images: list[Frames], islands: Iterable[str]) -> bytes:
-    """Every layer in FP8, its ranges as wide as the corners need."""
+    """Every layer in FP8, its ranges as wide as the tiles need."""
     from derain.calibration.qdq import activations, layers, quantize
     from derain.calibration.ranges import Method, histograms
     from derain.export.fp16 import to_fp16

@@ -109,6 +109,7 @@ class Half(nn.Module):
 
 def pytorch(case: Case, precision: Precision, frame: Tensor, clean: Tensor, compiled: bool = False) -> Work:
     """The network in FP16 and channels-last between the camera's bytes, eager or compiled."""
+    torch.backends.cudnn.benchmark = True  # as ONNX Runtime's exhaustive search
     manifest = case.bundle.manifest
     network = load(str(case.bundle.file(manifest.model.weights))).network
     module: Any = CameraModel(Half(network), manifest.input, manifest.output).eval().to(frame.device)

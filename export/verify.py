@@ -24,18 +24,20 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Image
 from derain.runtime.manifest import Precision
 from derain.runtime.memory import release_freed_memory
-from derain.runtime.psnr import MAX_ABS_DIFF, MIN_PSNR, finite_or_none, max_abs_diff, mse, psnr
+from derain.runtime.psnr import (
+    MAX_ABS_DIFF,
+    MAX_SHARE,
+    MIN_PSNR,
+    finite_or_none,
+    max_abs_diff,
+    most_8_bit_error,
+    mse,
+    psnr,
+)
 
 log = logging.getLogger(__name__)
 
 EIGHT_BITS = (Precision.INT8, Precision.FP8)
-
-MAX_SHARE = 0.25
-"""Of the network's own change of the seeded frame, as mean squared error: what INT8 and FP8 may add. 30 dB alone would
-pass a graph that gives back the frame as it came; sound graphs of our networks stay under 0.01."""
-
-ROUNDING = 1.0
-"""Squared grey levels of error that always pass: a network may change a frame by no more."""
 
 MAGNITUDE_DRIFT = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 0.5, Precision.FP8: 0.5}
 """A tensor drifts, too, where its mean magnitude is off by more than this share of PyTorch's, or of FAINT.
@@ -182,7 +184,7 @@ def _judged(
         far = Distance.between(image, expected.image).fault(precision)
         if far or index or precision not in EIGHT_BITS:
             return far
-        error, most = mse(image, expected.image), max(ROUNDING, MAX_SHARE * mse(expected.image, frame))
+        error, most = mse(image, expected.image), most_8_bit_error(expected.image, frame)
         if error <= most:
             return None
         return f"errs by {error:.1f} squared, expected at most {most:.1f}, {MAX_SHARE:.0%} of what the network changes"

@@ -15,6 +15,13 @@ MAX_ABS_DIFF = {Precision.FP32: 1, Precision.FP16: 8}
 """Grey levels that a byte of it may differ: a fault at the frame's border hardly changes its PSNR. INT8 and FP8 may
 differ by any."""
 
+MAX_SHARE = 0.25
+"""Of the network's own change of a rainy frame, as mean squared error: what INT8 and FP8 may add. 30 dB alone would
+pass a graph that gives back the frame as it came; sound graphs of our networks stay under 0.01."""
+
+ROUNDING = 1.0
+"""Squared grey levels of error that always pass: a network may change a frame by no more."""
+
 
 def mse(seen: Image | Sequence[Image], expected: Image | Sequence[Image]) -> float:
     """Mean squared difference in squared grey levels, over all bytes of two uint8 pictures of one shape, or of two
@@ -31,6 +38,11 @@ def psnr(seen: Image | Sequence[Image], expected: Image | Sequence[Image]) -> fl
 def decibels(error: float) -> float:
     """The PSNR in dB of a mean squared error in squared grey levels; infinite for none."""
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def most_8_bit_error(expected: Image | Sequence[Image], rainy: Image | Sequence[Image]) -> float:
+    """The mean squared error that INT8 and FP8 may have where the FP32 network makes `expected` of `rainy`."""
+    return max(ROUNDING, MAX_SHARE * mse(expected, rainy))
 
 
 def max_abs_diff(seen: Image, expected: Image) -> int:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from derain_tests.pictures import write_frames
+
 
 @pytest.fixture(scope="module")
 def gpu(repository):
@@ -28,7 +30,7 @@ def gpu(repository):
 
 @pytest.fixture(scope="module")
 def case(gpu, tmp_path_factory):
-    """A case wider than the corner on which its precisions were found."""
+    """A case wider than the tiles on which its precisions were found."""
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
     from gpu_cases import prepare
 
@@ -118,12 +120,86 @@ def test_a_black_result_does_not_pass(case, gpu, monkeypatch):
     assert not row["passed"] and row["psnr_vs_fp32"] < 20
 
 
+def test_in_8_bits_the_frame_as_it_came_does_not_pass_however_near_it_is(case, gpu):
+    _, made = case
+    near = made._replace(expected=np.clip(made.frames.astype(int) + 6, 0, 255).astype(np.uint8))
+    assert gpu.psnr(near.frames, near.expected) > gpu.MIN_PSNR[gpu.Precision.FP8]
+    assert not gpu.judged(near, near.frames, gpu.Precision.FP8)["passed"]
+    assert gpu.judged(near, near.expected - (near.expected > 9), gpu.Precision.FP8)["passed"]
+
+
 def test_an_output_that_proves_nothing_is_refused_before_the_work_and_leaves_no_case(gpu, tmp_path):
     from gpu_cases import prepare
 
-    with pytest.raises(ValueError, match=r"the frame as it came is 2\d\.\d dB .* bound of 30 dB proves nothing"):
-        prepare("daiam-nano", (64, 48), tmp_path / "case", count=1, fp8=True)
-    assert not any(tmp_path.iterdir())
+    flat = write_frames(tmp_path / "flat", [np.full((48, 64, 3), 90, np.uint8)])
+    with pytest.raises(ValueError, match=r"a picture of one grey is .* dB .* bound of 50 dB proves nothing"):
+        prepare("daiam-nano", (64, 48), tmp_path / "case", frames=f"frames://{flat}", count=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["flat"]
+
+
+def test_precisions_are_found_on_tiles_from_edge_to_edge(gpu):
+    from gpu_cases import tiles
+
+    image = np.arange(40 * 60 * 3).astype(np.uint8).reshape(40, 60, 3)
+    parts = tiles(image, (20, 10))
+    assert [part.shape for part in parts] == 9 * [(10, 20, 3)]
+    for part, corner in ((parts[0], image[:10, :20]), (parts[4], image[15:25, 20:40]), (parts[8], image[-10:, -20:])):
+        np.testing.assert_array_equal(part, corner)
+
+
+def test_a_case_is_called_as_its_weights_or_as_their_run(gpu):
+    from gpu_cases import _called
+
+    told = {
+        name: _called(name) for name in ("daiam-edge", "random:daiam", "runs/a/weights.safetensors", "w/x.safetensors")
+    }
+    assert list(told.values()) == ["daiam-edge", "daiam", "a", "x"]
+
+
+def test_a_case_that_was_prepared_again_is_measured_again(case, gpu, tmp_path, capsys, monkeypatch):
+    folder, made = case
+    out = tmp_path / "gpu.json"
+    command = ["measure", str(folder), "--device", "cpu", "--repeats", "1", "--out", str(out), "--only", "onnxruntime"]
+    for graph in ("first", "first", "second"):
+        held = made.bundle.manifest.files
+        changed = {name: entry.model_copy(update={"sha256": f"{graph} {name}"}) for name, entry in held.items()}
+        manifest = made.bundle.manifest.model_copy(update={"files": changed})
+        bundle = SimpleNamespace(manifest=manifest)
+        monkeypatch.setattr(gpu, "read_case", lambda folder, bundle=bundle: made._replace(bundle=bundle))
+        monkeypatch.setattr(gpu, "guarded", lambda *_: {"psnr_vs_fp32": None, "passed": True, "ms": {}})
+        gpu.main(command)
+    assert capsys.readouterr().out.count("equal; ms") == 2
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["case"], row["graph"]) for row in rows] == [("nano", "second graph.fp16.onnx")]
+
+
+def test_cases_in_turn_are_compared_within_their_network_and_kept_beside_what_was_measured(
+    gpu, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "gpu.json"
+    sizes = {"edge-none": ("edge", 64), "edge-all": ("edge", 64), "nano-none": ("nano", 64), "wide": ("edge", 128)}
+
+    def read(folder):
+        name, width = sizes[folder.name]
+        manifest = SimpleNamespace(model=SimpleNamespace(name=name), input=SimpleNamespace(width=width, height=48))
+        return SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
+
+    def answer(limit, function, folders, repeats):
+        if folders[0].name == "nano-none":
+            return {"error": "its process ended with exit status 1"}
+        return [{"case": f.name, "psnr_vs_fp32": 60.0, "passed": True, "ms_p50": 1.0, "ratio": 1.0} for f in folders]
+
+    monkeypatch.setattr(gpu, "read_case", read)
+    monkeypatch.setattr(gpu, "guarded", answer)
+    monkeypatch.setattr(gpu, "device_name", lambda device: "a GPU")
+    gpu._write(out, "cuda", rows=[{"case": "x"}])
+    with pytest.raises(OSError, match="nano 64x48: its process ended with exit status 1"):
+        gpu.interleave([tmp_path / name for name in sizes], out, 5, 60)
+    written = json.loads(out.read_text())
+    assert written["rows"] == [{"case": "x"}]
+    assert [row["case"] for row in written["interleaved"]] == ["edge-none", "edge-all", "wide"]
+    assert "1.000 of edge-none" in capsys.readouterr().out
+    assert written["machine"]["cores"] > 0 and written["packages"]["torch"] == torch.__version__
 
 
 def test_a_crash_and_a_hang_each_become_one_line(gpu):

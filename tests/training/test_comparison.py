@@ -335,7 +335,8 @@ def test_a_system_that_cannot_be_timed_keeps_its_error_and_the_next_is_timed_onc
     """As on a GPU, but for the engine."""
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
     on_cpu = partial(command.milliseconds, engine="onnxruntime", device="cpu", repeats=2)
-    for name, value in {"WIDTH": 48, "HEIGHT": 36, "milliseconds": on_cpu}.items():
+    here = {"gpu": "one", "torch": "2"}
+    for name, value in {"WIDTH": 48, "HEIGHT": 36, "milliseconds": on_cpu, "timed_on": lambda: here}.items():
         monkeypatch.setattr(command, name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     systems = {name: empty.protocol.systems[name] for name in ("rescan", "daiam-nano")}
@@ -349,3 +350,23 @@ def test_a_system_that_cannot_be_timed_keeps_its_error_and_the_next_is_timed_onc
     command.cost(some)
     assert json.loads((some.folder / "cost.json").read_text()) == costs
     assert capsys.readouterr().out.count("is not a readable safetensors file") == 2
+    assert costs["daiam-nano"]["on"] == here
+    here = {"gpu": "another", "torch": "2"}
+    monkeypatch.setattr(command, "milliseconds", lambda comparison, system: {"ms": None, "error": "broken"})
+    command.cost(some)
+    assert json.loads((some.folder / "cost.json").read_text())["daiam-nano"]["ms"] is None
+
+
+def test_what_cost_times_is_made_before_and_once(command, empty, monkeypatch, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")
+    for name, value in {"WIDTH": 48, "HEIGHT": 36}.items():
+        monkeypatch.setattr(command, name, value)
+    systems = {name: empty.protocol.systems[name] for name in ("daiam-nano", "student")}
+    some = replace(empty, protocol=empty.protocol.model_copy(update={"systems": systems}))
+    command.prepare(some)
+    made = some.folder / "cases/daiam-nano/bundle/manifest.json"
+    before = made.stat().st_mtime_ns
+    command.prepare(some)
+    assert made.stat().st_mtime_ns == before
+    assert [folder.name for folder in (some.folder / "cases").iterdir()] == ["daiam-nano"]
+    assert capsys.readouterr().out == 2 * f"daiam-nano: {some.folder / 'cases/daiam-nano'}\n"
