@@ -87,6 +87,8 @@ def calibrate(
         ValueError: bad frames (see `frames.choose`), another number of clean ones, no convolution to
             quantise, or no layer fits the loss.
     """
+    if not max_loss >= 0:
+        raise ValueError(f"--max-loss is {max_loss:g} dB, expected 0 or more")
     Bundle.check_place(bundle.path)
     seen = _Counted(stream)
     chosen = choose(seen, bundle.manifest.input, count, name)

@@ -108,6 +108,12 @@ def test_the_fewest_that_keep_the_loss_are_found():
         smallest_kept(found, 0.1, loss)
 
 
+@pytest.mark.parametrize("allowed", [float("nan"), -1.0])
+def test_a_loss_that_nothing_could_keep_is_refused_before_the_work(bundle, allowed):
+    with pytest.raises(ValueError, match=r"^--max-loss is (nan|-1) dB, expected 0 or more"):
+        run(bundle, iter(()), max_loss=allowed)
+
+
 def test_with_the_clean_frames_the_loss_is_the_fall_against_them(bundle, clip):
     truth = [Frame(frame.id, 0, cv2.GaussianBlur(frame.image, (3, 3), 0), 0) for frame in clip]
     made, result = run(bundle, clip, truth=truth)
