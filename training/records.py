@@ -63,7 +63,7 @@ def alone_in(out: Path) -> Iterator[None]:
     Raises:
         ValueError: another process trains there; the two would overwrite each other's files.
     """
-    if rank_zero_only.rank or not out.is_dir():
+    if getattr(rank_zero_only, "rank", 0) or not out.is_dir():
         yield
         return
     folder = os.open(out, os.O_RDONLY)
