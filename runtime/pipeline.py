@@ -162,7 +162,7 @@ class Loop:
     def _present(self, picture: Outgoing) -> None:
         frame, done = picture.frame, picture.done
         try:
-            self._sink.write(picture.image, frame.captured_ns)
+            self._sink.write(picture.image, frame.captured_ns, raw=done is None)
         except OSError as error:
             if self._frames.policy is Policy.EVERY:  # nothing may be lost, so this is the end
                 raise

@@ -11,14 +11,15 @@
 | 40     | 8     | 1 once the writer has closed                                 |
 | 48     | 8     | 1 where the writer holds a lock (flock) while it lives       |
 | 56     | 8     | the writer's frames per second times 1000, 0 where unknown   |
-| 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
+| 64     | slots | each: sequence, time, raw (8 each), zeros (40), the bytes    |
 
 All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which all
 processes of a machine share. Frame n is in slot n modulo slots. A slot's sequence is odd while it is written and
-2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. The writer
-never waits for a reader. The order of the stores is the processor's: kept on x86; on ARM it rests on the barriers
-inside the interpreter, and has not been tried. A ring whose writer held a lock and lives no more gives way to a new
-writer, so that a process that was killed can be started again.
+2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. `raw` is 1
+where the frame could not be derained in time and is as the camera gave it. The writer never waits for a reader, and
+never makes the file shorter: it would kill those who read. The order of the stores is the processor's: kept on x86; on
+ARM it rests on the barriers inside the interpreter, and has not been tried. A ring whose writer held a lock and lives
+no more gives way to a new writer, so that a process that was killed can be started again.
 
 The file is mapped directly: Python's own `multiprocessing.shared_memory` would remove it when any reader ends.
 """
@@ -30,7 +31,7 @@ import os
 import struct
 import time
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -43,6 +44,15 @@ COUNT, CLOSED, LOCKED, RATE, SLOTS_AT = 32, 40, 48, 56, 64
 WORD = struct.Struct("<Q")
 SLOTS = 4
 FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
+
+
+class Newest(NamedTuple):
+    """A copy of a ring's newest frame; `raw` where its writer could not derain it."""
+
+    number: int
+    captured_ns: int
+    image: Image
+    raw: bool
 
 
 class SharedFrames:
@@ -89,9 +99,12 @@ class SharedFrames:
         path = _path(name)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such shared memory: start the program that writes it first")
-        with path.open("r+b") as file:
-            size = os.fstat(file.fileno()).st_size
-            memory = mmap.mmap(file.fileno(), 0) if size >= SLOTS_AT else None
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            size = os.fstat(descriptor).st_size
+            memory = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) if size >= SLOTS_AT else None
+        finally:
+            os.close(descriptor)
         if memory is None or not any(memory[: len(MAGIC)]):
             raise OSError(f"{path}: {size} bytes, no frames yet: is its writer still starting?")
         seen, expected = FIXED.unpack_from(memory), _header(spec)
@@ -101,28 +114,29 @@ class SharedFrames:
             raise OSError(f"{path}: its writer died: start it again")
         return cls(path, spec, memory)
 
-    def publish(self, image: Image, captured_ns: int) -> None:
+    def publish(self, image: Image, captured_ns: int, raw: bool = False) -> None:
         """Write a frame, uint8 in `spec.image_shape`, over the oldest."""
         number = self.published
         at = SLOTS_AT + number % SLOTS * self._slot
         WORD.pack_into(self._memory, at, 2 * number + 1)
         WORD.pack_into(self._memory, at + 8, captured_ns)
+        WORD.pack_into(self._memory, at + 16, raw)
         np.frombuffer(self._memory, np.uint8, self._bytes, at + 64)[:] = image.reshape(-1)
         WORD.pack_into(self._memory, at, 2 * number + 2)
         WORD.pack_into(self._memory, COUNT, number + 1)
 
-    def newest(self) -> tuple[int, int, Image] | None:
-        """Number, capture time and a copy of the newest frame; None where there is none, or it was overwritten."""
+    def newest(self) -> Newest | None:
+        """The newest frame; None where there is none, or it was overwritten."""
         number = self.published - 1
         if number < 0:
             return None
         at = SLOTS_AT + number % SLOTS * self._slot
         before = self._word(at)
-        captured_ns = self._word(at + 8)
+        captured_ns, raw = self._word(at + 8), self._word(at + 16) != 0
         image = np.frombuffer(self._memory, np.uint8, self._bytes, at + 64).reshape(self._spec.image_shape).copy()
         if before != 2 * number + 2 or self._word(at) != before:
             return None
-        return number, captured_ns, image
+        return Newest(number, captured_ns, image, raw)
 
     @property
     def published(self) -> int:
@@ -199,9 +213,9 @@ def _lock_dead(descriptor: int) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a writer that lives is known to hold a ring's lock; another user's, or one just gone, is not known to."""
+    """Whether a writer that lives is known to hold a ring's lock; one that may not be read, or just gone, is not."""
     try:
-        with path.open("r+b") as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

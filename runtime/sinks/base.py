@@ -30,15 +30,15 @@ class Sink(ABC):
         self.live = False
         self.written = 0
 
-    def write(self, image: Image, captured_ns: int | None = None) -> None:
+    def write(self, image: Image, captured_ns: int | None = None, raw: bool = False) -> None:
         """Present one frame, uint8 in `spec.image_shape`; ValueError for any other array.
 
-        `captured_ns` is when it was captured, in `time.monotonic_ns()`; None: now.
+        `captured_ns` is when it was captured, in `time.monotonic_ns()`; None: now. `raw`: it goes out as it came.
         """
         if image.shape != self.spec.image_shape or image.dtype != np.uint8:
             seen, expected = f"{image.dtype} {image.shape}", f"uint8 {self.spec.image_shape} ({self.spec.pixels})"
             raise ValueError(f"{self.location}: image is {seen}, expected {expected}: convert it with from_bgr")
-        self._write(image, time.monotonic_ns() if captured_ns is None else captured_ns)
+        self._write(image, time.monotonic_ns() if captured_ns is None else captured_ns, raw)
         self.written += 1
 
     def close(self) -> None:  # noqa: B027 (some kinds hold nothing)
@@ -53,7 +53,7 @@ class Sink(ABC):
         self.close()
 
     @abstractmethod
-    def _write(self, image: Image, captured_ns: int) -> None: ...
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None: ...
 
 
 def register(scheme: str) -> Callable[[type[Sink]], type[Sink]]:

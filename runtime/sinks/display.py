@@ -24,7 +24,7 @@ class Window(Sink):
             ) from error
         self._open = True
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         cv2.imshow(self.location, to_bgr(image, self.spec))
         cv2.waitKey(1)
 

@@ -54,7 +54,7 @@ class VideoFile(Sink):
                 f"{location}: videos need an even size, frames are {spec.width}x{spec.height}: use frames://"
             )
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])

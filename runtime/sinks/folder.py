@@ -23,7 +23,7 @@ class PngFolder(Sink):
         if old := sum(1 for _ in self._folder.glob("*.png")):
             raise FileExistsError(f"{location}: already holds {old} PNG files: remove them or give another folder")
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         _, png = cv2.imencode(".png", to_bgr(image, self.spec))
         write_bytes(self._name(self.written), png.tobytes())
 

@@ -51,7 +51,7 @@ class HttpStream(Sink):
             raise OSError(f"{self.location}: cannot listen there: {error.strerror or error}: give another") from error
         self.address = self._server.address + "/"
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         with self._newest:
             self._image, self._number = image, self._number + 1
             self._newest.notify_all()

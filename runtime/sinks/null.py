@@ -8,5 +8,5 @@ from derain.runtime.sinks.base import Sink, register
 class NullSink(Sink):
     """Does nothing with a frame."""
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         pass

@@ -14,9 +14,9 @@ class SharedMemory(Sink):
         super().__init__(f"shm://{location}", spec, fps)
         self._frames: SharedFrames | None = SharedFrames.create(location, spec, fps)
 
-    def _write(self, image: Image, captured_ns: int) -> None:
+    def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         assert self._frames is not None
-        self._frames.publish(image, captured_ns)
+        self._frames.publish(image, captured_ns, raw)
 
     def close(self) -> None:
         """Tell the readers, and remove the ring."""

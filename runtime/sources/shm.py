@@ -9,7 +9,7 @@ from derain.runtime.shared_frames import SharedFrames, wait_for_newer
 from derain.runtime.sources.base import Source, believed, of_our_clock, register
 
 LOOK_S = 0.1  # how long one wait lasts before this looks whether it was closed itself
-BACK_S = 1.0  # how long a reopened ring may stay without a new frame
+BACK_S, BACK_FRAMES = 1.0, 4  # how long a reopened ring may stay without a new frame: the longer of both
 
 
 @register("shm")
@@ -31,9 +31,10 @@ class SharedMemory(Source):
         """The ring again; OSError where no new frame comes: that of a writer that died can still be attached to."""
         again = super().reopened()
         assert isinstance(again, SharedMemory)
-        if not wait_for_newer(again._frames, again._seen, BACK_S):
+        wait_s = max(BACK_S, BACK_FRAMES / again.fps) if again.fps else BACK_S
+        if not wait_for_newer(again._frames, again._seen, wait_s):
             again.close()
-            raise OSError(f"{self.location}: no frame for {BACK_S:g} s: is its writer still running?")
+            raise OSError(f"{self.location}: no frame for {wait_s:g} s: is its writer still running?")
         return again
 
     def _images(self) -> Iterator[Image]:
@@ -41,10 +42,11 @@ class SharedMemory(Source):
             if wait_for_newer(self._frames, self._seen, LOOK_S):
                 newest = self._frames.newest()
                 if newest is not None:
-                    number, written_ns, image = newest
-                    self._newest_ns = of_our_clock(written_ns, time.monotonic_ns())
-                    self._seen = number + 1
-                    yield image
+                    self._newest_ns = of_our_clock(newest.captured_ns, time.monotonic_ns())
+                    self._seen = newest.number + 1
+                    yield newest.image
+                else:
+                    time.sleep(0.0005)  # a ring that is damaged stays so
             elif self._frames.closed:
                 raise OSError(f"{self.location}: its writer has closed it")
 

@@ -127,10 +127,11 @@ def test_what_the_native_runtime_writes_to_shared_memory_python_reads(
             assert ring.fps == 30
             seen = []
             while len(seen) < 5:
-                assert wait_for_newer(ring, seen[-1][0] + 1 if seen else 0, 30)
+                assert wait_for_newer(ring, seen[-1].number + 1 if seen else 0, 30)
                 if (newest := ring.newest()) is not None:
                     seen.append(newest)
-            ages_s = [(time.monotonic_ns() - captured_ns) / 1e9 for _, captured_ns, _ in seen]
+            assert not any(newest.raw for newest in seen)
+            ages_s = [(time.monotonic_ns() - newest.captured_ns) / 1e9 for newest in seen]
             assert min(ages_s) >= 0
             assert max(ages_s) < 30
             process.send_signal(signal.SIGTERM)

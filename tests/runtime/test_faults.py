@@ -27,17 +27,18 @@ SLACK_MS = 150
 
 
 class MemorySink(Sink):
-    """Keeps what it is shown; `fails` says for which writes it raises ENOSPC."""
+    """Keeps what it is shown, and whether it is raw; `fails` says for which writes it raises ENOSPC."""
 
     def __init__(self, spec, fails=()):
         super().__init__("memory", spec, None)
-        self.images, self._fails, self._writes = [], set(fails), 0
+        self.images, self.raw, self._fails, self._writes = [], [], set(fails), 0
 
-    def _write(self, image, captured_ns):
+    def _write(self, image, captured_ns, raw):
         self._writes += 1
         if self._writes - 1 in self._fails:
             raise OSError(errno.ENOSPC, "No space left on device", "memory")
         self.images.append(image)
+        self.raw.append(raw)
 
 
 class Run:
@@ -65,7 +66,7 @@ class Run:
         report, ids = self.report, [record.id for record in self.presented]
         assert ids == sorted(set(ids))
         assert sorted(ids + [record.id for record in self.dropped]) == list(range(report.frames))
-        assert self.raw == [record.outcome is Outcome.PASSED_THROUGH for record in self.presented]
+        assert self.raw == [record.outcome is Outcome.PASSED_THROUGH for record in self.presented] == self.sink.raw
         assert report.presented == len(self.presented) == len(self.sink.images)
         assert report.passed_through == sum(self.raw)
         assert report.dropped == len(self.dropped)

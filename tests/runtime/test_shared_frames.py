@@ -37,14 +37,26 @@ def ring(name, make_spec):
     reader.close()
 
 
-def test_a_reader_gets_the_newest_frame_with_its_number_and_capture_time(ring, noise):
+def test_a_reader_gets_the_newest_frame_with_its_number_and_capture_time_and_whether_it_is_raw(ring, noise):
     writer, reader = ring
     assert reader.newest() is None
     for number, image in enumerate(noise):
-        writer.publish(image, 1000 + number)
-        seen, captured_ns, copy = reader.newest()
-        assert (seen, captured_ns) == (number, 1000 + number)
-        np.testing.assert_array_equal(copy, image)
+        writer.publish(image, 1000 + number, raw=number % 3 == 1)
+        newest = reader.newest()
+        assert (newest.number, newest.captured_ns, newest.raw) == (number, 1000 + number, number % 3 == 1)
+        np.testing.assert_array_equal(newest.image, image)
+
+
+def test_a_reader_cannot_write_and_follows_no_link(ring, name, make_spec):
+    with pytest.raises(TypeError, match="read"):
+        ring[1].publish(np.zeros(make_spec().image_shape, np.uint8), 0)
+    link = shared_frames.FOLDER / f"{name}-link"
+    link.symlink_to(shared_frames.FOLDER / name)
+    try:
+        with pytest.raises(OSError, match="symbolic link"):
+            SharedFrames.attach(link.name, make_spec())
+    finally:
+        link.unlink()
 
 
 def test_a_source_has_the_rate_that_its_writer_told(ring, name, make_spec):

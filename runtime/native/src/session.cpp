@@ -1,7 +1,6 @@
 #include "session.hpp"
 
 #include <algorithm>
-#include <exception>
 #include <utility>
 
 namespace derain {
@@ -24,7 +23,7 @@ class Nowhere final : public Sink {
     using Sink::Sink;
 
    private:
-    void put(std::span<const std::byte> /*image*/, std::int64_t /*captured_ns*/) override {}
+    void put(std::span<const std::byte> /*image*/, std::int64_t /*captured_ns*/, bool /*raw*/) override {}
 };
 
 constexpr std::size_t pictures_in_advance = 8;  // more than the pipeline holds at a time
@@ -214,8 +213,8 @@ void Session::run_until_end() {
                      const std::scoped_lock lock(mutex_);
                      return closed_;
                  }});
-    } catch (const std::exception& error) {
-        fault = error.what();
+    } catch (...) {
+        fault = what_was_caught();
     }
     source_->end();
     const std::scoped_lock lock(mutex_);

@@ -214,7 +214,7 @@ class CountingSink final : public Sink {
     explicit CountingSink(const FrameSpec& spec = make_spec("clean")) : Sink("memory", spec) {}
 
    private:
-    void put(std::span<const std::byte>, std::int64_t) override {}
+    void put(std::span<const std::byte>, std::int64_t, bool) override {}
 };
 
 /// What an act is refused with; nothing where it is not.

@@ -18,17 +18,20 @@ using testing::ScriptedEngine;
 constexpr double period_deadline_ms = 60;
 constexpr double slack_ms = 250;
 
-/// Keeps what it is shown; for the writes from `full` to `room` there is no space.
+/// Keeps whether what it is shown is raw; for the writes from `full` to `room` there is no space.
 class MemorySink final : public Sink {
    public:
     MemorySink(int full, int room) : Sink("memory", testing::make_spec("clean")), full_(full), room_(room) {}
 
+    std::vector<bool> raw;
+
    private:
-    void put(std::span<const std::byte>, std::int64_t) override {
+    void put(std::span<const std::byte>, std::int64_t, bool is_raw) override {
         const int write = writes_++;
         if (write >= full_ && write < room_) {
             throw WriteError("memory: No space left on device");
         }
+        raw.push_back(is_raw);
     }
 
     int full_, room_, writes_ = 0;
@@ -88,6 +91,7 @@ struct Finished {
         EXPECT_EQ(ids, all);
         EXPECT_EQ(report.presented, static_cast<std::int64_t>(presented.size()));
         EXPECT_EQ(report.presented, sink.written());
+        EXPECT_EQ(raw, sink.raw);
         EXPECT_EQ(report.passed_through, std::ranges::count(raw, true));
         EXPECT_EQ(report.dropped, static_cast<std::int64_t>(dropped.size()));
         EXPECT_EQ(report.deadline_misses,

@@ -88,7 +88,7 @@ class Simulation final : public Jobs, private Sink {
     }
 
    private:
-    void put(std::span<const std::byte>, std::int64_t) override {
+    void put(std::span<const std::byte>, std::int64_t, bool) override {
         now_ns_ += schedule_.sink_ms * ms_ns;
         deliver();
     }

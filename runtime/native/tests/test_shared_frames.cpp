@@ -43,14 +43,16 @@ std::jthread written_later(Sink& sink, const Picture& picture) {
     });
 }
 
-TEST_F(Ring, AReaderGetsTheNewestFrameWithItsNumberAndCaptureTime) {
+TEST_F(Ring, AReaderGetsTheNewestFrameWithItsNumberAndCaptureTimeAndWhetherItIsRaw) {
     EXPECT_FALSE(reader_.newest(image_));
     std::uint64_t number = 0;
     for (const auto& picture : testing::noise(10)) {
-        writer_.publish(picture.bytes(), static_cast<std::int64_t>(1000 + number));
+        const bool raw = number % 3 == 1;
+        writer_.publish(picture.bytes(), static_cast<std::int64_t>(1000 + number), raw);
         const auto newest = reader_.newest(image_);
         ASSERT_TRUE(newest);
         EXPECT_EQ(newest->number, number);
+        EXPECT_EQ(newest->raw, raw);
         EXPECT_EQ(newest->captured_ns, static_cast<std::int64_t>(1000 + number++));
         EXPECT_TRUE(std::ranges::equal(image_, picture.bytes()));
     }

@@ -10,7 +10,7 @@ class Filter::Nowhere final : public Sink {
     explicit Nowhere(const FrameSpec& spec) : Sink("filter", spec) {}
 
    private:
-    void put(std::span<const std::byte>, std::int64_t) override {}
+    void put(std::span<const std::byte>, std::int64_t, bool) override {}
 };
 
 Filter::Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms, ToOutput to_output, Tell tell)

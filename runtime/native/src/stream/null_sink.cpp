@@ -10,7 +10,7 @@ class NullSink final : public Sink {
     explicit NullSink(const FrameSpec& spec) : Sink("null://", spec) {}
 
    private:
-    void put(std::span<const std::byte>, std::int64_t) override {}
+    void put(std::span<const std::byte>, std::int64_t, bool) override {}
 };
 
 }  // namespace

@@ -140,7 +140,7 @@ std::optional<Loop::Outgoing> Loop::admit() {
 void Loop::present(const Outgoing& outgoing) {
     const Frame& frame = outgoing.frame;
     try {
-        sink_.write(outgoing.picture.bytes(), frame.captured_ns);
+        sink_.write(outgoing.picture.bytes(), frame.captured_ns, outgoing.why.has_value());
     } catch (const WriteError& error) {
         if (frames_.policy() == Policy::every) {  // nothing may be lost, so this is the end
             throw;

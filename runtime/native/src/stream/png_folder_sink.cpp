@@ -35,7 +35,7 @@ class PngFolder final : public Sink {
     }
 
    private:
-    void put(std::span<const std::byte> image, std::int64_t) override {
+    void put(std::span<const std::byte> image, std::int64_t, bool) override {
         cv::imencode(".png", to_bgr(image, spec()), png_);
         write_bytes(name(), std::as_bytes(std::span(png_)));
     }

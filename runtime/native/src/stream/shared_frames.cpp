@@ -33,7 +33,9 @@ constexpr std::size_t closed_at = 40;
 constexpr std::size_t locked_at = 48;
 constexpr std::size_t rate_at = 56;
 constexpr std::size_t slots_at = 64;
-constexpr std::size_t image_at = 64;  // in a slot
+constexpr std::size_t captured_at = 8;  // in a slot, as all below
+constexpr std::size_t raw_at = 16;
+constexpr std::size_t image_at = 64;
 constexpr std::uint32_t version = 1;
 constexpr std::uint32_t slots = 4;
 constexpr std::size_t word_bytes = sizeof(std::uint64_t);
@@ -79,8 +81,8 @@ std::filesystem::path path_of(const std::string& name) {
 
 std::size_t padded(std::size_t bytes) { return image_at + (bytes + 63) / 64 * 64; }
 
-std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, const std::filesystem::path& path) {
-    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, int access, const std::filesystem::path& path) {
+    void* memory = ::mmap(nullptr, bytes, access, MAP_SHARED, file.get(), 0);
     if (memory == MAP_FAILED) {
         throw Error(path.string() + ": cannot be mapped: " + std::generic_category().message(errno));
     }
@@ -99,7 +101,7 @@ bool is_at(int file, const std::filesystem::path& path) {
 
 /// Whether a writer that lives holds the ring's lock.
 bool is_held(const std::filesystem::path& path) {
-    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     return file && ::flock(file.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
@@ -145,16 +147,22 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
         throw Error(path.string() + ": exists: another program writes to it" +
                     (is_held(path) ? ": stop it" : ", or died: `rm " + path.string() + "`"));
     }
-    ::flock(file.get(), LOCK_EX);
     // Unlike ftruncate: a page that is short later kills with SIGBUS.
     if (const int fault = ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)); fault != 0) {
         ::unlink(path.c_str());
         throw Error(path.string() + ": " + std::to_string(bytes) + " bytes of shared memory: " +
                     std::generic_category().message(fault) + ": give /dev/shm more (docker: --shm-size)");
     }
-    const auto memory = map(file, bytes, path);
+    std::span<std::byte> memory;
+    try {
+        memory = map(file, bytes, PROT_READ | PROT_WRITE, path);
+    } catch (const Error&) {
+        ::unlink(path.c_str());
+        throw;
+    }
+    const bool locked = ::flock(file.get(), LOCK_EX) == 0;
     SharedFrames frames(path, spec, memory, file.release());
-    atomic(frames.word(locked_at)).store(1, std::memory_order_relaxed);
+    atomic(frames.word(locked_at)).store(locked ? 1 : 0, std::memory_order_relaxed);
     frames.word(rate_at) = static_cast<std::uint64_t>(std::llround(1000 * fps.value_or(0)));
     const Header header = header_of(spec);
     std::memcpy(frames.memory_.data() + magic.size(), reinterpret_cast<const char*>(&header) + magic.size(),
@@ -165,7 +173,7 @@ SharedFrames SharedFrames::create(const std::string& name, const FrameSpec& spec
 
 SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec) {
     const auto path = path_of(name);
-    const FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (!file) {
         throw Error(errno == ENOENT ? path.string() + ": no such shared memory: start the program that writes it first"
                                     : path.string() + ": cannot be opened: " + std::generic_category().message(errno));
@@ -179,7 +187,7 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
         throw not_yet();
     }
     const auto bytes = static_cast<std::size_t>(status.st_size);
-    const SharedFrames probe(path, spec, map(file, bytes, path));
+    const SharedFrames probe(path, spec, map(file, bytes, PROT_READ, path));
     Header seen{};
     if (atomic(probe.word(0)).load(std::memory_order_acquire) == 0) {
         throw not_yet();
@@ -193,7 +201,7 @@ SharedFrames SharedFrames::attach(const std::string& name, const FrameSpec& spec
         ::flock(file.get(), LOCK_SH | LOCK_NB) == 0) {
         throw Error(path.string() + ": its writer died: start it again");
     }
-    return {path, spec, map(file, bytes, path)};
+    return {path, spec, map(file, bytes, PROT_READ, path)};
 }
 
 SharedFrames::SharedFrames(std::filesystem::path path, const FrameSpec& spec, std::span<std::byte> memory, int lock)
@@ -219,12 +227,13 @@ SharedFrames::~SharedFrames() {
     ::munmap(memory_.data(), memory_.size());
 }
 
-void SharedFrames::publish(std::span<const std::byte> image, std::int64_t captured_ns) {
+void SharedFrames::publish(std::span<const std::byte> image, std::int64_t captured_ns, bool raw) {
     const auto number = published();
     const auto at = slot_of(number);
     atomic(word(at)).store(2 * number + 1, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_release);  // the odd number is seen before any of what follows
-    atomic(word(at + word_bytes)).store(static_cast<std::uint64_t>(captured_ns), std::memory_order_relaxed);
+    atomic(word(at + captured_at)).store(static_cast<std::uint64_t>(captured_ns), std::memory_order_relaxed);
+    atomic(word(at + raw_at)).store(raw ? 1 : 0, std::memory_order_relaxed);
     for (std::size_t done = 0; done < bytes_; done += word_bytes) {
         std::uint64_t value = 0;
         std::memcpy(&value, image.data() + done, std::min(word_bytes, bytes_ - done));
@@ -243,7 +252,8 @@ std::optional<SharedFrames::Newest> SharedFrames::newest(std::span<std::byte> im
     if (atomic(word(at)).load(std::memory_order_acquire) != 2 * count) {
         return std::nullopt;
     }
-    const auto captured_ns = atomic(word(at + word_bytes)).load(std::memory_order_relaxed);
+    const auto captured_ns = atomic(word(at + captured_at)).load(std::memory_order_relaxed);
+    const bool raw = atomic(word(at + raw_at)).load(std::memory_order_relaxed) != 0;
     for (std::size_t done = 0; done < bytes_; done += word_bytes) {
         const auto value = atomic(word(at + image_at + done)).load(std::memory_order_relaxed);
         std::memcpy(image.data() + done, &value, std::min(word_bytes, bytes_ - done));
@@ -252,7 +262,7 @@ std::optional<SharedFrames::Newest> SharedFrames::newest(std::span<std::byte> im
     if (atomic(word(at)).load(std::memory_order_relaxed) != 2 * count) {
         return std::nullopt;
     }
-    return Newest{count - 1, static_cast<std::int64_t>(captured_ns)};
+    return Newest{count - 1, static_cast<std::int64_t>(captured_ns), raw};
 }
 
 bool SharedFrames::wait_for_newer(std::uint64_t than, double timeout_s) const {

@@ -1,5 +1,10 @@
 /// `shm://name`: frames that another process of this machine writes or reads, in a ring that never waits for readers.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <memory>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include "decoded.hpp"
@@ -12,8 +17,9 @@ namespace derain {
 
 namespace {
 
-constexpr double look_s = 0.1;  // how long one wait lasts before this looks whether it was closed itself
-constexpr double back_s = 1;    // how long a reopened ring may stay without a new frame
+constexpr double look_s = 0.1;     // how long one wait lasts before this looks whether it was closed itself
+constexpr double back_s = 1;       // how long a reopened ring may stay without a new frame,
+constexpr double back_frames = 4;  // or so many of its frames, where that is longer
 constexpr std::size_t pictures_in_advance = 5;
 
 /// The newest frame each time, captured when its writer says, if that is of our clock; one copy, out of the ring. Error
@@ -33,8 +39,10 @@ class SharedMemorySource final : public Source {
     /// Error where no new frame comes: the ring of a writer that died can still be attached to.
     [[nodiscard]] std::unique_ptr<Source> reopened() const override {
         auto again = std::make_unique<SharedMemorySource>(name_, spec());
-        if (!again->frames_.wait_for_newer(again->seen_, back_s)) {
-            throw Error(location() + ": no frame for 1 s: is its writer still running?");
+        const double wait_s = again->fps() ? std::max(back_s, back_frames / *again->fps()) : back_s;
+        if (!again->frames_.wait_for_newer(again->seen_, wait_s)) {
+            throw Error(location() + ": no frame for " + std::to_string(std::lround(wait_s)) +
+                        " s: is its writer still running?");
         }
         return again;
     }
@@ -49,6 +57,7 @@ class SharedMemorySource final : public Source {
                     const auto captured_ns = of_our_clock(newest->captured_ns, monotonic_ns());
                     return {.picture = std::move(picture), .captured_ns = captured_ns};
                 }
+                std::this_thread::sleep_for(std::chrono::microseconds(500));  // a ring that is damaged stays so
             } else if (frames_.closed()) {
                 throw Error(location() + ": its writer has closed it");
             }
@@ -71,8 +80,8 @@ class SharedMemorySink final : public Sink {
     void close() override { frames_.reset(); }
 
    private:
-    void put(std::span<const std::byte> image, std::int64_t captured_ns) override {
-        frames_.value().publish(image, captured_ns);
+    void put(std::span<const std::byte> image, std::int64_t captured_ns, bool raw) override {
+        frames_.value().publish(image, captured_ns, raw);
     }
 
     std::optional<SharedFrames> frames_;

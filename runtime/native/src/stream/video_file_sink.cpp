@@ -88,7 +88,7 @@ class VideoFile final : public Sink {
     }
 
    private:
-    void put(std::span<const std::byte> image, std::int64_t captured_ns) override {
+    void put(std::span<const std::byte> image, std::int64_t captured_ns, bool) override {
         if (!writer_.isOpened()) {
             std::error_code error;
             std::filesystem::create_directories(folder(), error);

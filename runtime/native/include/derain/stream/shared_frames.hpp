@@ -10,13 +10,16 @@
 /// | 32     | 8     | number of frames published so far                            |
 /// | 40     | 8     | 1 once the writer has closed                                 |
 /// | 48     | 8     | 1 where the writer holds a lock (flock) while it lives       |
-/// | 64     | slots | each: sequence (8), capture time (8), zeros (48), the bytes  |
+/// | 56     | 8     | the writer's frames per second times 1000, 0 where unknown   |
+/// | 64     | slots | each: sequence, time, raw (8 each), zeros (40), the bytes    |
 ///
 /// All integers are little-endian and unsigned; a slot is padded to 64 bytes; times are CLOCK_MONOTONIC in ns, which
 /// all processes of a machine share. Frame n is in slot n modulo slots. A slot's sequence is odd while it is written
-/// and 2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile. The
-/// writer never waits for a reader. A ring whose writer held a lock and lives no more gives way to a new writer, so
-/// that a process that was killed can be started again. Python's runtime/shared_frames.py reads and writes the same.
+/// and 2·(n + 1) when frame n is in it (a seqlock): a reader copies, looks again, and drops what changed meanwhile.
+/// `raw` is 1 where the frame could not be derained in time and is as the camera gave it. The writer never waits for a
+/// reader, and never makes the file shorter: it would kill those who read. A ring whose writer held a lock and lives no
+/// more gives way to a new writer, so that a process that was killed can be started again. Python's
+/// runtime/shared_frames.py reads and writes the same.
 ///
 /// The order of loads and stores is that of Boehm, "Can seqlocks get along with programming language memory models?"
 /// (MSPC 2012): every shared word is accessed atomically, relaxed, between fences, so it holds on ARM too.
@@ -39,6 +42,7 @@ class SharedFrames {
     struct Newest {
         std::uint64_t number;
         std::int64_t captured_ns;
+        bool raw;
     };
 
     /// Makes the ring of a writer of `fps` frames a second, if it has a rate of its own; Error where there is one of
@@ -56,7 +60,7 @@ class SharedFrames {
     ~SharedFrames();
 
     /// Writes a frame over the oldest.
-    void publish(std::span<const std::byte> image, std::int64_t captured_ns);
+    void publish(std::span<const std::byte> image, std::int64_t captured_ns, bool raw = false);
     /// Copies the newest frame into `image`; nothing, and `image` holds anything, where there is none or it was
     /// overwritten.
     [[nodiscard]] std::optional<Newest> newest(std::span<std::byte> image) const;

@@ -27,9 +27,9 @@ class Sink {
     Sink& operator=(const Sink&) = delete;
     virtual ~Sink() = default;
 
-    /// Presents one frame, captured at `captured_ns`. Throws Error where it has another size than `spec`, WriteError
-    /// where it could not be written.
-    void write(std::span<const std::byte> image, std::int64_t captured_ns = monotonic_ns());
+    /// Presents one frame, captured at `captured_ns`; `raw`: it goes out as it came. Throws Error where it has another
+    /// size than `spec`, WriteError where it could not be written.
+    void write(std::span<const std::byte> image, std::int64_t captured_ns = monotonic_ns(), bool raw = false);
 
     /// Finishes the output: what was written stays readable, also after an error. Closing twice does nothing.
     virtual void close() {}
@@ -40,7 +40,7 @@ class Sink {
     [[nodiscard]] std::int64_t written() const { return written_; }
 
    protected:
-    virtual void put(std::span<const std::byte> image, std::int64_t captured_ns) = 0;
+    virtual void put(std::span<const std::byte> image, std::int64_t captured_ns, bool raw) = 0;
 
    private:
     std::string location_;
