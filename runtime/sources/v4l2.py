@@ -15,8 +15,8 @@ from derain.runtime.manifest import FrameSpec
 from derain.runtime.sources.base import BROKEN, of_our_clock, register
 from derain.runtime.sources.coded import decode
 from derain.runtime.sources.opencv import LiveCapture
-from derain.runtime.sources.v4l2_formats import JPEG, check_rows, from_raw, negotiate
-from derain.runtime.sources.v4l2_node import frame_rate, rows
+from derain.runtime.sources.v4l2_formats import JPEG, check_field, check_rows, from_raw, negotiate, raw_shape
+from derain.runtime.sources.v4l2_node import frame_rate, multi_planar, rows
 
 BUFFERS = 2
 """One that is filled while the other is read. A decoder slower than the camera gets frames as old as all of them."""
@@ -42,7 +42,8 @@ class Camera(LiveCapture):
     """A camera's frames, without end: its own bytes for nv12 and uyvy where it has them, else Motion JPEG.
 
     Those are decoded here and not by OpenCV's camera, which would pad one cut short with grey: it comes as broken.
-    From a camera that has neither OpenCV makes BGR.
+    YUYV's values stay what they are for nv12 and uyvy, by whatever matrix the camera made them. From a camera that has
+    none of these OpenCV makes BGR.
 
     Its rate stays as `v4l2-ctl --set-parm` or its driver set it: OpenCV alone asks every camera for 30 frames/s.
 
@@ -55,6 +56,11 @@ class Camera(LiveCapture):
     def __init__(self, location: str, spec: FrameSpec) -> None:
         if not Path(location).exists():
             raise FileNotFoundError(f"{location}: no such camera: list them with `ls /dev/video*`")
+        if multi_planar(location):
+            raise ValueError(
+                f"{location}: has only V4L2's multi-planar interface, expected the single-planar one: use "
+                f"derain-stream with `gst:v4l2src device={location} ! …`"
+            )
         rate = frame_rate(location)
         video = cv2.VideoCapture(location, cv2.CAP_V4L2)
         if not video.isOpened():
@@ -68,8 +74,10 @@ class Camera(LiveCapture):
         if rate is not None and rate >= 1:  # OpenCV asks for whole frames a second
             video.set(cv2.CAP_PROP_FPS, rate)  # the last: each of the others makes it ask for 30 again
         if (layout := rows(location)) is not None:
+            fourcc, width, stride, field = layout
             try:
-                check_rows(*layout)
+                check_field(field, location)
+                check_rows(fourcc, width, stride)
             except ValueError as error:
                 video.release()
                 raise ValueError(f"{location}: {error}") from error
@@ -85,7 +93,7 @@ class Camera(LiveCapture):
         if self.format == JPEG:
             picture = decode(image.tobytes())
             return BROKEN if picture is None else super()._frame(picture)
-        if image.size < math.prod(self.spec.image_shape):
+        if image.size < math.prod(raw_shape(self.format, self.spec)):
             return BROKEN
         try:
             return from_raw(image, self.format, self.spec)

@@ -38,6 +38,7 @@ class FakeDevice:
     [
         ("nv12", {"YUYV": [SIZE], "NV12": [SIZE], "MJPG": [SIZE]}, "NV12"),
         ("nv12", {"YUYV": [SIZE], "MJPG": [SIZE]}, "MJPG"),
+        ("nv12", {"YUYV": [SIZE]}, "YUYV"),
         ("nv12", {"NV12": [(64, 48)], "MJPG": [(64, 48), SIZE]}, "MJPG"),
         ("uyvy", {"MJPG": [SIZE], "YUYV": [SIZE], "UYVY": [SIZE]}, "UYVY"),
         ("uyvy", {"MJPG": [SIZE], "YUYV": [SIZE]}, "YUYV"),
@@ -65,6 +66,13 @@ def test_yuyv_becomes_uyvy_by_swapping_each_pair_of_bytes(make_spec):
     spec = make_spec(pixels="uyvy", width=4, height=2)
     yuyv = np.array([[10, 1, 20, 2, 30, 3, 40, 4]] * 2, np.uint8)
     np.testing.assert_array_equal(from_raw(yuyv, "YUYV", spec).reshape(2, -1), [[1, 10, 2, 20, 3, 30, 4, 40]] * 2)
+
+
+def test_for_nv12_yuyv_stays_as_the_camera_sent_it_with_the_chroma_of_two_rows_averaged(make_spec):
+    spec = make_spec(pixels="nv12", width=4, height=2, matrix="bt709")
+    yuyv = np.array([[146, 70, 147, 60, 40, 0, 255, 255], [1, 72, 2, 62, 0, 255, 3, 255]], np.uint8)
+    expected = [[146, 147, 40, 255], [1, 2, 0, 3], [71, 61, 128, 255]]
+    np.testing.assert_array_equal(from_raw(yuyv, "YUYV", spec), expected)
 
 
 class FakeCapture:
@@ -140,6 +148,14 @@ def test_a_raw_frame_that_opencv_tells_was_cut_short_is_broken_and_the_next_is_n
     assert [frame.broken for frame in seen] == [False, True, False]
 
 
+def test_a_camera_that_has_yuyv_only_delivers_its_own_values_for_nv12_and_one_cut_short_is_broken(frames, make_spec):
+    yuyv = np.tile(np.array([146, 70, 146, 60], np.uint8), (16, 16)).reshape(16, 32, 2)  # the green of a BT.709 camera
+    seen, capture = frames([yuyv, yuyv[:12], yuyv], ["YUYV"], make_spec(pixels="nv12", matrix="bt709"))
+    assert [frame.broken for frame in seen] == [False, True, False]
+    np.testing.assert_array_equal(seen[0].image, [[146] * 32] * 16 + [[70, 60] * 16] * 8)
+    assert capture.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+
+
 def test_from_a_camera_with_neither_opencv_makes_bgr(frames, noise, make_spec):
     seen, capture = frames(noise, ["YUYV"], make_spec())
     np.testing.assert_array_equal([frame.image for frame in seen], noise)
@@ -147,7 +163,9 @@ def test_from_a_camera_with_neither_opencv_makes_bgr(frames, noise, make_spec):
 
 
 def test_a_camera_that_delivers_other_bytes_than_it_agreed_to_is_refused(frames, noise, make_spec):
-    with pytest.raises(ValueError, match=r"frames are \(16, 32, 3\) \(NV12\), the bundle expects \(24, 32\) \(nv12\)"):
+    with pytest.raises(
+        ValueError, match=r"frames are \(16, 32, 3\) \(NV12\), expected \(24, 32\) for a bundle of nv12"
+    ):
         frames(noise, ["NV12"], make_spec(pixels="nv12"))
 
 
@@ -170,6 +188,14 @@ class Pixels(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("width", "height", "fourcc", "field", "stride", "size")]
 
 
+class Capability(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_char * size) for name, size in (("driver", 16), ("card", 32), ("bus", 32))],
+        *[(name, ctypes.c_uint32) for name in ("version", "of_all", "of_this")],
+        ("more", ctypes.c_uint32 * 3),
+    ]
+
+
 class Format(ctypes.Structure):
     class Union(ctypes.Union):
         _fields_ = [("pixels", Pixels), ("raw", ctypes.c_uint8 * 200), ("window", ctypes.c_void_p)]
@@ -188,15 +214,18 @@ class Parameters(ctypes.Structure):
 def driver(monkeypatch):
     """Makes every file a V4L2 device that answers as a driver does."""
 
-    def is_(fourcc="YUYV", width=32, stride=64, interval=(1, 60)):
+    def is_(fourcc="YUYV", width=32, stride=64, field=1, interval=(1, 60), of_all=0x85200001, of_this=0x04200001):
         def ioctl(_, request, question):
-            kind = {0xC0D05604: Format, 0xC0CC5615: Parameters}[request]  # VIDIOC_G_FMT, VIDIOC_G_PARM
+            # VIDIOC_QUERYCAP, VIDIOC_G_FMT, VIDIOC_G_PARM
+            kind = {0x80685600: Capability, 0xC0D05604: Format, 0xC0CC5615: Parameters}[request]
             answer = kind.from_buffer_copy(question)
+            if kind is Capability:
+                return bytes(Capability(b"driver", b"card", b"bus", 0x60600, of_all, of_this))
             if answer.type != 1:
                 raise OSError(errno.EINVAL, "Invalid argument")
             if kind is Format:
                 code = int.from_bytes(fourcc.encode(), "little")
-                answer.fmt.pixels = Pixels(width, 16, code, 1, stride, stride * 16)
+                answer.fmt.pixels = Pixels(width, 16, code, field, stride, stride * 16)
             else:
                 answer.numerator, answer.denominator = interval
             return bytes(answer)
@@ -222,6 +251,31 @@ def test_rows_with_gaps_between_them_are_refused_and_without_are_not(
         ValueError, match=rf"video0: rows are {stride} bytes apart \({fourcc}\), expected {row}: .*derain-st"
     ):
         frames(raw, formats, spec)
+
+
+@pytest.mark.parametrize(
+    ("field", "name"), [(4, "interlaced"), (5, "seq-tb"), (7, "alternate"), (9, "interlaced-bt"), (12, "12")]
+)
+def test_frames_of_fields_are_refused_and_progressive_ones_are_not(field, name, driver, frames, noise, make_spec):
+    for progressive in (0, 1):
+        driver(fourcc="BGR3", stride=96, field=progressive)
+        assert len(frames(noise, ["BGR3"], make_spec())[0]) == len(noise)
+    driver(fourcc="BGR3", stride=96, field=field)
+    with pytest.raises(
+        ValueError,
+        match=rf"video0: frames are interlaced \(field {name}\), expected progressive .*=/.*video0 ! deinterlace !",
+    ):
+        frames(noise, ["BGR3"], make_spec())
+
+
+@pytest.mark.parametrize(
+    ("of_all", "of_this"),
+    [(0x84201000, 0x04201000), (0x85201001, 0x04201000), (0x04201000, 0)],  # one of several nodes; an old driver
+)
+def test_a_camera_with_the_multi_planar_interface_only_is_refused(of_all, of_this, driver, frames, noise, make_spec):
+    driver(of_all=of_all, of_this=of_this)
+    with pytest.raises(ValueError, match=r"video0: has only V4L2's multi-planar .*`gst:v4l2src device=/.*video0 ! …`"):
+        frames(noise, ["BGR3"], make_spec())
 
 
 def test_compressed_frames_have_no_rows(driver, frames, smooth, make_spec):

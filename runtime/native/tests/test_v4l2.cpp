@@ -4,7 +4,9 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <opencv2/imgcodecs.hpp>
 
@@ -19,6 +21,7 @@ class PlayedCamera final : public VideoDevice {
    public:
     std::uint32_t fourcc = V4L2_PIX_FMT_BGR24;  // as settled
     std::vector<std::uint32_t> others;          // that it can be asked for
+    std::uint32_t field = V4L2_FIELD_NONE;
     std::uint32_t width = 32, height = 16, stride = 96, bytes = 32 * 16 * 3, granted = 6;
     std::uint32_t flags = V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC | V4L2_BUF_FLAG_TSTAMP_SRC_EOF;
     std::int64_t stamp_ns = monotonic_ns() / 1000 * 1000;  // of every frame
@@ -26,7 +29,7 @@ class PlayedCamera final : public VideoDevice {
     std::uint32_t device_caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
     bool busy = false, unplugged = false;
     int format_fault = 0;                             // what it answers where a format is asked for
-    bool shared = false;                              // by all openings: it takes no format while it streams
+    bool shared = false;                              // by all openings: it takes no format while it has buffers
     std::deque<std::uint32_t> flags_once;             // in place of `flags`, frame by frame
     std::deque<std::uint32_t> sequence_once;          // in place of 0
     std::atomic<std::int64_t> looked_ns = 0;          // when it was last asked for a frame that is there already
@@ -50,7 +53,7 @@ class PlayedCamera final : public VideoDevice {
                 return 0;
             }
             case VIDIOC_S_FMT: {
-                if (format_fault != 0 || (shared && streaming_)) {
+                if (format_fault != 0 || (shared && !memory_.empty())) {
                     return format_fault != 0 ? format_fault : EBUSY;
                 }
                 auto& pix = static_cast<v4l2_format*>(argument)->fmt.pix;
@@ -61,6 +64,7 @@ class PlayedCamera final : public VideoDevice {
                 pix.width = width;
                 pix.height = height;
                 pix.bytesperline = stride;
+                pix.field = field;
                 return 0;
             }
             case VIDIOC_G_PARM: {
@@ -71,6 +75,7 @@ class PlayedCamera final : public VideoDevice {
                 auto& wanted = *static_cast<v4l2_requestbuffers*>(argument);
                 wanted.count = std::min(wanted.count, granted);
                 queue_.clear();
+                std::ranges::move(memory_, std::back_inserter(orphans_));  // what is mapped stays readable
                 memory_.assign(wanted.count, std::vector<std::byte>(bytes));
                 return busy ? EBUSY : 0;
             }
@@ -143,7 +148,7 @@ class PlayedCamera final : public VideoDevice {
     }
 
     std::mutex mutex_;
-    std::vector<std::vector<std::byte>> memory_;
+    std::vector<std::vector<std::byte>> memory_, orphans_;
     std::deque<std::uint32_t> queue_;
     std::atomic<int> left_ = 0;
     bool streaming_ = false;
@@ -215,6 +220,18 @@ TEST_F(V4l2, APictureStaysReadableAfterTheCameraIsClosed) {
     EXPECT_FALSE(device_->streaming());
     source.reset();
     EXPECT_EQ(frame->picture.bytes().front(), std::byte{1});
+}
+
+TEST_F(V4l2, ACameraComesBackWhileAPictureOfItIsStillLent) {
+    device_->shared = true;
+    const auto source = open();
+    auto frame = source->next();
+    source->close();
+    const auto again = source->reopened();
+    EXPECT_EQ(again->next()->picture.bytes().front(), std::byte{2});
+    EXPECT_EQ(frame->picture.bytes().front(), std::byte{1});
+    frame.reset();
+    EXPECT_EQ(device_->queued(), 6U);  // not among the new ones
 }
 
 TEST_F(V4l2, RowsWithPaddingAreCopiedTight) {
@@ -392,6 +409,31 @@ TEST_F(V4l2, ForUyvyYuyvIsTakenWithItsBytesSwapped) {
     EXPECT_EQ(device_->queued(), 6U);
 }
 
+TEST_F(V4l2, ForNv12YuyvStaysAsTheCameraSentItWithTheChromaOfTwoRowsAveraged) {
+    device_->fourcc = V4L2_PIX_FMT_YUYV;
+    device_->stride = 80;  // 64 bytes and padding
+    device_->bytes = 80 * 16;
+    std::vector<std::byte> yuyv(device_->bytes);
+    for (std::size_t at = 0; at < yuyv.size(); ++at) {
+        yuyv[at] = static_cast<std::byte>(at * 7 + at / 80);
+    }
+    device_->content_once = {yuyv};
+    auto spec = testing::make_spec("frame", Pixels::nv12);
+    spec.matrix = "bt709";
+    const auto frame = make_camera("/dev/video7", spec, [this] { return device_; })->next();
+    const auto nv12 = frame->picture.bytes();
+    ASSERT_EQ(nv12.size(), 32U * 24);
+    for (std::size_t at = 0; at < std::size_t{32} * 16; ++at) {
+        EXPECT_EQ(nv12[at], yuyv[at / 32 * 80 + at % 32 * 2]) << at;
+    }
+    for (std::size_t at = 0; at < std::size_t{32} * 8; ++at) {
+        const auto above = at / 32 * 160 + at % 32 * 2 + 1;
+        const int sum = std::to_integer<int>(yuyv[above]) + std::to_integer<int>(yuyv[above + 80]);
+        EXPECT_LE(std::abs(2 * std::to_integer<int>(nv12[32 * 16 + at]) - sum), 1) << at;
+    }
+    EXPECT_EQ(device_->queued(), 6U);
+}
+
 TEST_F(V4l2, Nv12AndUyvyGoThroughAsTheyAre) {
     for (const auto& [pixels, fourcc, stride, bytes] : {std::tuple(Pixels::nv12, V4L2_PIX_FMT_NV12, 32U, 32U * 24),
                                                         std::tuple(Pixels::uyvy, V4L2_PIX_FMT_UYVY, 64U, 64U * 16)}) {
@@ -413,7 +455,24 @@ TEST_F(V4l2, ACameraThatTakesNoFormatNowIsNotSaidToHaveNone) {
     EXPECT_NE(fault().find("frames are none, the bundle expects 32x16 bgr8"), std::string::npos);
 }
 
+TEST_F(V4l2, OnlyProgressiveFramesAreTaken) {
+    for (const auto field : {V4L2_FIELD_NONE, V4L2_FIELD_ANY}) {
+        device_->field = field;
+        EXPECT_EQ(fault(), "");
+    }
+    for (const auto& [field, name] : {std::pair{4U, "interlaced"}, {5U, "seq-tb"}, {7U, "alternate"}, {12U, "12"}}) {
+        device_->field = field;
+        EXPECT_EQ(fault(), "/dev/video7: frames are interlaced (field " + std::string(name) +
+                               "), expected progressive ones: use a deinterlacer, such as `gst:v4l2src "
+                               "device=/dev/video7 ! deinterlace ! …`");
+    }
+}
+
 TEST_F(V4l2, WhatACameraCannotDoIsToldWithItsMend) {
+    device_->device_caps = V4L2_CAP_VIDEO_CAPTURE_MPLANE | V4L2_CAP_STREAMING;
+    EXPECT_EQ(fault(),
+              "/dev/video7: has only V4L2's multi-planar interface, expected the single-planar one: use "
+              "`gst:v4l2src device=/dev/video7 ! …`");
     device_->device_caps = V4L2_CAP_META_CAPTURE | V4L2_CAP_STREAMING;  // the second node of a USB camera
     EXPECT_NE(fault().find("/dev/video7: is no camera that streams"), std::string::npos);
     device_->device_caps = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;

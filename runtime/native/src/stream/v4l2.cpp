@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <mutex>
 #include <opencv2/imgproc.hpp>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -25,6 +26,10 @@ constexpr std::uint32_t buffers_wanted = 6;  // two with the driver, one each: w
 constexpr std::uint32_t buffers_needed = 2;
 constexpr std::uint32_t lost_most = 1000;  // at once: more is a number that means something else
 constexpr int look_ms = 100;               // how long one wait lasts before the source looks whether it was closed
+
+/// The names of enum v4l2_field, by value.
+constexpr std::array<std::string_view, 10> fields = {"any",    "none",   "top",       "bottom",        "interlaced",
+                                                     "seq-tb", "seq-bt", "alternate", "interlaced-tb", "interlaced-bt"};
 
 std::uint32_t fourcc_of(Pixels pixels) {
     switch (pixels) {
@@ -119,7 +124,7 @@ class Buffers final : public Store {
         return with_driver_ > 0;
     }
 
-    /// No more frames; what is lent stays readable.
+    /// No more frames; what is lent stays readable, and does not keep the camera from being opened again.
     void stop() {
         {
             const std::scoped_lock lock(mutex_);
@@ -127,6 +132,10 @@ class Buffers final : public Store {
         }
         int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
         device_->control(VIDIOC_STREAMOFF, &type);  // an unplugged camera refuses, and has stopped anyway
+        // Drivers take no format while they have buffers; this lets go of them. Old kernels (those without
+        // V4L2_BUF_CAP_SUPPORTS_ORPHANED_BUFS) refuse, and the last picture's end does it.
+        v4l2_requestbuffers none = requested(0);
+        device_->control(VIDIOC_REQBUFS, &none);
     }
 
    private:
@@ -158,6 +167,14 @@ class Buffers final : public Store {
         return buffer;
     }
 
+    static v4l2_requestbuffers requested(std::uint32_t count) {
+        v4l2_requestbuffers buffers{};
+        buffers.count = count;
+        buffers.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
+        buffers.memory = V4L2_MEMORY_MMAP;
+        return buffers;
+    }
+
     void must(unsigned long request, void* argument, const char* what) {
         if (const int fault = device_->control(request, argument); fault != 0) {
             throw Error(name_ + ": cannot " + what + " the camera (" + std::generic_category().message(fault) +
@@ -166,10 +183,7 @@ class Buffers final : public Store {
     }
 
     void request() {
-        v4l2_requestbuffers wanted{};
-        wanted.count = buffers_wanted;
-        wanted.type = V4L2_BUF_TYPE_VIDEO_CAPTURE;
-        wanted.memory = V4L2_MEMORY_MMAP;
+        v4l2_requestbuffers wanted = requested(buffers_wanted);
         must(VIDIOC_REQBUFS, &wanted, "get buffers of");
         if (wanted.count < buffers_needed) {
             throw Error(name_ + ": the camera has " + std::to_string(wanted.count) + " buffer, expected at least " +
@@ -220,7 +234,12 @@ class Camera final : public DecodedSource {
         const auto device = open_();
         constexpr std::uint32_t needed = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
         v4l2_capability capability{};
-        if (device->control(VIDIOC_QUERYCAP, &capability) != 0 || (caps_of(capability) & needed) != needed) {
+        const auto caps = device->control(VIDIOC_QUERYCAP, &capability) == 0 ? caps_of(capability) : 0;
+        if ((caps & (V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_VIDEO_CAPTURE_MPLANE)) == V4L2_CAP_VIDEO_CAPTURE_MPLANE) {
+            throw Error(location + ": has only V4L2's multi-planar interface, expected the single-planar one: use " +
+                        "`gst:v4l2src device=" + location + " ! …`");
+        }
+        if ((caps & needed) != needed) {
             throw Error(location + ": is no camera that streams: list those with `v4l2-ctl --list-devices`");
         }
         choose_format(*device);
@@ -267,6 +286,7 @@ class Camera final : public DecodedSource {
             const auto& got = format.fmt.pix;
             if (got.pixelformat == fourcc && got.width == static_cast<std::uint32_t>(spec().width) &&
                 got.height == static_cast<std::uint32_t>(spec().height)) {
+                check_progressive(got.field);
                 fourcc_ = fourcc;
                 stride_ = got.bytesperline;
                 return;
@@ -277,6 +297,15 @@ class Camera final : public DecodedSource {
         throw Error(location() + ": frames are " + seen + ", the bundle expects " + std::to_string(spec().width) + "x" +
                     std::to_string(spec().height) + " " + std::string(to_string(spec().pixels)) +
                     ": see `v4l2-ctl --list-formats-ext -d " + location() + "` and export a bundle for one of them");
+    }
+
+    /// Error for half pictures and combed ones, which no network learned.
+    void check_progressive(std::uint32_t field) const {
+        if (field != V4L2_FIELD_NONE && field != V4L2_FIELD_ANY) {
+            const auto seen = field < fields.size() ? std::string(fields[field]) : std::to_string(field);
+            throw Error(location() + ": frames are interlaced (field " + seen + "), expected progressive ones: use " +
+                        "a deinterlacer, such as `gst:v4l2src device=" + location() + " ! deinterlace ! …`");
+        }
     }
 
     Read read() override {
@@ -330,7 +359,18 @@ class Camera final : public DecodedSource {
         return {.picture = std::move(picture)};
     }
 
+    /// Y'CbCr stays what the camera made it, by whatever matrix; BGR is made of it as BT.601.
     Read from_yuyv(const cv::Mat& yuyv) {
+        if (spec().pixels == Pixels::nv12) {
+            Picture picture = blank();
+            cv::Mat luma = view(picture.writable(), spec().height, spec().width, 1);
+            cv::Mat chroma = view(picture.writable().subspan(luma.total()), spec().height / 2, spec().width, 1);
+            cv::Mat of_every_row;
+            cv::extractChannel(yuyv, luma, 0);
+            cv::extractChannel(yuyv, of_every_row, 1);
+            cv::resize(of_every_row, chroma, chroma.size(), 0, 0, cv::INTER_AREA);  // the mean of two rows
+            return {.picture = std::move(picture)};
+        }
         if (spec().pixels == Pixels::uyvy) {
             Picture picture = blank();
             cv::Mat uyvy = view(picture.writable(), spec().height, spec().width, 2);

@@ -38,8 +38,11 @@ using OpenDevice = std::function<std::shared_ptr<VideoDevice>()>;
 ///
 /// Where the camera delivers `spec`'s own bytes without padding, the mapped buffer is the picture, and goes back to the
 /// driver with the picture's last copy; the driver always keeps one to fill, so while the stream holds all others a
-/// frame is copied. From YUYV and Motion JPEG the bytes are converted, for uyvy from YUYV by
-/// swapping them. A frame that came in part, a Motion JPEG cut short among them, is broken.
+/// frame is copied. From YUYV and Motion JPEG the bytes are converted; from YUYV for uyvy they are swapped, and for
+/// nv12 the chroma of two rows is averaged, so that the values stay the camera's. A frame that came in part, a Motion
+/// JPEG cut short among them, is broken.
+///
+/// Throws Error, with the mend, for a camera that is interlaced or has the multi-planar interface only.
 std::unique_ptr<Source> make_camera(const std::string& location, const FrameSpec& spec, OpenDevice open);
 
 }  // namespace derain
