@@ -17,9 +17,21 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
 
 
+def is_node(path: Path) -> bool:
+    """Whether a device, FIFO or socket is there, which a rename would take from everyone who uses it.
+
+    Asked of the path as given: where /dev/stdout is a pipe, what it leads to has no name.
+    """
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def check_place(path: Path) -> None:
-    """Raise OSError where `write_bytes` could not make a file at `path`: a folder, or behind a file, or not allowed."""
-    path = _behind_links(path)
+    """Raise OSError where `write_bytes` could not write to `path`: a folder, or behind a file, or not allowed."""
+    if is_node(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written to: name another place")
+        return
+    path = behind_links(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file")
     _check_parents(path)
@@ -28,7 +40,7 @@ def check_place(path: Path) -> None:
 def check_directory_place(path: Path) -> None:
     """Raise OSError where `new_directory` could not put a folder at `path`: as for a file, or where this process stands
     in the folder that would be replaced, which would leave its shell in one that is gone."""
-    path = _behind_links(path)
+    path = behind_links(path)
     _check_parents(path)
     if path.is_dir() and Path.cwd().resolve().is_relative_to(path):
         raise FileExistsError(
@@ -45,9 +57,16 @@ def _check_parents(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole."""
-    path = _behind_links(path)
+    """Write `data` to `path`, making its folder, by atomic rename: a reader sees the old file or the new one whole.
+
+    A device, FIFO or socket is written into.
+    """
     check_place(path)
+    if is_node(path):
+        with _full_disk_told_of(path):
+            path.write_bytes(data)
+        return
+    path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -66,7 +85,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     `check_directory_place`.
     """
     check_directory_place(path)
-    path = _behind_links(path)
+    path = behind_links(path)
     temporary, aside = temporary_beside(path), temporary_beside(path)
     temporary.mkdir(parents=True)
     try:
@@ -85,7 +104,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _behind_links(path: Path) -> Path:
+def behind_links(path: Path) -> Path:
     """Where a link points, and "." by its name: what is renamed onto is the file or folder itself."""
     return Path(os.path.realpath(path))
 

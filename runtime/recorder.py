@@ -16,6 +16,7 @@ from derain.runtime.atomic import new_directory
 from derain.runtime.background import Background
 from derain.runtime.frames import Frame, Image
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.names import check_name
 from derain.runtime.observers import Observer
 from derain.runtime.records import FrameRecord, Outcome, Status, Why
 from derain.runtime.sinks import open_sink
@@ -64,8 +65,9 @@ class Recorder(Observer):
     A fault is a failing or late engine, a camera lost, of another size or with a broken frame, or a failing sink; the
     raw frames that follow belong to it. While a clip goes on or is being written further faults begin none, and a run
     writes at most MOST_CLIPS. A clip holds `in` and `out`, lossless .mkv (PNGs where the size is odd) in the order of
-    presentation, and `records.json`: `why`, `time`, and every frame's record in `frames`, dropped ones among them. It
-    appears by rename; where it cannot be written (a full disk) that is told, and the stream goes on.
+    presentation, and `records.json`: `why`, `time`, and every frame's record in `frames`, dropped ones among them. In
+    both videos a frame stands until the next one was captured. A clip appears by rename; where it cannot be written (a
+    full disk) that is told, and the stream goes on.
 
     Memory: pictures are kept uncoded and without a copy, `seconds` × frames a second × (bytes in + bytes out): 373 MB
     for each second of bgr8 at 1920x1080 and 30 frames/s, half of it for nv12. It is never more than MOST_BYTES, the
@@ -92,6 +94,7 @@ class Recorder(Observer):
         self._fault: Fault | None = None
         self._well, self._writing, self._told, self._cut = True, False, False, False
         self._source_faults = 0
+        check_name(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._background = Background("derain-recorder", 1)
 
@@ -171,11 +174,11 @@ class Recorder(Observer):
             with new_directory(path) as folder:
                 for name, spec in zip(("in", "out"), self._specs, strict=True):
                     suffix = "" if spec.width % 2 or spec.height % 2 else ".mkv"
-                    with open_sink(f"{folder / name}{suffix}", spec, self._fps) as sink:
+                    with open_sink(f"{folder / name}{suffix}", spec, self._fps, live=True) as sink:
                         for one in kept:
-                            image = one.before if name == "in" else one.after
+                            image, record = one.before if name == "in" else one.after, one.record
                             if image is not None:
-                                sink.write(image)
+                                sink.write(image, record.captured_ns, raw=record.outcome is Outcome.PASSED_THROUGH)
                 (folder / "records.json").write_text(json.dumps(document, indent=1) + "\n")
             log.warning("%s: kept %d frames around a fault: %s", path, len(kept), fault.why)
         except OSError as error:

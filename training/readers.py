@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -213,7 +214,18 @@ def matched(left: dict[str, Path], right: dict[str, Path], rainy: Path, clean: P
     return [PairFiles(name, left[name], right[name]) for name in sorted(left)]
 
 
+def check_name(path: Path) -> None:
+    """Raise ValueError where a clip's path is not UTF-8: OpenCV would end the process with a segmentation fault."""
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise ValueError(f"{shown}: its name is not UTF-8: rename it") from error
+
+
 def _frames(clip: Path) -> Iterator[Image]:
+    check_name(clip)
     capture = cv2.VideoCapture(str(clip.absolute()))
     if not capture.isOpened():
         raise ValueError(f"{clip} cannot be opened as a video clip: copy it again, or re-encode it")

@@ -67,13 +67,15 @@ def register(scheme: str) -> Callable[[type[Sink]], type[Sink]]:
 
 
 def open_sink(uri: str, spec: FrameSpec, fps: float | None = None, live: bool = False) -> Sink:
-    """Open `scheme://location`; a path without a scheme is `file` where it has a suffix, else `frames`.
+    """Open `scheme://location` or `scheme:location`; a path without one is `file` where it has a suffix, else `frames`.
 
     `fps` is the source's rate, where it has one, `live` whether it is a camera. Raises ValueError for an unknown
     scheme, ValueError or FileExistsError where the location cannot be such a sink.
     """
-    scheme, separator, location = uri.partition("://")
-    if not separator:
+    scheme, colon, location = uri.partition(":")
+    if colon and (scheme in _kinds or "://" in uri):
+        location = location.removeprefix("//")
+    else:
         scheme, location = ("file" if Path(uri).suffix else "frames"), uri
     if scheme not in _kinds:
         raise ValueError(f"sink {redact(uri)}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")

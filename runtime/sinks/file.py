@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from derain.runtime.atomic import check_place, temporary_beside
+from derain.runtime.atomic import behind_links, check_place, is_node, temporary_beside
 from derain.runtime.frames import Image, to_bgr
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.names import check_name
 from derain.runtime.sinks.base import Sink, register
 
 CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}
@@ -28,27 +29,32 @@ INDEX = 32
 class VideoFile(Sink):
     """A clip: lossless FFV1 in .mkv, Motion JPEG in .avi, MPEG-4 in .mp4.
 
-    Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
-    always a whole clip of the frames there were. A live source's frame is repeated until the next one was captured, or
-    the clip would play faster than the camera saw; of a longer gap a second is kept.
+    Written under a temporary name beside the target, which a link may point to, and renamed at close, also after an
+    error, so that the target is always a whole clip of the frames there were. A live source's frame is repeated until
+    the next one was captured, or the clip would play faster than the camera saw; of a longer gap a second is kept.
     """
 
     def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
         super().__init__(location, spec, fps)
-        self._path = Path(location)
+        self._path = behind_links(Path(location))
         self._temporary = temporary_beside(self._path)
         self._writer: cv2.VideoWriter | None = None
         self._period_ns = 1e9 / (fps or FPS)
         self._due_ns: float | None = None  # the next frame of the file
         self._last = np.empty(0, np.uint8)
         self._coded = 0  # frames in the file, repeated ones too
+        if is_node(Path(location)):
+            raise FileExistsError(
+                f"{location}: is a device or a pipe, expected a file: give another, or --sink null:// for none"
+            )
         if self._path.suffix.lower() not in CODECS:
             raise ValueError(
-                f"{location}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(sorted(CODECS))}"
+                f"{self._path}: suffix {self._path.suffix!r} is unknown, known are: {', '.join(sorted(CODECS))}"
             )
         if self._path.is_dir():
             raise FileExistsError(f"{location}: is a folder, expected a file: give --sink frames://{location}")
         check_place(self._path)
+        check_name(self._path)
         if spec.width % 2 or spec.height % 2:  # OpenCV would drop the last column or row without a word
             raise ValueError(
                 f"{location}: videos need an even size, frames are {spec.width}x{spec.height}: use frames://"
@@ -59,7 +65,7 @@ class VideoFile(Sink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
             size = (self.spec.width, self.spec.height)
-            writer = cv2.VideoWriter(str(self._temporary.absolute()), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
+            writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
             if not writer.isOpened():
                 raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
             self._writer = writer

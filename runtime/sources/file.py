@@ -8,6 +8,7 @@ import cv2
 
 from derain.runtime.frames import Image
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.names import check_name
 from derain.runtime.sources.base import Source, register
 from derain.runtime.sources.container import is_cut_short
 
@@ -29,6 +30,7 @@ class VideoFile(Source):
         super().__init__(location, spec)
         if not Path(location).is_file():
             raise FileNotFoundError(f"{location}: no such file: give the path of a video")
+        check_name(Path(location))
         # An absolute path, or FFmpeg takes what is before a colon for a protocol
         self._video = cv2.VideoCapture(str(Path(location).absolute()), cv2.CAP_FFMPEG)
         if not self._video.isOpened():

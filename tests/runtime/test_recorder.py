@@ -62,6 +62,10 @@ def test_a_fault_leaves_a_clip_of_what_came_in_what_went_out_and_every_record(bu
         pattern = [frame.image for frame in source]
     presented = [record for record in records if record["presented_ns"]]
     came, went = images(clip / "in.mkv"), images(clip / "out.mkv")
+    assert len(came) == len(went)
+    # Where a frame was captured late the one before it is repeated
+    first = [0, *(np.flatnonzero((came[1:] != came[:-1]).any(axis=(1, 2, 3))) + 1)]
+    came, went = came[first], went[first]
     np.testing.assert_array_equal(came, [pattern[record["id"]] for record in presented])
     derained = [record["outcome"] == "derained" for record in presented]
     assert 0 < sum(derained) < len(derained)
@@ -74,20 +78,28 @@ def test_a_fault_leaves_a_clip_of_what_came_in_what_went_out_and_every_record(bu
 class Fed:
     """A recorder that gets one frame every 10 ms of a time of its own."""
 
-    def __init__(self, folder, spec, seconds=1.0, **options):
+    def __init__(self, folder, spec, seconds=1.0, fps=30, **options):
         self.now, self.id, self.folder = 0, 0, folder
         self.image = np.zeros(spec.image_shape, np.uint8)
-        self.recorder = Recorder(folder, seconds, spec, spec, 30, clock=lambda: self.now, **options)
+        self.recorder = Recorder(folder, seconds, spec, spec, fps, clock=lambda: self.now, **options)
 
     def feed(self, count, why=None):
         for _ in range(count):
             outcome = Outcome.DERAINED if why is None else Outcome.PASSED_THROUGH
             record = FrameRecord(self.id, self.now, self.now, None, None, self.now, outcome, why)
-            shown = self.image if why else self.image.copy()
-            self.recorder.on_frame(record, Frame(self.id, self.now, self.image, self.now), shown)
+            image = np.full_like(self.image, self.id % 256)
+            shown = image if why else 255 - image
+            self.recorder.on_frame(record, Frame(self.id, self.now, image, self.now), shown)
             self.now, self.id = self.now + 10 * MS, self.id + 1
             while self.recorder._writing:  # as a camera's next fault, long after
                 pass
+
+    def drop(self, count):
+        for _ in range(count):
+            self.recorder.on_drop(
+                FrameRecord(self.id, self.now, self.now, None, None, None, Outcome.DROPPED, Why.NEWER)
+            )
+            self.now, self.id = self.now + 10 * MS, self.id + 1
 
     def clips(self):
         self.recorder.close()
@@ -101,6 +113,25 @@ def test_half_of_a_clip_lies_before_its_fault_and_half_after(tmp_path, make_spec
     fed.feed(1, Why.DEADLINE)
     fed.feed(200)
     assert fed.clips() == [list(range(150, 251))]
+
+
+def test_both_videos_keep_the_camera_s_time_where_frames_were_dropped(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec(), fps=100)
+    fed.feed(20)
+    fed.drop(5)
+    fed.feed(1, Why.FAULT)
+    fed.feed(10)
+    assert fed.clips() == [list(range(36))]
+    (clip,) = tmp_path.iterdir()
+    shown = np.array([*range(20), *[19] * 5, *range(25, 36)])
+    np.testing.assert_array_equal(images(clip / "in.mkv")[:, 0, 0, 0], shown)
+    np.testing.assert_array_equal(images(clip / "out.mkv")[:, 0, 0, 0], np.where(shown == 25, 25, 255 - shown))
+
+
+def test_a_folder_whose_name_opencv_cannot_be_told_is_refused_before_the_run(tmp_path, make_spec):
+    with pytest.raises(ValueError, match=r"/f\\xff: its name is not UTF-8: rename it"):
+        Recorder(tmp_path / "f\udcff", 1.0, make_spec(), make_spec())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fault_that_goes_on_is_one_clip_and_one_after_a_good_frame_is_another(tmp_path, make_spec):

@@ -1,5 +1,8 @@
 """Sinks: what they write comes back, and what they refuse."""
 
+import errno
+import fcntl
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -59,6 +62,16 @@ def test_a_clip_has_its_name_only_once_it_is_whole(tmp_path, noise, make_spec):
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
 
+def test_a_clip_goes_where_a_link_points(tmp_path, noise, make_spec):
+    link, clip = tmp_path / "latest.mkv", tmp_path / "there" / "clip.mkv"
+    link.symlink_to(clip)
+    for count in (1, 2):
+        write(link, make_spec("clean"), noise[:count])
+        with open_source(str(clip), make_spec()) as source:
+            np.testing.assert_array_equal([frame.image for frame in source], noise[:count])
+        assert link.is_symlink()
+
+
 def test_a_run_without_frames_leaves_nothing_and_the_older_clip_as_it_was(tmp_path, make_spec):
     (tmp_path / "out.mkv").write_bytes(b"older")
     for uri in ("frames://{}/out", "file://{}/out.mkv", "file://{}/new/out.mkv"):
@@ -86,7 +99,10 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
         ("file://{}/out.gif", ValueError, r"suffix '\.gif' is unknown, known are: \.avi, \.mkv, \.mp4"),
         ("file://{}/taken.mkv", FileExistsError, r"taken\.mkv: is a folder, expected a file"),
         ("frames://{}/taken", FileExistsError, "taken: is a file, expected a folder"),
-        ("frames://{}/full", FileExistsError, "full: already holds 1 PNG files"),
+        ("frames://{}/full", ValueError, "full: already holds 1 PNG files"),
+        ("file://{}/fifo", FileExistsError, "fifo: is a device or a pipe, expected a file: give another"),
+        ("file://{}/link.mkv", FileExistsError, r"link\.mkv: is a device or a pipe, expected a file: give another"),
+        ("file://{}/grö\udcdfe/out.mkv", ValueError, r"/grö\\xdfe/out\.mkv: its name is not UTF-8: rename it"),
         ("file://{}/taken/out.mkv", NotADirectoryError, "taken is a file, so .*out.mkv cannot be made"),
         ("frames://{}/taken/out", NotADirectoryError, "taken is a file, so .*000000.png cannot be made"),
     ],
@@ -96,6 +112,8 @@ def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, 
     (tmp_path / "taken").write_bytes(b"")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "000000.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link.mkv").symlink_to(tmp_path / "fifo")
     with pytest.raises(kind, match=part):
         open_sink(uri.format(tmp_path), make_spec("clean"))
 
@@ -132,6 +150,50 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, noise, make_spec, monkeypa
     write("file://out-12:30:00.mkv", make_spec("clean"), noise)
     with open_source("file://out-12:30:00.mkv", make_spec()) as source:
         np.testing.assert_array_equal([frame.image for frame in source], noise)
+
+
+@pytest.mark.parametrize("uri", ["frames:{}/out", "file:{}/out.mkv", "/{}/out.mkv"])
+def test_a_scheme_may_stand_without_slashes_and_a_path_may_begin_with_two(uri, tmp_path, noise, make_spec, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(uri.format(tmp_path), make_spec("clean"), noise)
+    (out,) = tmp_path.rglob("out*")
+    with open_source(str(out), make_spec()) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], noise)
+
+
+def test_what_is_no_scheme_before_a_colon_is_a_path(tmp_path, noise, make_spec, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("null:", make_spec("clean"), noise)
+    write("null:it", make_spec("clean"), noise)
+    assert list(tmp_path.iterdir()) == []
+    write("12:30", make_spec("clean"), noise[:1])
+    assert [path.name for path in tmp_path.rglob("*")] == ["12:30", "000000.png"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_takes_the_frames_of_one_run_at_a_time(there, tmp_path, noise, make_spec):
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+    with open_sink(str(folder), make_spec("clean")) as first:
+        other = None if there else open_sink(str(folder), make_spec("clean"))
+        first.write(noise[0])
+        with pytest.raises(ValueError, match="out: another run writes to it: give another folder"):
+            (other or open_sink(str(folder), make_spec("clean"))).write(noise[1])
+    if other is not None:
+        with pytest.raises(ValueError, match="out: already holds 1 PNG files"):
+            other.write(noise[1])
+    np.testing.assert_array_equal(cv2.imread(str(folder / "000000.png")), noise[0])
+
+
+def test_a_folder_that_cannot_be_locked_is_told_and_written_to(tmp_path, noise, make_spec, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path / "out", make_spec("clean"), noise[:2])
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert caplog.text.count("out: cannot be locked: let no other run write there") == 1
 
 
 def test_a_window_is_closed_once_and_one_that_the_user_closed_is_no_fault(make_spec, monkeypatch):

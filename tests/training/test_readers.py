@@ -176,3 +176,19 @@ def test_a_header_is_read_without_decoding_the_picture(tmp_path):
     assert _header_size(tmp_path / "cut.png") == (30, 40)
     with pytest.raises(ValueError, match=r"cut\.png"):
         read_rgb(tmp_path / "cut.png")
+
+
+def test_a_clip_whose_name_opencv_cannot_be_told_is_refused(tmp_path):
+    plain, clip = tmp_path / "clip.mkv", tmp_path / "grö\udcdfe.mkv"
+    write_clip(plain, [flat(0)] * 2)
+    clip.write_bytes(plain.read_bytes())
+    refusals = (
+        lambda: list(read_clips(clip, plain)),
+        lambda: list(read_clips(plain, clip)),
+        lambda: synthesize(clip, tmp_path / "out", 0, RainConfig()),
+        lambda: synthesize(plain, clip.with_suffix(""), 0, RainConfig()),
+    )
+    for refused in refusals:
+        with pytest.raises(ValueError, match=r"/grö\\xdfe(\.mkv)?: its name is not UTF-8: rename it"):
+            refused()
+    assert len(list(tmp_path.iterdir())) == 2

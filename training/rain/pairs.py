@@ -22,6 +22,7 @@ from derain.training.data import IMAGES, read_rgb, to_tensor
 from derain.training.rain import counter_rng as rng
 from derain.training.rain.clip import RainyClip
 from derain.training.rain.scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
+from derain.training.readers import check_name
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def synthesize(
 
     Raises:
         FileNotFoundError: `source` does not exist.
-        ValueError: no images, a broken image, a truncated clip, frames of unlike size, or `out` is not empty.
+        ValueError: no images, a broken image, a truncated clip, frames of unlike size, a clip's name or `out`'s that is
+            not UTF-8, or `out` is not empty.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; expected a folder of images or a video clip")
@@ -84,6 +86,7 @@ def synthesize(
         raise ValueError(f"{source} is no clip ({', '.join(sorted(CLIPS))}); for still images name their folder")
     note: dict[str, Any] = {"seed": seed, "mask_full": MASK_FULL, "derain": version("derain"), "source": str(source)}
     if clip:
+        check_name(out.resolve())
         fps, total, frames = _open_clip(source)
         pairs = _sequence(frames, seed, config, fps)
         note["fps"] = fps
@@ -209,6 +212,7 @@ def _read(file: Path) -> Tensor:
 
 
 def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
+    check_name(source)
     capture = cv2.VideoCapture(str(source.absolute()))
     # A Matroska file that was streamed counts none, or less.
     total, fps = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), float(capture.get(cv2.CAP_PROP_FPS))
