@@ -193,8 +193,8 @@ class Capture:
             return None
         try:
             source = self._source.reopened()
-        except (OSError, ValueError) as error:
-            self._stay_away(str(error), generation)
+        except Exception as error:  # whatever it is, the camera may be back next time
+            self._stay_away(str(error) or type(error).__name__, generation)
             return None
         with self._lock:
             wanted = generation == self._generation and not self._stopped.is_set()

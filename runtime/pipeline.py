@@ -280,7 +280,7 @@ def _report(tally: Tally, policy: Policy, guard: Guard, capture: Capture, start_
         presented=tally.presented,
         dropped=tally.outcomes[Outcome.DROPPED],
         passed_through=tally.outcomes[Outcome.PASSED_THROUGH],
-        deadline_misses=tally.why[Why.DEADLINE],
+        deadline_misses=tally.why[Why.DEADLINE] + tally.why[Why.LATE],
         engine_faults=guard.faults,
         engine_reopened=guard.reopened,
         engine_state=guard.state,

@@ -58,11 +58,12 @@ class FrameRecord:
 class RunReport(BaseModel):
     """What a run did: `frames` = `presented` + `dropped`, and `passed_through` are those presented raw.
 
-    `deadline_misses` are the frames whose result was not there in time, `fps` is presented frames a second from start
-    to end, `outside_engine_share` the share of that time in which the engine had nothing to do. `why` counts the frames
-    that were not derained by their reason. Stages: `capture` from asking the source to having the bytes, `wait` for the
-    engine, `inference` (also when its result came too late), `device` its part by the device's own events where there
-    are any, `present` from the result to the sink's return, and `capture_to_present` over all presented frames.
+    `deadline_misses` are the frames whose result was not there in time, those that a late engine never saw among them;
+    `fps` is presented frames a second from start to end, `outside_engine_share` the share of that time in which the
+    engine had nothing to do. `why` counts the frames that were not derained by their reason. Stages: `capture` from
+    asking the source to having the bytes, `wait` for the engine, `inference` (also when its result came too late),
+    `device` its part by the device's own events where there are any, `present` from the result to the sink's return,
+    and `capture_to_present` over all presented frames.
     """
 
     model_config = ConfigDict(frozen=True)

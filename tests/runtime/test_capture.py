@@ -97,6 +97,30 @@ def test_a_stalled_source_is_closed_so_that_its_reader_and_its_device_are_free(m
         back.go_on.set()
 
 
+@pytest.mark.parametrize("error", [OSError("no such camera"), RuntimeError("a driver's own"), MemoryError()])
+def test_whatever_a_reopening_raises_the_next_one_is_tried(error, make_spec):
+    spec = make_spec()
+    back = Camera(spec, [grey(2, spec), None])
+    camera = Ring(spec, [grey(1, spec)])
+    attempts = iter([error, back])
+
+    def reopened():
+        answer = next(attempts)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    camera.reopened = reopened
+    queue = FrameQueue(Policy.EVERY)
+    with Capture(camera, queue) as capture:
+        assert taken(queue, 1) == [(0, 1)]
+        assert camera.hangs.wait(20)
+        capture.watch(capture._heard_ns + 10**12)
+        assert taken(queue, 1) == [(1, 2)]
+        assert f"not back: {error or type(error).__name__}" in capture.fault
+        back.go_on.set()
+
+
 def test_a_run_that_ends_while_a_reopened_source_is_silent_closes_it(make_spec, monkeypatch):
     monkeypatch.setattr(capture_module, "PATIENCE_S", 0.01)
     spec = make_spec()

@@ -104,7 +104,7 @@ RunReport Tally::report(Policy policy, const Guard& guard, std::int64_t start_ns
     report.presented = presented();
     report.dropped = count(Outcome::dropped);
     report.passed_through = count(Outcome::passed_through);
-    report.deadline_misses = count(Why::deadline);
+    report.deadline_misses = deadline_misses();
     report.engine_faults = guard.faults();
     report.engine_reopened = guard.reopened();
     report.engine_state = guard.state();

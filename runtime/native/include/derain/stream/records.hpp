@@ -43,11 +43,11 @@ struct FrameRecord {
 
 /// What a run did: `frames` = `presented` + `dropped`, and `passed_through` are those presented raw.
 ///
-/// `deadline_misses` are the frames whose result was not there in time, `fps` is presented frames a second from start
-/// to end, `outside_engine_share` the share of that time in which the engine had nothing to do. `why` counts the frames
-/// that were not derained by their reason. Stages: `capture` from asking the source to having the bytes, `wait` for the
-/// engine, `inference` (also when its result came too late), `present` from the result to the sink's return, and
-/// `capture_to_present` over all presented frames.
+/// `deadline_misses` are the frames whose result was not there in time, those that a late engine never saw among them;
+/// `fps` is presented frames a second from start to end, `outside_engine_share` the share of that time in which the
+/// engine had nothing to do. `why` counts the frames that were not derained by their reason. Stages: `capture` from
+/// asking the source to having the bytes, `wait` for the engine, `inference` (also when its result came too late),
+/// `present` from the result to the sink's return, and `capture_to_present` over all presented frames.
 struct RunReport {
     Policy policy;
     std::optional<double> deadline_ms;
@@ -87,6 +87,7 @@ class Tally {
 
     [[nodiscard]] std::int64_t count(Outcome outcome) const { return outcomes_[static_cast<std::size_t>(outcome)]; }
     [[nodiscard]] std::int64_t count(Why why) const { return why_[static_cast<std::size_t>(why)]; }
+    [[nodiscard]] std::int64_t deadline_misses() const { return count(Why::deadline) + count(Why::late); }
     [[nodiscard]] std::int64_t frames() const { return presented() + count(Outcome::dropped); }
     /// Frames that reached the sink.
     [[nodiscard]] std::int64_t presented() const { return count(Outcome::derained) + count(Outcome::passed_through); }
