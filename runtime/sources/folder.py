@@ -29,7 +29,10 @@ class ImageFolder(Source):
     def _images(self) -> Iterator[Image]:
         for path in self._paths:
             content = path.read_bytes()
-            image = decode(content)
+            try:
+                image = decode(content)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             if image is None:
                 raise ValueError(f"{path}: {len(content)} bytes that are no whole image: replace or remove it")
             yield self._from_bgr(image, str(path))

@@ -83,6 +83,13 @@ def test_a_file_that_is_no_video_is_refused(tmp_path, make_spec):
         open_source(str(tmp_path / "clip.mp4"), make_spec())
 
 
+def test_a_clip_whose_name_opencv_cannot_be_told_is_refused(tmp_path, make_spec):
+    clip = tmp_path / "grö\udcdfe.mp4"
+    clip.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"/grö\\xdfe\.mp4: its name is not UTF-8: rename it"):
+        open_source(str(clip), make_spec())
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
 def test_a_truncated_clip_gives_what_there_is_then_says_how_much_is_missing(suffix, tmp_path, noise, make_spec):
     clip = tmp_path / f"clip{suffix}"
@@ -145,6 +152,22 @@ def test_a_broken_image_is_named_in_every_format(suffix, share, tmp_path, smooth
     (tmp_path / f"001{suffix}").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match=rf"001\{suffix}: {int(len(whole) * share)} bytes that are no whole image"):
         images(tmp_path, make_spec())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "highest", "fits"), [(np.uint16, 65535, True), (np.uint16, 4095, False), (np.float32, 1, False)]
+)
+def test_a_picture_of_more_than_8_bits_is_read_by_its_upper_ones_and_a_dark_raw_one_refused(
+    dtype, highest, fits, tmp_path, smooth, make_spec
+):
+    cv2.imwrite(str(tmp_path / "0.tiff"), (smooth / 255 * highest).astype(dtype))
+    if fits:
+        np.testing.assert_allclose(images(tmp_path, make_spec())[0], smooth, atol=1)
+    else:
+        with pytest.raises(
+            ValueError, match=rf"0.tiff: holds {np.dtype(dtype)} values up to .*, expected 8 bits, or 16"
+        ):
+            images(tmp_path, make_spec())
 
 
 @pytest.mark.parametrize("uri", ["frames://{folder}", "file://{clip}", "test://rain?width=32&height=16"])

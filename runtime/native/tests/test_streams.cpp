@@ -270,10 +270,13 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
     const auto path = folder.path().string();
     std::ofstream(folder.path() / "notes.txt") << "no video";
     std::ofstream(folder.path() / "broken.png") << "no image";
+    const testing::Folder raw;  // a camera's 12 bits
+    cv::imwrite(raw.path() / "0.png", cv::Mat(spec.height, spec.width, CV_16UC3, cv::Scalar::all(4095)));
     const std::vector<std::pair<std::string, std::string>> sources{
         {path + "/nothing.mp4", "nothing.mp4: no such file: give the path of a video"},
         {path + "/notes.txt", "notes.txt: 8 bytes that are no video"},
         {path, "broken.png: 8 bytes that are no whole image: replace or remove it"},
+        {"frames://" + raw.path().string(), "0.png: holds uint16 values up to 4095, expected 8 bits, or 16 of which"},
         {"frames://" + path + "/away", "away: no such folder"},
         {"test://snow", "test://snow: pattern 'snow' is unknown, known are: clean, rain"},
         {"test://rain?speed=1", "test://rain?speed=1: speed: unknown key; known keys: width"},

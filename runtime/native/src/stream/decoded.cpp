@@ -1,9 +1,13 @@
 #include "decoded.hpp"
 
+#include <cmath>
+#include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
+#include <string>
 #include <utility>
 
 #include "convert.hpp"
+#include "derain/error.hpp"
 
 namespace derain {
 
@@ -11,6 +15,8 @@ namespace {
 constexpr std::size_t pictures_in_advance = 5;  // one each: being made, waiting (two), with the engine, with the sink
 
 constexpr double fastest_fps = 240;
+
+constexpr double raw_end = 1 << 12;  // what a camera's raw 10 or 12 bits stay below
 
 /// False for an empty content and for a JPEG without its end: OpenCV fails on the first and pads the second with grey.
 ///
@@ -32,7 +38,18 @@ cv::Mat decoded(std::string_view content) {
     // OpenCV has no view that promises not to write; decoding does not.
     // NOLINTNEXTLINE(cppcoreguidelines-pro-type-const-cast)
     const cv::Mat bytes(1, static_cast<int>(content.size()), CV_8U, const_cast<char*>(content.data()));
-    return cv::imdecode(bytes, cv::IMREAD_COLOR);
+    const cv::Mat image = cv::imdecode(bytes, cv::IMREAD_COLOR | cv::IMREAD_ANYDEPTH);
+    if (image.empty() || image.depth() == CV_8U) {
+        return image;
+    }
+    double highest = 0;
+    cv::minMaxLoc(image.reshape(1), nullptr, &highest);
+    if (image.depth() != CV_16U || (highest > 0 && highest < raw_end)) {
+        throw Error("holds " + std::string(image.depth() == CV_16U ? "uint16" : "other than integer") +
+                    " values up to " + std::to_string(std::llround(highest)) +
+                    ", expected 8 bits, or 16 of which all are used: scale it to their full range");
+    }
+    return cv::imdecode(bytes, cv::IMREAD_COLOR);  // their upper 8
 }
 
 std::optional<double> believed(double fps) { return fps > 0 && fps <= fastest_fps ? std::optional(fps) : std::nullopt; }

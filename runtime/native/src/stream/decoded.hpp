@@ -11,7 +11,8 @@
 
 namespace derain {
 
-/// A PNG, JPEG, … as BGR [H, W, 3]; empty where `content` is empty, cut short or no picture at all.
+/// A PNG, JPEG, … as BGR [H, W, 3]; empty where `content` is empty, cut short or no picture at all. Error
+/// where its values are not of 8 bits, and not of 16 that are all used.
 cv::Mat decoded(std::string_view content);
 
 /// What a live source says of its frames a second, where a camera can have that many: up to 240. FFmpeg tells an RTSP

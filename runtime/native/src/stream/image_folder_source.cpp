@@ -95,7 +95,13 @@ class ImageFolder final : public DecodedSource {
         const auto& path = paths_[next_++];
         std::ifstream file(path, std::ios::binary);
         const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-        const cv::Mat image = decoded(content);
+        const cv::Mat image = [&] {
+            try {
+                return decoded(content);
+            } catch (const Error& error) {
+                throw Error(path.string() + ": " + error.what());
+            }
+        }();
         if (image.empty()) {
             throw Error(path.string() + ": " + std::to_string(content.size()) +
                         " bytes that are no whole image: replace or remove it");
