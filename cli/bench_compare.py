@@ -2,7 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from derain.cli.files import write_json
 
@@ -75,8 +75,11 @@ def compare_engines(
         console.print(f"left out, {name}: {why}", highlight=False, soft_wrap=True)
 
 
-def compare_reports(console: "Console", a: Path, b: Path) -> None:
-    """Print what changed from report A to B; ValueError where one is no report, or they were not measured alike."""
+def compare_reports(console: "Console", a: Path, b: Path) -> dict[str, Any]:
+    """Print and return what changed from report A to B, by stage.
+
+    Raises ValueError where one is no report, or they were not measured alike.
+    """
     from pydantic import ValidationError
 
     from derain.runtime.bench import BenchReport, compare_stage
@@ -104,11 +107,12 @@ def compare_reports(console: "Console", a: Path, b: Path) -> None:
         tell_if_busy(console, report)
     if one.before.hardware != other.before.hardware:
         console.print("measured on different machines, so the verdict is about both machine and engine")
-    for stage in ("inference", "capture_to_present"):
-        result = compare_stage(one, other, stage)
+    changes = {stage: compare_stage(one, other, stage) for stage in ("inference", "capture_to_present")}
+    for stage, result in changes.items():
         console.print(
             f"{stage.replace('_', ' ')}: median {result.a_ms:.3f} ms to {result.b_ms:.3f} ms ({result.change:+.1%}, "
             f"95 % interval {result.low:+.1%} to {result.high:+.1%}): {result.verdict}",
             highlight=False,
             soft_wrap=True,
         )
+    return {stage: change.model_dump() for stage, change in changes.items()}

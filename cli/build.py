@@ -25,8 +25,7 @@ def build(
     """Build a TensorRT engine and add it to the bundle; the FP16 graph is made first where the bundle has none."""
     from time import monotonic
 
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.export.build import BuildOptions, resolve_target
     from derain.export.build import build as build_engine
     from derain.runtime.bundle import Bundle

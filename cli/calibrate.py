@@ -57,13 +57,12 @@ def calibrate(
     """Make a bundle's FP16, INT8 or FP8 graph on frames like those the camera sees."""
     from contextlib import ExitStack
 
-    from rich.console import Console
-
     from derain.calibration.calibrate import MAX_LOSS
     from derain.calibration.calibrate import calibrate as run
     from derain.calibration.fp16 import calibrate_fp16
     from derain.calibration.frames import recorded
     from derain.calibration.ranges import Method
+    from derain.cli.console import Console
     from derain.export.exporter import is_untrained
     from derain.runtime.bundle import Bundle
     from derain.runtime.engines.tensorrt_api import build_command

@@ -25,8 +25,8 @@ def demo(
 ) -> None:
     """Render rain over a clip made from photos, export the shipped network, derain the clip and measure it."""
     import cv2
-    from rich.console import Console
 
+    from derain.cli.console import Console
     from derain.export.exporter import export
     from derain.runtime import engines, pipeline
     from derain.runtime.frames import Frame

@@ -15,9 +15,9 @@ def doctor(
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from rich.console import Console
     from rich.table import Table
 
+    from derain.cli.console import Console
     from derain.runtime import engines
 
     needs = {"run": {"numpy": "numpy", "cv2": "opencv-python-headless", "pydantic": "pydantic"}}

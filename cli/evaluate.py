@@ -1,5 +1,6 @@
 """`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images, and pictures to look at."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,8 @@ from derain.cli.files import writable_path, write_json
 if TYPE_CHECKING:
     from derain.training.panels import Tile
     from derain.training.readers import Image, Pair
+
+log = logging.getLogger(__name__)
 
 SHOWN = 6
 """Images in a panel, spread over all there are."""
@@ -49,9 +52,9 @@ def evaluate(
     from derain.cli.stream import quiet_decoders
 
     quiet_decoders()
-    from rich.console import Console
     from rich.progress import track
 
+    from derain.cli.console import Console
     from derain.runtime.memory import keep_freed_memory
     from derain.training import evaluate as scoring
     from derain.training import readers
@@ -70,12 +73,18 @@ def evaluate(
             _draw(look, _unpaired(frames), panel)
             return
         assert pairs is not None
+        for clip in pairs:
+            _refuse_cut_short(clip)
         total = _count(pairs[0], group)
         shown: list[readers.Pair] = []
         found = _kept((readers.read_groups if group else readers.read_pairs)(*pairs), total, shown)
         todo = track(found, "evaluating", total or None, console=console, transient=True)
         scores = scoring.evaluate(lambda image: look(image)[0], todo)
         console.print(_table(f"mean of {len(scores['images'])}", scores))
+        if pairs[0].is_file() and len(scores["images"]) < 0.99 * total - 1:
+            log.warning(
+                "%s: %d of some %d frames could be read: the mean is theirs", pairs[0], len(scores["images"]), total
+            )
         for name, means in scores.get("groups", {}).items():
             console.print(_table(f"{name}: mean of {means['count']}", means))
         write_json(json, scores)
@@ -83,13 +92,22 @@ def evaluate(
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
 
 
+def _refuse_cut_short(clip: Path) -> None:
+    from derain.runtime.sources.container import is_cut_short
+
+    if clip.is_file() and clip.suffix.lower() != ".avi" and is_cut_short(clip):  # an .avi's frames tell
+        raise ValueError(f"{clip}: truncated, its container goes on behind its end: copy it again, or re-encode it")
+
+
 def _count(rainy: Path, group: bool) -> int:
     """About how many pairs there are, for the progress and the panel: what is wrong with them is told when read."""
     import cv2
 
     from derain.training.data import IMAGES
+    from derain.training.readers import check_name
 
     if rainy.is_file():
+        check_name(rainy)
         return max(0, int(cv2.VideoCapture(str(rainy.absolute())).get(cv2.CAP_PROP_FRAME_COUNT)))
     folders = sorted(rainy.glob("*")) if group else [rainy]
     folders = [folder / "rainy" if group and (folder / "rainy").is_dir() else folder for folder in folders]

@@ -18,8 +18,7 @@ def export(
     steps: Annotated[int | None, typer.Option(help="Recurrent steps; the weights' own if not given.")] = None,
 ) -> None:
     """Unroll a network for one frame size and write it as a bundle."""
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.export import exporter
 
     console = Console(markup=False)

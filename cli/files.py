@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,32 @@ def writable_path(path: Path | None) -> Path | None:
 
         check_place(path)
     return path
+
+
+def local(uri: str) -> Path | None:
+    """The file or folder that a source's or a sink's URI names; None for any other kind."""
+    scheme, colon, location = uri.partition(":")
+    if scheme in ("file", "frames") and colon:
+        return Path(location.removeprefix("//"))
+    return None if "://" in uri else Path(uri)
+
+
+def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Path | None]) -> None:
+    """Raise ValueError where a file that an option names for writing is read too, or named twice: one would be lost."""
+    from derain.runtime.atomic import is_node
+
+    outputs = {option: path for option, path in written.items() if path is not None and not is_node(path)}
+    inputs = [path for path in read if path is not None]
+    for option, path in outputs.items():
+        if any(_same(path, other) for other in inputs):
+            raise ValueError(f"{path}: is read by this run, which would replace it: give another {option}")
+    for (option, path), (other, beside) in combinations(outputs.items(), 2):
+        if _same(path, beside):
+            raise ValueError(f"{path}: is named by {option} and by {other}, expected a file each: give another {other}")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def write_json(path: Path | None, value: Any) -> None:

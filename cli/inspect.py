@@ -15,8 +15,7 @@ def inspect(
     """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.export.onnx_graph import GraphSummary, summarise
     from derain.runtime.bundle import Bundle
 
@@ -28,6 +27,7 @@ def inspect(
     else:
         bundle = Bundle.load(path)
         manifest = bundle.manifest
+        bundle.graph()  # refuses a bundle without any
         graphs = {str(entry.precision): summarise(bundle.graph(entry.precision)) for entry in manifest.graphs}
         answer["parameters"] = manifest.model.parameters
         answer["macs_naive"] = manifest.unroll.macs_naive

@@ -48,7 +48,10 @@ class LiveLine(Observer):
             self._line.update(words)
         elif time.monotonic() - self._told >= LOG_EVERY_S:
             self._told = time.monotonic()
-            self._console.print(words, highlight=False, soft_wrap=True)
+            try:
+                self._console.print(words, highlight=False, soft_wrap=True)
+            except OSError:  # such as a full disk: the stream matters more than its log
+                self._console.quiet = True
 
     def close(self) -> None:  # noqa: D102
         if self._line is not None:

@@ -9,13 +9,12 @@ from importlib import metadata
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
 from derain.cli.average import average
 from derain.cli.bench import bench
 from derain.cli.build import build
 from derain.cli.calibrate import calibrate
+from derain.cli.console import Console, log_handler
 from derain.cli.demo import demo
 from derain.cli.doctor import doctor
 from derain.cli.evaluate import evaluate
@@ -75,8 +74,7 @@ def options(
 ) -> None:
     """Where log messages go, and how many."""
     level = logging.DEBUG if debug else logging.WARNING
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[log_handler()])
     if debug:
         logging.getLogger("derain").setLevel(logging.DEBUG)
 

@@ -48,8 +48,7 @@ def run(
 ) -> None:
     """Derain a stream with a bundle and report its latency; Ctrl-C stops it cleanly."""
     quiet_decoders()
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.runtime.observers import Observer
 
     comparison: TruthComparison | None = None
@@ -73,6 +72,7 @@ def run(
         metrics=metrics,
         record=record,
         record_to=record_to,
+        truth=truth,
     )
     with ExitStack() as kept:
         report, stopped = stream(options, watch, console)

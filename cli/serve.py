@@ -54,8 +54,7 @@ def serve(
 ) -> None:
     """Derain a stream and show it on a live page: before and after, latency, drops, faults, the state of the guard."""
     quiet_decoders()
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.runtime.live import LiveServer, LiveView
     from derain.runtime.redact import redact
 

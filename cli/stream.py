@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import local, refuse_overwriting, writable_path, write_json
 from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from derain.runtime.observers import Observer
     from derain.runtime.queues import Policy
     from derain.runtime.records import RunReport
-    from derain.runtime.sinks import Sink
     from derain.runtime.sources import Source
 
 LIVE_DEADLINE_MS = 500.0
@@ -63,7 +62,7 @@ MetricsOption = Annotated[
 ]
 RecordOption = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Save so much around each fault, half before, half after.", min=0.1),
+    typer.Option(metavar="SECONDS", help="Save so much around each fault, half before, half after.", min=0.1, max=3600),
 ]
 RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record saves them.")]
 JsonOption = Annotated[Path | None, typer.Option(callback=writable_path, help="Write the report to this file.")]
@@ -85,6 +84,7 @@ class Options:
     metrics: str | None
     record: float | None
     record_to: Path | None
+    truth: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,7 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     if (options.record is None) != (options.record_to is None):
         raise typer.BadParameter("expected both --record SECONDS and --record-to FOLDER, or neither")
     bundle = Bundle.load(options.bundle)
+    _refuse_overwriting(options, bundle)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
         # Before the source: a network camera sends while the engine starts, and what waits is old when it is taken
@@ -146,8 +147,12 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
             policy=Policy(policy) if policy else Policy.LATEST if source.live else Policy.EVERY,
             deadline_ms=deadline if deadline is not None and isfinite(deadline) else None,
         )
+        if opened.policy is Policy.LATEST and not source.live and local(options.sink) is not None:
+            raise ValueError(
+                f"--policy latest: {options.source} is read as fast as it can be, so that most of its frames would be "
+                f"missing in {options.sink}: leave --policy out"
+            )
         sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps, source.live))
-        refuse_in_place(sink, source)
         observers = [
             watch(opened),
             *_observers(options, opened),
@@ -166,14 +171,11 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
     return report, stop.is_set()
 
 
-def refuse_in_place(sink: "Sink", source: "Source") -> None:
-    """Raise ValueError where the sink would take its source's place: a run that ends early would cut the original."""
-    try:
-        same = Path(sink.location).samefile(source.location)
-    except OSError:  # one is no file: a camera, a stream, a clip that is yet to be
-        return
-    if same:
-        raise ValueError(f"{sink.location}: is read by this run, which would replace it: give another --sink")
+def _refuse_overwriting(options: Options, bundle: "Bundle") -> None:
+    """Before anything is opened: a run that ends early would cut what it reads."""
+    written = {"--sink": local(options.sink), "--json": options.json, "--telemetry": options.telemetry}
+    pictures = (local(options.source), local(options.truth) if options.truth is not None else None)
+    refuse_overwriting(written, [*pictures, bundle.path, *(bundle.path / name for name in bundle.names())])
 
 
 def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:
@@ -199,5 +201,7 @@ def conclude(options: Options, console: "Console", report: "RunReport", more: Ma
     from derain.cli.live import summarise
     from derain.runtime.redact import redact
 
-    summarise(console, report, redact(options.sink))  # first: a file that cannot be written costs no summary
-    write_json(options.json, report.model_dump() | dict(more))
+    try:
+        summarise(console, report, redact(options.sink))
+    finally:  # neither costs the other
+        write_json(options.json, report.model_dump() | dict(more))

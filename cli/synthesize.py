@@ -49,9 +49,9 @@ def synthesize(
     from derain.cli.stream import quiet_decoders
 
     quiet_decoders()
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from derain.cli.console import Console
     from derain.runtime.sources.container import is_cut_short
     from derain.training.rain import RainConfig
     from derain.training.rain.pairs import JRSRD_STRENGTHS, holds_drop_pairs

@@ -28,8 +28,7 @@ def train(
     import warnings
     from json import dumps
 
-    from rich.console import Console
-
+    from derain.cli.console import Console
     from derain.cli.data import data_root
     from derain.training.callbacks import Interrupted
     from derain.training.checkpoints import iterations_done

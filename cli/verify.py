@@ -28,9 +28,8 @@ def verify(
     """Prove every graph of a bundle equal to its network in PyTorch; exit status 1 where one is not."""
     from shlex import quote
 
-    from rich.console import Console
-
     from derain.calibration.frames import choose, recorded
+    from derain.cli.console import Console
     from derain.export.minimal import write_minimal
     from derain.export.probe import seeded_frame
     from derain.export.verify import verify as compare

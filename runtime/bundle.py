@@ -47,6 +47,10 @@ class Bundle:
         except ValidationError as error:
             raise ValueError(f"{manifest}: {first_fault(error)}: {_again(path)}") from error
 
+    def names(self) -> list[str]:
+        """Of the bundle's own files."""
+        return [MANIFEST, *self.manifest.files]
+
     def file(self, name: str) -> Path:
         """The path of a file the manifest names, after checking its size and SHA-256: an engine is opened again too."""
         path = self.path / name

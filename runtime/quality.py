@@ -1,5 +1,7 @@
 """How near frames are to the truth."""
 
+from itertools import chain
+
 import numpy as np
 
 from derain.runtime.frames import Frame, Image, to_bgr
@@ -14,22 +16,25 @@ EQUAL = 100.0
 
 
 class TruthComparison(Observer):
-    """PSNR in RGB of raw and presented frames against the truth, a bgr8 source; `add` takes its next frame."""
+    """PSNR in RGB of raw and presented frames against the truth, a bgr8 source; `add` takes its next frame.
+
+    Its first frame is read at once: ValueError where the truth is of another size.
+    """
 
     def __init__(self, truth: Source, input_spec: FrameSpec, output_spec: FrameSpec) -> None:
         self._truth = truth
-        self._frames = iter(truth)
+        frames = iter(truth)
+        self._frames = chain([first] if (first := next(frames, None)) is not None else [], frames)
+        self._unmatched = 0
         self._input, self._output = input_spec, output_spec
         self._psnr: list[tuple[float, float]] = []
 
     def add(self, image: Image, clean: Image) -> None:
-        """Compare a frame's camera bytes and the engine's output; ValueError where the truth has already ended."""
+        """Compare a frame's camera bytes and the engine's output, as long as the truth lasts."""
         truth = next(self._frames, None)
         if truth is None:
-            seen = len(self._psnr)
-            raise ValueError(
-                f"{self._truth.location}: the truth ends after {seen} frames, the source has more: align them"
-            )
+            self._unmatched += 1
+            return
         raw = psnr(to_bgr(image, self._input), truth.image)
         self._psnr.append((raw, psnr(to_bgr(clean, self._output), truth.image)))
 
@@ -40,8 +45,13 @@ class TruthComparison(Observer):
     def mean(self) -> dict[str, float | None]:
         """The mean over frames in dB, `input` and `output`, where an equal one counts as EQUAL; None if all are equal.
 
-        ValueError where the truth goes on after the last frame compared.
+        ValueError where the truth ended before the last frame, or goes on after it.
         """
+        if self._unmatched:
+            seen = len(self._psnr)
+            raise ValueError(
+                f"{self._truth.location}: the truth has {seen} frames, the source {seen + self._unmatched}: align them"
+            )
         if next(self._frames, None) is not None:
             seen = len(self._psnr)
             raise ValueError(f"{self._truth.location}: the truth has more than the source's {seen} frames: align them")

@@ -1,5 +1,7 @@
 """`derain bench`: one engine, two reports against each other, and every engine side by side."""
 
+import json
+
 import pytest
 
 from derain.runtime.bench import BenchReport
@@ -22,8 +24,11 @@ def test_an_engine_is_measured_and_two_reports_are_compared(inverting, derain, t
         assert "of 20 frames" in told
         assert "jitter" in told
     assert "<svg" in (tmp_path / "a.html").read_text()
-    told = derain("bench", "--compare", *paths).told
+    told = derain("bench", "--compare", *paths, "--json", tmp_path / "changes.json").told
     assert told.count("95 % interval") == 2
+    changes = json.loads((tmp_path / "changes.json").read_text())
+    assert list(changes) == ["inference", "capture_to_present"]
+    assert all(stage["low"] <= stage["change"] <= stage["high"] for stage in changes.values())
     assert told.count("of 20 frames presented, 0 of them raw") == 2
 
 
@@ -60,6 +65,19 @@ def test_reports_that_cannot_be_compared_are_refused(report, derain, tmp_path):
     assert "camera_fps is 100.0 and 30.0, expected the same" in derain("bench", "--compare", a, b).fault
     assert "deadline_ms is None and 40.0, expected the same" in derain("bench", "--compare", a, d).fault
     assert "c.json: not a bench report" in derain("bench", "--compare", a, c).fault
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [(("--compare", "a", "b"), "--html"), (("--compare", "a", "b"), "--fps"), (("bundle", "--all"), "--engine")],
+)
+def test_an_option_that_would_not_be_looked_at_is_wrong_usage(options, flag, derain, inverting, tmp_path):
+    given = [
+        inverting.path if option == "bundle" else tmp_path / option if option in "ab" else option for option in options
+    ]
+    answer = derain("bench", *given, flag, "1")
+    assert answer.status == 2
+    assert f"{flag} says nothing to {'--all' if '--all' in options else '--compare'}" in " ".join(answer.err.split())
 
 
 @pytest.mark.parametrize("options", [(), ("bundle", "--compare", "a", "b"), ("bundle", "--precision", "fp64")])

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from derain.cli.evaluate import SHOWN, _kept
+from derain.cli.evaluate import SHOWN, _count, _kept
 from derain.training.evaluate import derainer_with_maps
 from derain.training.models.weights import load
 from derain.training.panels import BAR
@@ -110,6 +110,13 @@ def test_evaluating_holds_no_more_pairs_than_its_panel_shows(count, names):
     assert [int(pair.name) for pair in shown] == names
     list(_kept(pairs(), 0, shown := []))  # a clip whose header does not say how many frames it has
     assert len(shown) == min(count, SHOWN)
+
+
+def test_a_clip_whose_name_opencv_cannot_be_told_is_refused_before_it_is_counted(tmp_path):
+    clip = tmp_path / "grö\udcdfe.mkv"
+    clip.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"/grö\\xdfe\.mkv: its name is not UTF-8: rename it"):
+        _count(clip, group=False)
 
 
 def test_an_engine_for_weights_is_refused(derain, nano_weights, pairs):

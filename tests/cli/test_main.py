@@ -1,8 +1,17 @@
 """What all verbs share: usage, help, tracebacks, and one line for a fault, told as it is."""
 
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 from derain.cli.main import tell
+
+MAIN = "from derain.cli.main import main\nmain()"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +47,30 @@ def test_help_has_its_short_name(derain):
 def test_a_lack_of_memory_is_told_with_what_takes_less_of_it():
     told = tell(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"))
     assert told.startswith("CUDA out of memory: reduce the load (train: optimiser.batch or data.patch;")
+
+
+@pytest.mark.parametrize("where", ["a reader that went away", "a full disk"])
+def test_a_stream_goes_on_and_writes_its_report_where_its_words_cannot_be_written(where, inverting, tmp_path):
+    report = tmp_path / "report.json"
+    source = "test://rain?live=1&frames=70&fps=10&unplug=20&outage=0.5"
+    command = [sys.executable, "-c", MAIN, "run", inverting.path, "--source", source, "--sink", "null://"]
+    with Path("/dev/full").open("w") if where == "a full disk" else closed_pipe() as words:
+        process = subprocess.run([*command, "--json", report], stdout=words, stderr=words, timeout=60, check=False)
+    told = json.loads(report.read_text())
+    assert told["frames"] > 40, process
+    assert told["source_faults"] == 1
+
+
+@contextmanager
+def closed_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as words:
+        yield words
+
+
+def test_log_messages_in_a_file_are_one_line_each(fresh_derain, inverting):
+    source = f"test://rain?live=1&frames=20&fps=20&unplug=5&outage=0.2&seed={'1' * 18}"
+    answer = fresh_derain("run", inverting.path, "--source", source, "--sink", "null://")
+    assert [line for line in answer.err.splitlines() if line.startswith("WARNING") and line.endswith("reopening it")]

@@ -61,10 +61,34 @@ def test_a_sink_that_is_the_source_is_refused_and_the_original_is_whole(how, der
     assert clip.read_bytes() == before
 
 
-def test_a_truth_that_goes_on_is_told_and_the_report_is_kept(derain_run, tmp_path):
-    options = ("--source", "test://rain?frames=3", "--truth", "test://clean?frames=4", "--sink", "null://")
-    fault = derain_run(*options, "--json", tmp_path / "report.json").fault
-    assert "the truth has more than the source's 3 frames" in fault
+@pytest.mark.parametrize("what", ["truth", "json", "telemetry", "bundle"])
+def test_no_output_takes_the_place_of_an_input_or_of_another_output(what, derain_run, inverting, clip, tmp_path):
+    out, given = tmp_path / "out.mkv", []
+    if what == "truth":
+        out, given = clip, ["--truth", clip]
+    elif what == "bundle":
+        out = inverting.path / "graph.fp32.onnx"
+        given, out = ["--json", out], tmp_path / "out.mkv"
+    else:
+        given = [f"--{what}", out]
+    files = {path: path.read_bytes() for path in (clip, *inverting.path.iterdir())}
+    fault = derain_run("--source", "test://rain?frames=3", "--sink", out, *given).fault
+    assert ("is read by this run" if what in ("truth", "bundle") else f"by --sink and by --{what}") in fault
+    assert {path: path.read_bytes() for path in files} == files
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_the_policy_latest_on_a_file_is_refused_where_it_would_make_a_clip_of_what_is_left(derain_run, clip, tmp_path):
+    fault = derain_run("--source", clip, "--sink", tmp_path / "out.mkv", "--policy", "latest").fault
+    assert "leave --policy out" in fault
+
+
+@pytest.mark.parametrize(
+    ("count", "part"), [(4, "has more than the source's 3 frames"), (2, "the truth has 2 frames, the source 3")]
+)
+def test_a_truth_of_another_length_is_told_and_the_report_is_kept(count, part, derain_run, tmp_path):
+    options = ("--source", "test://rain?frames=3", "--truth", f"test://clean?frames={count}", "--sink", "null://")
+    assert part in derain_run(*options, "--json", tmp_path / "report.json").fault
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["presented"] == 3
     assert "psnr_rgb" not in told
@@ -89,7 +113,6 @@ def test_the_truth_of_the_test_pattern_is_the_clean_pattern(derain_run, tmp_path
         (("--source", "test://rain", "--sink", "x.gif"), "suffix '.gif' is unknown"),
         (("--source", "test://rain", "--sink", "null://", "--precision", "int8"), "no int8 graph, the bundle has fp32"),
         (("--source", "test://rain", "--sink", "null://", "--engine", "abacus"), "engine 'abacus' is unknown"),
-        (("--source", "test://rain", "--sink", "null://", "--truth", "test://clean?frames=2"), "ends after 2 frames"),
     ],
 )
 def test_a_fault_leaves_the_verb_as_one_line_and_writes_no_report(derain_run, options, part, tmp_path):

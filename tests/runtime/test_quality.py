@@ -59,7 +59,13 @@ def test_a_truth_of_another_length_is_refused(folder, noise, make_spec):
             comparison.mean()
     with open_source(str(folder), spec) as truth:
         comparison = TruthComparison(truth, spec, spec)
-        for image in noise:
+        for image in (*noise, noise[0]):
             comparison.add(image, image)
-        with pytest.raises(ValueError, match="the truth ends after 10 frames"):
-            comparison.add(noise[0], noise[0])
+        with pytest.raises(ValueError, match="the truth has 10 frames, the source 11: align them"):
+            comparison.mean()
+
+
+def test_a_truth_of_another_size_is_refused_before_any_frame_is_compared(folder, make_spec):
+    spec = make_spec().model_copy(update={"width": make_spec().width + 8})
+    with open_source(str(folder), spec) as truth, pytest.raises(ValueError, match="expects"):
+        TruthComparison(truth, spec, spec)
