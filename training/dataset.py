@@ -20,12 +20,14 @@ from derain.training.data import (
 )
 from derain.training.layouts import find_pairs, list_set
 from derain.training.patches import PairPatches, Patches, RenderedPatches
+from derain.training.rain import RainConfig
 from derain.training.readers import Image, Pair, PairFiles, decoded
 
 log = logging.getLogger(__name__)
 
 MOST_TALLER = 1.5
-"""Times that images may be taller, or less tall, than the frames whose rain is rendered over them."""
+"""Times that images may be taller, or less tall, than the frames whose rain is rendered over them, or the rain's
+`scale_jitter`, where that is more."""
 
 TEST_SCENES = "rain100/clean"
 """Clean test images that other sets may hold too: the training half of Rain100H shares scenes with its test half."""
@@ -56,7 +58,7 @@ class Dataset:
         arguments = (optimiser.batch, config.data.patch, config.seed, 0, optimiser.iterations, rank, world)
         if not self.data.pairs:
             images = list(decoded(self.train, self.data.memory_gib * 2**30))
-            _tell_of_other_heights([image.shape[0] for image in images], config.rain.frame_height)
+            _tell_of_other_heights([image.shape[0] for image in images], config.rain)
             return RenderedPatches(images, config.rain, *arguments, names=list(map(str, self.train)))
         return PairPatches(self.pairs, *arguments)
 
@@ -80,10 +82,11 @@ class Dataset:
         return HeldOutFrames(own) if validated is None else HeldOutPairs(own)
 
 
-def _tell_of_other_heights(heights: list[int], expected: int) -> None:
-    """Warn where the rain would be far smaller or larger than a camera of the images' size sees it."""
-    median = sorted(heights)[len(heights) // 2]
-    if not 1 / MOST_TALLER < median / expected < MOST_TALLER:
+def _tell_of_other_heights(heights: list[int], rain: RainConfig) -> None:
+    """Warn where no rain would be as small, or as large, as a camera of the images' size sees it."""
+    median, expected = sorted(heights)[len(heights) // 2], rain.frame_height
+    most = max(MOST_TALLER, rain.scale_jitter)
+    if not 1 / most < median / expected < most:
         log.warning(
             "rain.frame_height is %d, half of the images have %d rows or more: streaks and drops are rendered %.2g "
             "times as large as there; expected rain.frame_height: %d",

@@ -108,13 +108,16 @@ def test_a_set_of_files_is_decoded_pair_by_pair_and_gives_the_patches_of_one_in_
     assert not any(isinstance(pair, Pair) for pair in patches.pairs)
 
 
-@pytest.mark.parametrize(("frame_height", "told"), [(48, False), (60, False), (480, True), (20, True)])
-def test_rain_of_other_frames_than_the_images_is_told(frame_height, told, tmp_path, picture, caplog):
+@pytest.mark.parametrize(
+    ("frame_height", "jitter", "told"),
+    [(48, 1.4, False), (60, 1.4, False), (480, 1.4, True), (20, 1.4, True), (85, 1.4, True), (85, 1.8, False)],
+)
+def test_rain_of_other_frames_than_the_images_is_told(frame_height, jitter, told, tmp_path, picture, caplog):
     (tmp_path / "images").mkdir()
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"images/{index}.png"), picture(index, 60, 50))
     settings = {"network": {"name": "daiam-nano"}, "optimiser": {"iterations": 1, "batch": 1}, "out": tmp_path / "run"}
-    config = TrainConfig(**settings, data={"patch": 24}, rain={"frame_height": frame_height})
+    config = TrainConfig(**settings, data={"patch": 24}, rain={"frame_height": frame_height, "scale_jitter": jitter})
     files = sorted((tmp_path / "images").iterdir())
     Dataset(config.data, files, [], []).patches(config, 0, 1)
     assert ("expected rain.frame_height: 50" in caplog.text) is told
