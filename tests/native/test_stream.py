@@ -55,6 +55,20 @@ def test_both_runtimes_derain_a_clip_alike_and_report_it_alike(
     assert second["psnr_rgb"]["input"] is None
 
 
+def test_a_report_goes_into_a_pipe_and_a_reader_that_goes_away_costs_neither_clip_nor_report(
+    bundle, program, validate, tmp_path
+):
+    command = [program, "run", bundle.path, "--source", "test://rain?live=1&frames=20&fps=20", "--sink"]
+    piped = subprocess.run([*command, "null://", "--json", "/dev/stdout"], capture_output=True, text=True, check=True)
+    validate(json.loads(piped.stdout[piped.stdout.index("{\n") : piped.stdout.rindex("}\n") + 1]))
+    clip, report = tmp_path / "clip.mkv", tmp_path / "report.json"
+    with subprocess.Popen([*command, clip, "--json", report], stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(30) == 0
+    validate(json.loads(report.read_text()))
+    assert len(frames_of(clip, bundle.manifest.output)) >= 15
+
+
 def test_both_benches_report_alike_and_can_be_compared(bundle, python, stream, validate, tmp_path):
     options = ("--fps", 30, "--seconds", 1, "--warm-up", 0.2)
     reports = []

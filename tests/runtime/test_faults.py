@@ -70,7 +70,7 @@ class Run:
         assert report.presented == len(self.presented) == len(self.sink.images)
         assert report.passed_through == sum(self.raw)
         assert report.dropped == len(self.dropped)
-        assert report.deadline_misses == sum(record.why is Why.DEADLINE for record in self.presented)
+        assert report.deadline_misses == sum(record.why in (Why.DEADLINE, Why.LATE) for record in self.presented)
         assert sum(report.why.values()) == report.passed_through + report.dropped
         return self
 

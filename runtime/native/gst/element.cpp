@@ -3,12 +3,14 @@
 /// The caps on both sides are those of the bundle. A frame that the engine fails on, or has not done by the deadline,
 /// goes on as it came; the engine is reopened behind the stream's back. Frames that QoS events call too late already
 /// are not begun.
+///
+/// Each buffer that leaves it has a custom meta "DerainMeta" (GStreamer 1.20 or newer), which elements downstream copy:
+/// `derained` (boolean) and, where it is false, `why` (string), in the words of the report.
 #include <gst/gst.h>
 #include <gst/video/gstvideofilter.h>
 #include <gst/video/video.h>
 
 #include <algorithm>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,6 +21,7 @@
 #include "derain/error.hpp"
 #include "derain/stream/filter.hpp"
 #include "images.hpp"
+#include "meta.hpp"
 #include "stats.hpp"
 
 GST_DEBUG_CATEGORY_STATIC(derain_debug);
@@ -187,8 +190,8 @@ GstCaps* transform_caps(GstBaseTransform* transform, GstPadDirection direction, 
         const derain::Bundle bundle = inside_of(transform).bundle();
         const FrameSpec& spec = direction == GST_PAD_SINK ? bundle.manifest().output : bundle.manifest().input;
         derain::gst::describe(*other, spec);
-    } catch (const std::exception& error) {
-        GST_WARNING_OBJECT(transform, "%s", error.what());  // `start` tells it to the user
+    } catch (...) {
+        GST_WARNING_OBJECT(transform, "%s", derain::what_was_caught());  // `start` tells it to the user
     }
     if (filter != nullptr) {
         GstCaps* both = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
@@ -203,8 +206,8 @@ gboolean set_info(GstVideoFilter* filter, GstCaps* in_caps, GstVideoInfo* in, Gs
     std::optional<derain::Bundle> bundle;
     try {
         bundle = inside_of(filter).bundle();
-    } catch (const std::exception& error) {
-        GST_ELEMENT_ERROR(filter, LIBRARY, SETTINGS, ("%s", error.what()), (nullptr));
+    } catch (...) {
+        GST_ELEMENT_ERROR(filter, LIBRARY, SETTINGS, ("%s", derain::what_was_caught()), (nullptr));
         return FALSE;
     }
     for (const auto& [info, caps, spec] :
@@ -241,8 +244,8 @@ gboolean start(GstBaseTransform* transform) {
             [transform](std::string_view line) {
                 GST_ELEMENT_WARNING(transform, LIBRARY, FAILED, ("%s", std::string(line).c_str()), (nullptr));
             }));
-    } catch (const std::exception& error) {
-        GST_ELEMENT_ERROR(transform, LIBRARY, INIT, ("%s", error.what()), (nullptr));
+    } catch (...) {
+        GST_ELEMENT_ERROR(transform, LIBRARY, INIT, ("%s", derain::what_was_caught()), (nullptr));
         return FALSE;
     }
     return TRUE;
@@ -305,12 +308,16 @@ GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVide
         derain::gst::read(*in, raw.writable());
         const auto shown = inside.current()->process(std::move(raw), captured_ns);
         derain::gst::write(shown.picture.bytes(), *out);
+        derain::gst::mark(*out->buffer, shown.why);
         if (shown.why) {
             GST_LOG_OBJECT(filter, "raw frame: %s", std::string(to_string(*shown.why)).c_str());
         }
-    } catch (const std::exception& error) {
-        GST_WARNING_OBJECT(filter, "%s: the frame goes on as it came", error.what());
-        return gst_video_frame_copy(out, in) != FALSE ? GST_FLOW_OK : GST_FLOW_ERROR;
+    } catch (...) {
+        GST_WARNING_OBJECT(filter, "%s: the frame goes on as it came", derain::what_was_caught());
+        if (gst_video_frame_copy(out, in) == FALSE) {
+            return GST_FLOW_ERROR;
+        }
+        derain::gst::mark(*out->buffer, derain::Why::fault);
     }
     return GST_FLOW_OK;
 }
@@ -344,6 +351,7 @@ void add_properties(GObjectClass& object) {
 
 gboolean init_plugin(GstPlugin* plugin) {
     GST_DEBUG_CATEGORY_INIT(derain_debug, "derain", 0, "rain removal");
+    derain::gst::register_meta();
     return gst_element_register(plugin, "derain", GST_RANK_NONE, derain_element_get_type());
 }
 
@@ -358,8 +366,11 @@ static void derain_element_class_init(DerainElementClass* klass) {
 
     auto* element = GST_ELEMENT_CLASS(klass);
     element->change_state = change_state;
-    gst_element_class_set_static_metadata(element, "Rain removal", "Filter/Effect/Video",
-                                          "Takes rain streaks and raindrops off camera frames", "derain");
+    gst_element_class_set_static_metadata(
+        element, "Rain removal", "Filter/Effect/Video",
+        "Takes rain streaks and raindrops off camera frames; each buffer's DerainMeta says "
+        "whether it was derained or why not",
+        "derain");
     GstCaps* caps = gst_caps_from_string(caps_text);
     gst_element_class_add_pad_template(element, gst_pad_template_new("sink", GST_PAD_SINK, GST_PAD_ALWAYS, caps));
     gst_element_class_add_pad_template(element, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));

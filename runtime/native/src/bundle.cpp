@@ -2,8 +2,6 @@
 
 #include <fstream>
 #include <iterator>
-#include <mutex>
-#include <set>
 #include <system_error>
 #include <utility>
 
@@ -54,8 +52,6 @@ struct Bundle::State {
 
     const std::filesystem::path path;
     const Manifest manifest;
-    std::mutex mutex;
-    std::set<std::string> checked;
 };
 
 Bundle::Bundle(std::filesystem::path path, Manifest manifest)
@@ -82,10 +78,6 @@ Bundle Bundle::load(const std::filesystem::path& path) {
 
 std::filesystem::path Bundle::file(const std::string& name) const {
     std::filesystem::path path = state_->path / name;
-    const std::scoped_lock lock(state_->mutex);
-    if (state_->checked.contains(name)) {
-        return path;
-    }
     const auto& files = state_->manifest.files;
     const auto entry = files.find(name);
     if (entry == files.end()) {
@@ -105,7 +97,6 @@ std::filesystem::path Bundle::file(const std::string& name) const {
         throw Error(path.string() + ": SHA-256 is " + digest.substr(0, 12) + "..., the manifest says " +
                     expected.sha256.substr(0, 12) + "...: " + again(state_->path));
     }
-    state_->checked.insert(name);
     return path;
 }
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <exception>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -33,10 +33,8 @@ template <typename Work>
 derain_status guarded(Work work) noexcept {
     try {
         return work();
-    } catch (const std::exception& error) {
-        set_error(error.what());
     } catch (...) {
-        set_error("an exception of unknown type: report it");
+        set_error(derain::what_was_caught());
     }
     return DERAIN_FAULT;
 }
@@ -96,7 +94,8 @@ derain::Tell tell_of(const derain_options& options) {
     if (options.warn == nullptr) {
         return nullptr;
     }
-    return [warn = options.warn, user = options.user](std::string_view line) {
+    return [warn = options.warn, user = options.user, one = std::make_shared<std::mutex>()](std::string_view line) {
+        const std::scoped_lock lock(*one);  // the capture thread and the loop may have something to tell at once
         warning() = true;
         warn(user, std::string(line).c_str());
         warning() = false;
@@ -144,7 +143,7 @@ derain_statistics statistics_of(const derain::Session::Statistics& seen) {
             .presented = count(tally.presented()),
             .passed_through = count(tally.count(derain::Outcome::passed_through)),
             .dropped = count(tally.count(derain::Outcome::dropped)),
-            .deadline_misses = count(tally.count(derain::Why::deadline)),
+            .deadline_misses = count(tally.deadline_misses()),
             .engine_faults = count(tally.count(derain::Why::fault)),
             .unreceived = seen.unreceived,
             .inference = percentiles_of(tally.latency().of(derain::Stage::inference)),

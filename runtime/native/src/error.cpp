@@ -1,6 +1,7 @@
 #include "derain/error.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace derain {
@@ -16,5 +17,15 @@ std::string one_line(std::string text) {
 }  // namespace
 
 Error::Error(std::string message) : std::runtime_error(one_line(std::move(message))) {}
+
+const char* what_was_caught() noexcept {
+    try {
+        throw;
+    } catch (const std::exception& error) {
+        return error.what();
+    } catch (...) {
+        return "an exception of unknown type: report it";
+    }
+}
 
 }  // namespace derain

@@ -134,6 +134,8 @@ class TensorRT final : public Engine {
         path_ = bundle().file(of_this_gpu(built, *gpu_).file);
         load(std::move(runtime), *gpu_);
         try {
+            bind(input(), loaded_->frame);
+            bind(output(), loaded_->clean);
             work();  // TensorRT makes its last preparations in the first run, which a capture must not see
             synchronize();
             if (use_graph_) {
@@ -183,27 +185,34 @@ class TensorRT final : public Engine {
             }
             throw Error(file + ": " + api + " cannot run it on " + gpu.name + ": " + logger.take());
         }
-        check(*engine, input());
-        check(*engine, output());
+        check(*engine, input(), nvinfer1::TensorIOMode::kINPUT);
+        check(*engine, output(), nvinfer1::TensorIOMode::kOUTPUT);
         loaded_ = std::make_unique<Loaded>(Loaded{.runtime = std::move(runtime),
                                                   .engine = std::move(engine),
                                                   .context = std::move(context),
                                                   .frame = Buffer(input().bytes()),
                                                   .clean = Buffer(output().bytes()),
                                                   .graph = {}});
-        loaded_->context->setTensorAddress(input().tensor.c_str(), loaded_->frame.device.get());
-        loaded_->context->setTensorAddress(output().tensor.c_str(), loaded_->clean.device.get());
     }
 
-    void check(const nvinfer1::ICudaEngine& engine, const FrameSpec& spec) const {
+    void bind(const FrameSpec& spec, const Buffer& buffer) {
+        if (!loaded_->context->setTensorAddress(spec.tensor.c_str(), buffer.device.get())) {
+            throw Error(path_.string() + ": " + api + " takes no memory for " + spec.tensor + ": " +
+                        Logger::instance().take() + ": " + again());
+        }
+    }
+
+    void check(const nvinfer1::ICudaEngine& engine, const FrameSpec& spec, nvinfer1::TensorIOMode mode) const {
         const nvinfer1::Dims seen = engine.getTensorShape(spec.tensor.c_str());
         const auto expected = spec.shape();
         const auto sides = std::span(seen.d).first(static_cast<std::size_t>(std::max(seen.nbDims, 0)));
-        if (engine.getTensorDataType(spec.tensor.c_str()) == nvinfer1::DataType::kUINT8 &&
+        if (engine.getTensorIOMode(spec.tensor.c_str()) == mode &&
+            engine.getTensorDataType(spec.tensor.c_str()) == nvinfer1::DataType::kUINT8 &&
             std::ranges::equal(sides, expected)) {
             return;
         }
-        throw Error(path_.string() + ": " + spec.tensor + " is not the uint8 tensor of the manifest's " +
+        throw Error(path_.string() + ": " + spec.tensor + " is not the uint8 " +
+                    (mode == nvinfer1::TensorIOMode::kINPUT ? "input" : "output") + " of the manifest's " +
                     std::to_string(spec.width) + "x" + std::to_string(spec.height) + " frame: " + again());
     }
 

@@ -1,8 +1,8 @@
 /// `derain-stream`: the native runtime on a stream, with the URIs, flags and JSON of `derain run` and `derain bench`.
 ///
 /// A fault ends in one line, "error: …", and exit status 1. Wrong usage exits 2.
+#include <csignal>
 #include <cstdlib>
-#include <exception>
 #include <iostream>
 #include <opencv2/core/utils/logger.hpp>
 #include <string>
@@ -26,6 +26,7 @@ void quiet_decoders() {
 
 int main(int count, char** arguments) {
     quiet_decoders();
+    static_cast<void>(std::signal(SIGPIPE, SIG_IGN));  // whoever stops reading the output ends neither clip nor report
     try {
         CLI::App app("Takes rain streaks and raindrops off camera frames, on a stream.", "derain-stream");
         app.require_subcommand(1);
@@ -36,8 +37,8 @@ int main(int count, char** arguments) {
         } catch (const CLI::ParseError& error) {
             return app.exit(error) == 0 ? 0 : 2;
         }
-    } catch (const std::exception& error) {
-        const derain::Error told(error.what());  // in one line, whatever it was
+    } catch (...) {
+        const derain::Error told(derain::what_was_caught());  // in one line, whatever it was
         std::cerr << "error: " << told.what() << '\n';
         return 1;
     }

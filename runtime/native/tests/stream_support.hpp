@@ -74,7 +74,7 @@ inline Bundle make_bundle(int frame_width = width, int frame_height = height) {
 }
 
 /// What a `ScriptedEngine` does with a frame instead of inverting it.
-enum class Fault { raise, out_of_memory, slow, black, frozen };
+enum class Fault { raise, out_of_memory, foreign, slow, black, frozen };
 
 /// Returns 255 - frame, or does what `script` says for a frame by its number, counted from 0 over all openings.
 ///
@@ -110,6 +110,9 @@ class ScriptedEngine final : public Engine {
         }
         if (scripted && entry->second == Fault::out_of_memory) {
             throw std::bad_alloc();
+        }
+        if (scripted && entry->second == Fault::foreign) {
+            throw 7;
         }
         if (scripted && entry->second == Fault::slow) {
             std::this_thread::sleep_for(std::chrono::milliseconds(slow_ms_));

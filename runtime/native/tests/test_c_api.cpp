@@ -222,13 +222,17 @@ TEST(Session, LeavesAnEngineThatHangsBehindWhenItIsClosed) {
 }
 
 TEST(Session, ThatFailedHasNotEndedButTellsWhy) {
-    Session session(opened(std::make_shared<ScriptedEngine>()),
-                    {.policy = Policy::every, .tell = [](std::string_view) { throw Error("nobody listens"); }});
-    const std::vector<std::byte> frame(make_spec().bytes());
-    ASSERT_TRUE(session.submit(frame, 1, std::nullopt));  // a time of another clock is told of
-    for (int time = 0; time < 2; ++time) {
-        EXPECT_EQ(told([&] { return session.receive(std::nullopt).has_value(); }), "nobody listens");
-        EXPECT_FALSE(session.ended());
+    const Tell throws_an_error = [](std::string_view) { throw Error("nobody listens"); };
+    const Tell throws_a_number = [](std::string_view) { throw 7; };
+    for (const auto& [tell, why] : {std::pair(throws_an_error, "nobody listens"),
+                                    std::pair(throws_a_number, "an exception of unknown type: report it")}) {
+        Session session(opened(std::make_shared<ScriptedEngine>()), {.policy = Policy::every, .tell = tell});
+        const std::vector<std::byte> frame(make_spec().bytes());
+        ASSERT_TRUE(session.submit(frame, 1, std::nullopt));  // a time of another clock is told of
+        for (int time = 0; time < 2; ++time) {
+            EXPECT_EQ(told([&] { return session.receive(std::nullopt).has_value(); }), why);
+            EXPECT_FALSE(session.ended());
+        }
     }
 }
 
@@ -258,6 +262,34 @@ TEST_F(CApi, WarnsTheCaller) {
     auto line = warned.get_future();
     ASSERT_EQ(line.wait_for(std::chrono::seconds(10)), std::future_status::ready);
     EXPECT_THAT(line.get(), HasSubstr("illegal memory access"));
+}
+
+TEST_F(CApi, WarnsTheCallerOnOneThreadAtATime) {
+    struct Listener {
+        std::atomic<int> inside = 0, at_once = 0;
+        std::promise<void> fault, clock;
+    } listener;
+    script = {{0, Fault::raise}};  // told by the loop
+    options.user = &listener;
+    options.warn = [](void* user, const char* line) {
+        auto& at = *static_cast<Listener*>(user);
+        at.at_once = std::max(at.at_once.load(), ++at.inside);
+        if (std::string(line).starts_with("engine fault")) {
+            at.fault.set_value();
+            std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        } else if (std::string(line).starts_with("captured_ns")) {
+            at.clock.set_value();
+        }
+        --at.inside;
+    };
+    ASSERT_EQ(open(), DERAIN_OK) << derain_error();
+    ASSERT_EQ(submit(1), DERAIN_OK);
+    ASSERT_EQ(listener.fault.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    const std::vector<unsigned char> bytes(make_spec().bytes(), 2);  // of another clock: told by the capture thread
+    ASSERT_EQ(derain_submit(stream, bytes.data(), bytes.size(), 1, soon_ms, nullptr), DERAIN_OK);
+    EXPECT_EQ(listener.clock.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    derain_close(std::exchange(stream, nullptr));
+    EXPECT_EQ(listener.at_once, 1);
 }
 
 TEST_F(CApi, CanBeClosedByAWarning) {

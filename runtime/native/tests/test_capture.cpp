@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -34,11 +35,12 @@ class Flag {
     bool set_ = false;
 };
 
-constexpr int hang = -1, wait = -2, broken = -3;
+constexpr int hang = -1, wait = -2, broken = -3, foreign = -4;
 constexpr double soon_s = 0.01;
 
-/// Gives pictures of `levels`, and hangs at `hang` until `go_on` is set, at `wait` until it is closed, as the reads of
-/// a camera or of a ring do that look for that; `reopened` gives the successors one after the other.
+/// Gives pictures of `levels`, throws no error but a number at `foreign`, and hangs at `hang` until `go_on` is set, at
+/// `wait` until it is closed, as the reads of a camera or of a ring do that look for that; `reopened` gives the
+/// successors one after the other.
 struct Script {
     std::vector<int> levels;
     Flag hangs, go_on, released;
@@ -71,6 +73,9 @@ class Camera final : public Source {
             const int level = script_->levels[next_++];
             if (level == broken) {
                 return {.broken = true};
+            }
+            if (level == foreign) {
+                throw 7;
             }
             if (level != hang && level != wait) {
                 return {.picture = testing::grey(level)};
@@ -112,6 +117,47 @@ std::vector<std::pair<std::int64_t, int>> taken(FrameQueue& queue, std::size_t c
 }
 
 using Seen = std::vector<std::pair<std::int64_t, int>>;
+
+/// Lines told on any thread.
+class Lines {
+   public:
+    Tell tell() {
+        return [this](std::string_view line) {
+            const std::scoped_lock lock(mutex_);
+            lines_.emplace_back(line);
+        };
+    }
+    std::ptrdiff_t count(const std::string& line) {
+        const std::scoped_lock lock(mutex_);
+        return std::ranges::count(lines_, line);
+    }
+
+   private:
+    std::mutex mutex_;
+    std::vector<std::string> lines_;
+};
+
+/// While it lives, no thread can be started: each would have a stack that no memory is large enough for.
+class NoThreads {
+   public:
+    NoThreads() {
+        pthread_getattr_default_np(&before_);
+        pthread_attr_t vast{};
+        pthread_getattr_default_np(&vast);
+        pthread_attr_setstacksize(&vast, std::size_t{1} << 60U);
+        EXPECT_EQ(pthread_setattr_default_np(&vast), 0);
+        pthread_attr_destroy(&vast);
+    }
+    NoThreads(const NoThreads&) = delete;
+    NoThreads& operator=(const NoThreads&) = delete;
+    ~NoThreads() {
+        pthread_setattr_default_np(&before_);
+        pthread_attr_destroy(&before_);
+    }
+
+   private:
+    pthread_attr_t before_{};
+};
 
 TEST(Capture, WhatAStalledReaderDeliversAfterAllIsIgnoredAndItsSourceReleased) {
     const auto back = script({2, 3, hang});
@@ -187,13 +233,17 @@ TEST(Capture, ASourceThatComesBackAfterTheEndIsClosedUnread) {
     EXPECT_FALSE(back->hangs.is_set());
 }
 
-TEST(Capture, AReopeningWithoutMemoryIsTriedAgain) {
+TEST(Capture, AReopeningThatFailsWhateverItThrowsIsTriedAgain) {
     const auto back = script({2, hang});
     const auto stalled = script({1, wait}, back);
-    bool failed = false;
-    stalled->on_reopening = [&failed] {
-        if (!std::exchange(failed, true)) {
+    int attempts = 0;
+    stalled->on_reopening = [&attempts] {
+        ++attempts;
+        if (attempts == 1) {
             throw std::bad_alloc();
+        }
+        if (attempts == 2) {
+            throw 7;
         }
     };
     const auto queue = std::make_shared<FrameQueue>(Policy::every);
@@ -205,28 +255,102 @@ TEST(Capture, AReopeningWithoutMemoryIsTriedAgain) {
     back->go_on.set();
 }
 
+TEST(Capture, ASourceThatThrowsWhatIsNoErrorIsLostAsAnyOther) {
+    const auto back = script({2, hang});
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(script({1, foreign}, back)), queue);
+    EXPECT_EQ(taken(*queue, 2), (Seen{{0, 1}, {1, 2}}));
+    EXPECT_EQ(capture.faults(), 1);
+    EXPECT_EQ(capture.fault(), "an exception of unknown type: report it");
+    back->go_on.set();
+}
+
+TEST(Capture, AThreadThatCannotBeStartedIsToldOfOnceAndTriedAgainAtTheNextLook) {
+    const auto back = script({2, hang});
+    const auto stalled = script({1, wait}, back);
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Lines lines;
+    Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, lines.tell());
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    ASSERT_TRUE(stalled->hangs.wait());
+    const std::string why =
+        "no thread to read it (Resource temporarily unavailable): let this process have more of them, see `ulimit -u` "
+        "and pids.max";
+    {
+        const NoThreads none;
+        for (int looks = 0; looks < 3; ++looks) {
+            capture.watch(monotonic_ns() + 1000 * second_ns);
+        }
+    }
+    EXPECT_EQ(lines.count("the source is not back: " + why), 1);
+    EXPECT_TRUE(capture.fault()->ends_with(" s; not back: " + why)) << *capture.fault();
+    EXPECT_EQ(capture.faults(), 1);
+    capture.watch(monotonic_ns());
+    EXPECT_EQ(taken(*queue, 1), (Seen{{1, 2}}));
+    EXPECT_EQ(lines.count("the source is open again"), 1);
+    back->go_on.set();
+}
+
+TEST(Capture, ARunEndsAlsoWhereNoThreadCouldBeStarted) {
+    const auto stalled = script({1, wait});
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, nullptr, monotonic_ns, soon_s);
+    EXPECT_EQ(taken(*queue, 1).size(), 1U);
+    ASSERT_TRUE(stalled->hangs.wait());
+    const NoThreads none;
+    capture.watch(monotonic_ns() + 1000 * second_ns);
+}
+
+TEST(Capture, OnceEightReadsHangForGoodNoOtherIsBegunUntilOneReturns) {
+    std::vector<std::shared_ptr<Script>> cameras{script({9, hang})};
+    for (int level = 8; level > 0; --level) {
+        cameras.insert(cameras.begin(), script({level, hang}, cameras.front()));
+    }
+    const auto queue = std::make_shared<FrameQueue>(Policy::every);
+    Lines lines;
+    std::atomic<std::int64_t> now_ns = 0;
+    Capture capture(std::make_shared<Camera>(cameras.front()), queue, stall_s, lines.tell(),
+                    [&now_ns] { return now_ns.load(); });
+    for (int level = 1; level <= 8; ++level) {
+        EXPECT_EQ(taken(*queue, 1), (Seen{{level - 1, level}}));
+        ASSERT_TRUE(cameras.at(static_cast<std::size_t>(level - 1))->hangs.wait());
+        now_ns += 100 * second_ns;  // so long that the back-off has forgotten the one before
+        capture.watch(now_ns);
+    }
+    capture.watch(now_ns);
+    EXPECT_EQ(lines.count("the source is not back: 8 reads of it hang, no more are begun until one returns: reset the "
+                          "camera or its driver"),
+              1);
+    EXPECT_EQ(capture.faults(), 8);
+    EXPECT_FALSE(cameras.back()->opened);
+    cameras.at(3)->go_on.set();
+    for (int patience = 0; patience < 20'000 && !cameras.back()->hangs.is_set(); ++patience) {
+        capture.watch(now_ns);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_EQ(taken(*queue, 1), (Seen{{8, 9}}));
+    for (const auto& camera : cameras) {
+        camera->go_on.set();
+    }
+}
+
 TEST(Capture, WhyALostSourceDoesNotComeBackIsToldOnceAndKept) {
     const auto stalled = script({1, wait});
     std::atomic<int> attempts = 0;
     stalled->on_reopening = [&attempts] { ++attempts; };
     const auto queue = std::make_shared<FrameQueue>(Policy::every);
-    std::mutex mutex;
-    std::vector<std::string> lines;
-    Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, [&](std::string_view line) {
-        const std::scoped_lock lock(mutex);
-        lines.emplace_back(line);
-    });
+    Lines lines;
+    Capture capture(std::make_shared<Camera>(stalled), queue, stall_s, lines.tell());
     EXPECT_EQ(taken(*queue, 1).size(), 1U);
     ASSERT_TRUE(stalled->hangs.wait());
     capture.watch(monotonic_ns() + 1000 * second_ns);
     for (int patience = 0; patience < 20'000 && attempts < 3; ++patience) {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    const auto fault = capture.fault();  // before the lock, which the capture takes, too, while it holds its own
+    const auto fault = capture.fault();
     EXPECT_TRUE(fault->ends_with(" s; not back: camera: away")) << *fault;
     EXPECT_EQ(capture.faults(), 1);
-    const std::scoped_lock lock(mutex);
-    EXPECT_EQ(std::ranges::count(lines, "the source is not back: camera: away"), 1);
+    EXPECT_EQ(lines.count("the source is not back: camera: away"), 1);
 }
 
 TEST(Capture, AFrameThatWaitsForRoomIsNotTheCamerasSilence) {

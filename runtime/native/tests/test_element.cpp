@@ -238,6 +238,40 @@ TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
     gst_structure_free(stats);
 }
 
+#if GST_CHECK_VERSION(1, 20, 0)
+TEST_F(Element, SaysOnEachBufferWhetherItIsDerainedOrWhyNot) {
+    script = {{1, Fault::raise}};
+    play();
+    for (const auto& [level, why] : {std::pair<int, const char*>(10, nullptr), std::pair(20, "the engine failed on it"),
+                                     std::pair(30, "the engine was being reopened")}) {
+        ASSERT_EQ(push(level), GST_FLOW_OK);
+        GstBuffer* buffer = gst_harness_pull(harness);
+        GstCustomMeta* meta = gst_buffer_get_custom_meta(buffer, "DerainMeta");
+        ASSERT_NE(meta, nullptr);
+        const GstStructure* fields = gst_custom_meta_get_structure(meta);
+        gboolean derained = FALSE;
+        EXPECT_TRUE(gst_structure_get_boolean(fields, "derained", &derained));
+        EXPECT_EQ(derained, why == nullptr ? TRUE : FALSE);
+        EXPECT_STREQ(gst_structure_get_string(fields, "why"), why);
+        gst_buffer_unref(buffer);
+    }
+}
+#endif
+
+TEST_F(Element, TellsOfAnEngineThatThrowsWhatIsNoError) {
+    register_engine("scripted",
+                    [](const Bundle&, Precision, const EngineOptions&) -> std::unique_ptr<Engine> { throw 7; });
+    element = gst_element_factory_make("derain", nullptr);
+    g_object_set(element, "bundle", files.path().c_str(), "engine", "scripted", nullptr);
+    GstBus* bus = gst_bus_new();
+    gst_element_set_bus(element, bus);
+    EXPECT_EQ(gst_element_set_state(element, GST_STATE_PAUSED), GST_STATE_CHANGE_FAILURE);
+    EXPECT_EQ(posted(bus, GST_MESSAGE_ERROR), "an exception of unknown type: report it");
+    gst_element_set_state(element, GST_STATE_NULL);
+    gst_object_unref(element);
+    gst_object_unref(bus);
+}
+
 TEST_F(Element, ItsDeadlineAddsToTheLatencyOfALivePipeline) {
     for (const auto& [deadline, live, expected_ms] :
          {std::tuple(50.0, true, 70), std::tuple(50.0, false, 20), std::tuple(0.0, true, 20)}) {

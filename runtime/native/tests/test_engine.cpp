@@ -55,6 +55,28 @@ TEST(Engine, IsNotOpenWhereOpeningFailed) {
     EXPECT_TRUE(engine.is_open());
 }
 
+/// Reads its graph when it is opened, as every backend does.
+class Reader final : public Engine {
+   public:
+    using Engine::Engine;
+
+   private:
+    void do_open() override { static_cast<void>(bundle().graph(precision())); }
+    void do_infer(std::span<const std::byte>, std::span<std::byte>) override {}
+    void do_close() override {}
+};
+
+TEST(Engine, IsNotReopenedOnAFileThatChangedMeanwhile) {
+    const BundleFiles files;
+    Reader engine("reader", files.load(), Precision::fp32);
+    engine.open();
+    engine.close();
+    put(files.path() / "graph.fp32.onnx", "the bytes of graph.fp32.onny");
+    EXPECT_THAT(told([&] { engine.open(); }),
+                AllOf(HasSubstr("graph.fp32.onnx: SHA-256 is "), HasSubstr("the manifest says ")));
+    EXPECT_FALSE(engine.is_open());
+}
+
 TEST(Registry, MakesWhatWasRegistered) {
     register_engine("scripted", [](const Bundle& bundle, Precision, const EngineOptions&) {
         return std::make_unique<ScriptedEngine>(std::map<int, Fault>{}, 0, 0, bundle);

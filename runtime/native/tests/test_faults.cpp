@@ -94,8 +94,9 @@ struct Finished {
         EXPECT_EQ(raw, sink.raw);
         EXPECT_EQ(report.passed_through, std::ranges::count(raw, true));
         EXPECT_EQ(report.dropped, static_cast<std::int64_t>(dropped.size()));
-        EXPECT_EQ(report.deadline_misses,
-                  std::ranges::count_if(presented, [](const auto& one) { return one.why == Why::deadline; }));
+        EXPECT_EQ(report.deadline_misses, std::ranges::count_if(presented, [](const auto& one) {
+                      return one.why == Why::deadline || one.why == Why::late;
+                  }));
         const auto not_derained =
             std::accumulate(report.why.begin(), report.why.end(), std::int64_t{0},
                             [](std::int64_t sum, const auto& entry) { return sum + entry.second; });
@@ -136,7 +137,8 @@ TEST_P(OfTheEngine, ShowsThatFrameRawAndDerainedOnesAfterTheReopening) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Faults, OfTheEngine,
-                         ::testing::Values(Fault::raise, Fault::out_of_memory, Fault::black, Fault::frozen));
+                         ::testing::Values(Fault::raise, Fault::out_of_memory, Fault::foreign, Fault::black,
+                                           Fault::frozen));
 
 TEST(Faults, ASlowEngineIsNotWaitedForAndItsLateResultsAreThrownAway) {
     const Finished done({.source = "test://rain?live=1&frames=90&fps=60",

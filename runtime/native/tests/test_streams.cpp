@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <filesystem>
@@ -293,7 +294,10 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
         EXPECT_NE(told.find(expected), std::string::npos) << uri << ": " << told;
         EXPECT_EQ(told.find('\n'), std::string::npos);
     }
+    ASSERT_EQ(::mkfifo((folder.path() / "pipe.mkv").c_str(), 0600), 0);
     const std::vector<std::pair<std::string, std::string>> sinks{
+        {path + "/pipe.mkv", "pipe.mkv: is a device or a pipe, expected a file"},
+        {"file:" + path + "/x.gif", "suffix '.gif' is unknown"},
         {path + "/x.gif", "suffix '.gif' is unknown, known are: .avi, .mkv, .mp4"},
         {"frames://" + path, "already holds 1 PNG files"},
         {"frames://" + path + "/notes.txt", "is a file, expected a folder"},

@@ -100,7 +100,7 @@ class Bundle {
     [[nodiscard]] const std::filesystem::path& path() const;
     [[nodiscard]] const Manifest& manifest() const;
 
-    /// The path of a file the manifest names, after checking its size and SHA-256 (once a Bundle).
+    /// The path of a file the manifest names, after checking its size and SHA-256 anew: it may have changed.
     [[nodiscard]] std::filesystem::path file(const std::string& name) const;
 
     /// The checked ONNX graph of a precision; Error where the bundle has none.

@@ -35,7 +35,10 @@ typedef enum derain_policy {
     DERAIN_EVERY = 1   /**< for a clip: nothing is dropped, derain_submit waits for room */
 } derain_policy;
 
-/** A warning, one line; called on one of the stream's threads, also inside derain_open. It must not throw. */
+/**
+ * A warning, one line; called by the stream's threads, also inside derain_open, but one at a time: until it returns,
+ * the next one waits. It must not throw.
+ */
 typedef void (*derain_warn)(void* user, const char* line);
 
 typedef struct derain_options {
@@ -87,7 +90,7 @@ typedef struct derain_statistics {
     uint64_t presented;       /**< ready to be received */
     uint64_t passed_through;  /**< of these, raw */
     uint64_t dropped;         /**< a newer frame came before the engine was free */
-    uint64_t deadline_misses; /**< raw because the result was not there in time */
+    uint64_t deadline_misses; /**< raw because the result, or one before it, was not there in time */
     uint64_t engine_faults;   /**< raw because the engine failed on it */
     uint64_t unreceived;      /**< presented, but a newer one came before anybody received it (DERAIN_LATEST) */
     derain_percentiles inference;

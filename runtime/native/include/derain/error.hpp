@@ -13,4 +13,8 @@ class Error : public std::runtime_error {
     explicit Error(std::string message);
 };
 
+/// What the exception that a `catch (...)` handles says, until the handler ends: what an engine or a source is made of
+/// may throw anything.
+const char* what_was_caught() noexcept;
+
 }  // namespace derain

@@ -12,14 +12,25 @@ namespace derain {
 
 namespace {
 
-/// Where a link points: what is renamed onto is the file itself.
+bool written(const std::filesystem::path& path, std::span<const std::byte> data) {
+    std::ofstream file(path, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
+    file.close();
+    return !file.fail();
+}
+
+}  // namespace
+
 std::filesystem::path behind_links(const std::filesystem::path& path) {
     std::error_code error;
     const auto file = std::filesystem::weakly_canonical(std::filesystem::absolute(path), error);
     return error ? path : file;
 }
 
-}  // namespace
+bool is_node(const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::is_other(std::filesystem::status(path, error));
+}
 
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
     constexpr std::string_view digits = "0123456789abcdef";
@@ -34,6 +45,12 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path) {
 
 void check_place(const std::filesystem::path& path) {
     std::error_code error;
+    if (is_node(path)) {
+        if (::access(path.c_str(), W_OK) != 0) {
+            throw Error(path.string() + " cannot be written to: name another place");
+        }
+        return;
+    }
     const auto file = behind_links(path);
     if (std::filesystem::is_directory(file, error)) {
         throw Error(file.string() + " is a folder: name a file");
@@ -51,21 +68,28 @@ void check_place(const std::filesystem::path& path) {
 }
 
 void write_bytes(const std::filesystem::path& path, std::span<const std::byte> data) {
+    const auto fault = [&] {
+        return WriteError(path.string() + ": cannot be written: check the space and the rights of its folder");
+    };
+    if (is_node(path)) {
+        if (!written(path, data)) {
+            throw fault();
+        }
+        return;
+    }
     const auto target = behind_links(path);
     const auto temporary = temporary_beside(target);
     std::error_code error;
     if (target.has_parent_path()) {
         std::filesystem::create_directories(target.parent_path(), error);
     }
-    std::ofstream file(temporary, std::ios::binary);
-    file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
-    file.close();
-    if (file) {
+    const bool whole = written(temporary, data);
+    if (whole) {
         std::filesystem::rename(temporary, target, error);
     }
-    if (!file || error) {
+    if (!whole || error) {
         std::filesystem::remove(temporary, error);
-        throw WriteError(path.string() + ": cannot be written: check the space and the rights of its folder");
+        throw fault();
     }
 }
 

@@ -1,6 +1,7 @@
 #include "derain/stream/capture.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -8,7 +9,9 @@
 #include <mutex>
 #include <utility>
 
+#include "derain/error.hpp"
 #include "derain/stream/back_off.hpp"
+#include "finally.hpp"
 #include "tenths.hpp"
 
 namespace derain {
@@ -17,6 +20,7 @@ namespace {
 
 constexpr double patient_frames = 4;
 constexpr double longest_s = 60;
+constexpr int most_left_behind = 8;  // each holds a thread, a source and its pool
 constexpr auto first_frame_ns = static_cast<std::int64_t>(first_frame_s * static_cast<double>(second_ns));
 
 std::int64_t stall_ns(double stalled_after_s, std::optional<double> fps) {
@@ -45,6 +49,8 @@ class Capture::Thread {
 
     /// Reads `source`, or, without one, first reopens it.
     void run(std::shared_ptr<Source> source, int generation) {
+        ++running_;
+        const Finally ended([this] { --running_; });
         while (current(generation) && !stopped()) {
             if (!source) {
                 source = reopen(generation);
@@ -104,6 +110,24 @@ class Capture::Thread {
         return next;
     }
 
+    /// Tells why a source is not back, where that is news: the reason may have become another, with another mend.
+    void stay_away(const std::string& why, int generation) {
+        {
+            const std::scoped_lock lock(mutex_);
+            if (generation != generation_ || stopped_ || away_ == why) {
+                return;
+            }
+            away_ = why;
+            fault_ = lost_ + "; not back: " + why;
+        }
+        if (tell_) {
+            tell_("the source is not back: " + why);
+        }
+    }
+
+    /// How many threads have not ended.
+    [[nodiscard]] int running() const { return running_; }
+
     template <typename T>
     T look(T Thread::*what) const {
         const std::scoped_lock lock(mutex_);
@@ -145,8 +169,8 @@ class Capture::Thread {
                     return true;
                 }
             }
-        } catch (const std::exception& error) {
-            return !survives(error, generation);
+        } catch (...) {
+            return !survives(what_was_caught(), generation);
         }
         if (tell_ && source.warning()) {
             tell_(*source.warning());
@@ -162,14 +186,15 @@ class Capture::Thread {
         return true;
     }
 
-    bool survives(const std::exception& error, int generation) {
+    /// Called by a handler.
+    bool survives(const std::string& why, int generation) {
         {
             const std::scoped_lock lock(mutex_);
             if (generation != generation_) {
                 return false;
             }
             if (source_->live() && count_ > 0 && !stopped_) {
-                lose(error.what());
+                lose(why);
                 return true;
             }
             error_ = std::current_exception();
@@ -191,8 +216,8 @@ class Capture::Thread {
         try {
             source = source_->reopened();
             source->set_policy(queue_->policy());
-        } catch (const std::exception& error) {
-            stay_away(error.what(), generation);
+        } catch (...) {
+            stay_away(what_was_caught(), generation);
             return nullptr;
         }
         bool wanted = false;
@@ -222,21 +247,6 @@ class Capture::Thread {
         heard_ns_ = clock_();
     }
 
-    /// Tells why a source is not back, where that is news: the reason may have become another, with another mend.
-    void stay_away(const std::string& why, int generation) {
-        {
-            const std::scoped_lock lock(mutex_);
-            if (generation != generation_ || stopped_ || away_ == why) {
-                return;
-            }
-            away_ = why;
-            fault_ = lost_ + "; not back: " + why;
-        }
-        if (tell_) {
-            tell_("the source is not back: " + why);
-        }
-    }
-
     /// Once. The source is waited for: opening it again would only begin its start anew.
     void warn_of_silence(std::int64_t silent_ns, std::int64_t expected_ns) {
         if (std::exchange(silence_told_, true) || !tell_) {
@@ -263,6 +273,7 @@ class Capture::Thread {
     const Tell tell_;
     const Clock clock_;
 
+    std::atomic<int> running_ = 0;
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     BackOff back_off_;
@@ -288,7 +299,7 @@ Capture::Capture(std::shared_ptr<Source> source, std::shared_ptr<FrameQueue> que
 Capture::~Capture() {
     if (state_->end(patience_s_)) {
         thread_.join();
-    } else {
+    } else if (thread_.joinable()) {
         thread_.detach();
     }
 }
@@ -297,8 +308,26 @@ void Capture::stop() { state_->stop(); }
 
 void Capture::watch(std::int64_t now_ns) {
     if (const auto generation = state_->watch(now_ns)) {
+        unread_ = generation;
+    }
+    if (!unread_) {
+        return;
+    }
+    if (state_->running() >= most_left_behind) {
+        state_->stay_away(std::to_string(most_left_behind) +
+                              " reads of it hang, no more are begun until one returns: reset the camera or its driver",
+                          *unread_);
+        return;
+    }
+    try {
+        std::thread reader([state = state_, generation = *unread_] { state->run(nullptr, generation); });
         thread_.detach();
-        thread_ = std::thread([state = state_, generation = *generation] { state->run(nullptr, generation); });
+        thread_ = std::move(reader);
+        unread_.reset();
+    } catch (...) {
+        state_->stay_away(std::string("no thread to read it (") + what_was_caught() +
+                              "): let this process have more of them, see `ulimit -u` and pids.max",
+                          *unread_);
     }
 }
 

@@ -54,12 +54,15 @@ std::unique_ptr<Source> open_source(const std::string& uri, const FrameSpec& spe
 }
 
 std::unique_ptr<Sink> open_sink(const std::string& uri, const FrameSpec& spec, std::optional<double> fps, bool live) {
-    const auto separator = uri.find("://");
-    if (separator == std::string::npos) {
+    const auto colon = uri.find(':');
+    std::string scheme = uri.substr(0, colon);
+    std::string location = colon == std::string::npos ? "" : uri.substr(colon + 1);
+    if (colon == std::string::npos || (!sink_kinds().contains(scheme) && uri.find("://") == std::string::npos)) {
         const bool file = std::filesystem::path(uri).has_extension();
         return find(sink_kinds(), "sink", file ? "file" : "frames", uri)(uri, spec, fps, live);
     }
-    return find(sink_kinds(), "sink", uri.substr(0, separator), uri)(uri.substr(separator + 3), spec, fps, live);
+    const auto make = find(sink_kinds(), "sink", scheme, uri);
+    return make(location.starts_with("//") ? location.substr(2) : location, spec, fps, live);
 }
 
 }  // namespace derain

@@ -43,12 +43,16 @@ class VideoFile final : public Sink {
    public:
     VideoFile(const std::string& location, const FrameSpec& spec, std::optional<double> fps, bool live)
         : Sink(location, spec),
-          path_(location),
+          path_(behind_links(location)),
           temporary_(temporary_beside(path_)),
           fps_(fps.value_or(default_fps)),
           live_(live) {
+        if (is_node(location)) {
+            throw Error(location +
+                        ": is a device or a pipe, expected a file: give another, or --sink null:// for none");
+        }
         if (!codec_of(path_)) {
-            throw Error(location + ": suffix '" + path_.extension().string() +
+            throw Error(path_.string() + ": suffix '" + path_.extension().string() +
                         "' is unknown, known are: .avi, .mkv, .mp4");
         }
         if (std::filesystem::is_directory(path_)) {

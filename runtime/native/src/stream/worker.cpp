@@ -12,10 +12,7 @@ namespace {
 
 constexpr std::size_t outputs_in_advance = 3;  // one being made, one with the loop, one with whoever looks at it
 
-std::string first_line(const std::exception& error) {
-    const std::string_view what = error.what();
-    return std::string(what.substr(0, what.find('\n')));
-}
+std::string first_line(std::string_view what) { return std::string(what.substr(0, what.find('\n'))); }
 
 }  // namespace
 
@@ -85,9 +82,9 @@ class Worker::Thread {
             engine_->infer(image, job.clean.writable());
             job.end_ns = clock_();
             job.fault = plausibility_.fault(image, job.clean.bytes());
-        } catch (const std::exception& error) {
+        } catch (...) {
             job.end_ns = clock_();
-            job.fault = first_line(error);
+            job.fault = first_line(what_was_caught());
         }
         if (job.fault) {
             job.clean = {};
@@ -99,8 +96,8 @@ class Worker::Thread {
             engine_->close();
             engine_->open();
             engine_->warm_up();
-        } catch (const std::exception& error) {
-            job.fault = first_line(error);
+        } catch (...) {
+            job.fault = first_line(what_was_caught());
         }
         job.end_ns = clock_();
     }

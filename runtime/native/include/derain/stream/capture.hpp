@@ -3,8 +3,8 @@
 /// A file that fails ends the run with its error. A live source that has delivered a frame once is never given up: when
 /// it throws (unplugged) or delivers nothing for `stall_s` (stalled), it is reopened with back-off. A thread that hangs
 /// in a stalled read cannot be stopped: it is left behind, its source closed, which ends the reads that look for it,
-/// and its frames ignored. While a frame waits for room in the queue the source is not silent. One that is silent from
-/// the start is told of once and waited for.
+/// and its frames ignored. Once eight hang, it is opened again when one ends. While a frame waits for room in the queue
+/// the source is not silent. One that is silent from the start is told of once and waited for.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +61,7 @@ class Capture {
     double patience_s_;
     std::shared_ptr<Thread> state_;
     std::thread thread_;
+    std::optional<int> unread_;  // the generation whose thread is still to be started
 };
 
 }  // namespace derain
