@@ -154,7 +154,7 @@ def test_what_the_native_runtime_writes_to_shared_memory_python_reads(
             ring.close()
         finally:
             process.kill()
-    assert len({image.tobytes() for _, _, image in seen}) == 5
+    assert len({newest.image.tobytes() for newest in seen}) == 5
     assert not Path("/dev/shm", name).exists()
 
 
