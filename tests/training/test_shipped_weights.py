@@ -25,7 +25,7 @@ def test_weights_are_small_enough_to_ship_and_say_how_they_were_made(name):
     assert (SHIPPED / f"{name}.md").is_file()
 
 
-@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 4.5), ("daiam-small", 4.8), ("daiam-edge", 5.6)])
+@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 4.6), ("daiam-small", 4.8), ("daiam-edge", 5.7)])
 def test_it_clears_moderate_rain_on_unseen_driving_frames(name, least, data_root):
     network = load(name).network
     gains = []
