@@ -64,7 +64,7 @@ class Simulation:
 
     # The sink's face.
 
-    def write(self, _image, _captured_ns):
+    def write(self, _image, _captured_ns, raw):
         self.now += self.sink_ms * MS
         self.deliver()
 
