@@ -208,7 +208,7 @@ def test_a_late_result_is_told_to_who_watches():
 
 def test_a_sink_that_fails_on_every_frame_is_told_of_ever_less_often(caplog):
     simulation = Simulation(Policy.LATEST, [33] * 20, [(5, None)])
-    simulation.write = lambda image, captured_ns: (_ for _ in ()).throw(OSError("full"))
+    simulation.write = lambda image, captured_ns, raw: (_ for _ in ()).throw(OSError("full"))
     simulation.location = "out"
     simulation.run()
     assert [record.why for record in simulation.records] == [Why.SINK] * 20
