@@ -191,8 +191,9 @@ def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:
     if options.record is not None and options.record_to is not None:
         from derain.runtime.recorder import Recorder
 
-        manifest, fps = opened.bundle.manifest, opened.source.fps
-        recorder = Recorder(options.record_to, options.record, manifest.input, manifest.output, fps)
+        manifest, source = opened.bundle.manifest, opened.source
+        specs = manifest.input, manifest.output
+        recorder = Recorder(options.record_to, options.record, *specs, source.fps, source.live)
         yield opened.stack.enter_context(recorder)
 
 

@@ -66,8 +66,8 @@ class Recorder(Observer):
     raw frames that follow belong to it. While a clip goes on or is being written further faults begin none, and a run
     writes at most MOST_CLIPS. A clip holds `in` and `out`, lossless .mkv (PNGs where the size is odd) in the order of
     presentation, and `records.json`: `why`, `time`, and every frame's record in `frames`, dropped ones among them. In
-    both videos a frame stands until the next one was captured. A clip appears by rename; where it cannot be written (a
-    full disk) that is told, and the stream goes on.
+    both videos of a `live` source a frame stands until the next one was captured. A clip appears by rename; where it
+    cannot be written (a full disk) that is told, and the stream goes on.
 
     Memory: pictures are kept uncoded and without a copy, `seconds` × frames a second × (bytes in + bytes out): 373 MB
     for each second of bgr8 at 1920x1080 and 30 frames/s, half of it for nv12. It is never more than MOST_BYTES, the
@@ -81,12 +81,13 @@ class Recorder(Observer):
         source: FrameSpec,
         output: FrameSpec,
         fps: float | None = None,
+        live: bool = True,
         most_bytes: int = MOST_BYTES,
         most_clips: int = MOST_CLIPS,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clips = 0
-        self._folder, self._specs, self._fps = folder, (source, output), fps
+        self._folder, self._specs, self._fps, self._live = folder, (source, output), fps, live
         self._span_ns = round(seconds * 1e9)
         self._most_bytes, self._most_clips, self._clock = most_bytes, most_clips, clock
         self._kept: deque[Kept] = deque()
@@ -174,7 +175,7 @@ class Recorder(Observer):
             with new_directory(path) as folder:
                 for name, spec in zip(("in", "out"), self._specs, strict=True):
                     suffix = "" if spec.width % 2 or spec.height % 2 else ".mkv"
-                    with open_sink(f"{folder / name}{suffix}", spec, self._fps, live=True) as sink:
+                    with open_sink(f"{folder / name}{suffix}", spec, self._fps, self._live) as sink:
                         for one in kept:
                             image, record = one.before if name == "in" else one.after, one.record
                             if image is not None:

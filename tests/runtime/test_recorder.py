@@ -128,6 +128,16 @@ def test_both_videos_keep_the_camera_s_time_where_frames_were_dropped(tmp_path, 
     np.testing.assert_array_equal(images(clip / "out.mkv")[:, 0, 0, 0], np.where(shown == 25, 25, 255 - shown))
 
 
+def test_a_file_s_frames_are_each_recorded_once_however_slow_the_run(tmp_path, make_spec):
+    fed = Fed(tmp_path, make_spec(), fps=200, live=False)
+    fed.feed(5)
+    fed.feed(1, Why.FAULT)
+    fed.feed(5)
+    assert fed.clips() == [list(range(11))]
+    (clip,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(images(clip / "in.mkv")[:, 0, 0, 0], range(11))
+
+
 def test_a_folder_whose_name_opencv_cannot_be_told_is_refused_before_the_run(tmp_path, make_spec):
     with pytest.raises(ValueError, match=r"/f\\xff: its name is not UTF-8: rename it"):
         Recorder(tmp_path / "f\udcff", 1.0, make_spec(), make_spec())
