@@ -1,5 +1,6 @@
 """What `derain run` and `derain serve` share: their options, and a bundle on a stream until one of both ends."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from derain.runtime.queues import Policy
     from derain.runtime.records import RunReport
     from derain.runtime.sources import Source
+
+log = logging.getLogger(__name__)
 
 LIVE_DEADLINE_MS = 500.0
 """For live sources, unless given: a picture that old is a frozen one to a driver."""
@@ -115,10 +118,29 @@ def quiet_decoders() -> None:
 
 
 def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunReport", bool]:
-    """Run until the source ends or a signal comes; the report, and whether it was a signal. `watch` gives a watcher."""
+    """Run until the source ends or a signal comes; the report, and whether it was a signal. `watch` gives a watcher.
+
+    Where an error ends the run, what it measured until then is written and printed before the error goes up.
+    """
+    reports: list[RunReport] = []
+    try:
+        return _stream(options, watch, console, reports.append)
+    except Exception:
+        if reports and reports[0].frames:
+            try:
+                conclude(options, console, reports[0], {})
+            except OSError as fault:  # such as the full disk that ended the run
+                log.warning("the report is lost: %s", fault)
+        raise
+
+
+def _stream(
+    options: Options, watch: Watch, console: "Console", keep: Callable[["RunReport"], None]
+) -> tuple["RunReport", bool]:
     from derain.cli.live import LiveLine, stopping
     from derain.runtime import engines, pipeline
     from derain.runtime.bundle import Bundle
+    from derain.runtime.observers import ReportTo
     from derain.runtime.queues import Policy
     from derain.runtime.sinks import open_sink
     from derain.runtime.sources import open_source
@@ -154,6 +176,7 @@ def stream(options: Options, watch: Watch, console: "Console") -> tuple["RunRepo
             )
         sink = stack.enter_context(open_sink(options.sink, bundle.manifest.output, source.fps, source.live))
         observers = [
+            ReportTo(keep),
             watch(opened),
             *_observers(options, opened),
             stack.enter_context(LiveLine(console, source.frames)),

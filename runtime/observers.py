@@ -1,11 +1,11 @@
 """Who may watch a run without taking part in it: the live page, telemetry, metrics, the recorder of faults."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from derain.runtime.frames import Frame, Image
-from derain.runtime.records import FrameRecord, Status
+from derain.runtime.records import FrameRecord, RunReport, Status
 
 
 class Observer:
@@ -27,6 +27,9 @@ class Observer:
     def on_status(self, status: Status) -> None:
         """The run as it stands."""
 
+    def on_report(self, report: RunReport) -> None:
+        """The run is over: what it did, also where an error ended it, which goes up after this."""
+
     def close(self) -> None:
         """Finish what was begun."""
 
@@ -37,6 +40,16 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ReportTo(Observer):
+    """Hands on the report alone."""
+
+    def __init__(self, to: Callable[[RunReport], None]) -> None:
+        self._to = to
+
+    def on_report(self, report: RunReport) -> None:  # noqa: D102
+        self._to(report)
 
 
 class Observers(Observer):
@@ -60,3 +73,7 @@ class Observers(Observer):
     def on_status(self, status: Status) -> None:  # noqa: D102
         for observer in self._all:
             observer.on_status(status)
+
+    def on_report(self, report: RunReport) -> None:  # noqa: D102
+        for observer in self._all:
+            observer.on_report(report)

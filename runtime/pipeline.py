@@ -226,7 +226,7 @@ def run(
 
     What a file source raises goes up once every frame before it is presented. Under `every`, what the sink raises goes
     up too; under `latest` a frame that the sink fails on (OSError) counts as dropped. What the engine raises is the
-    guard's business and never goes up.
+    guard's business and never goes up. What was measured until then is not lost: the observers get the report first.
     """
     policy = policy or (Policy.LATEST if source.live else Policy.EVERY)
     wake = threading.Event()
@@ -235,29 +235,37 @@ def run(
     to_output = converter(engine.input, engine.output)
     observer = Observers(observers)
     start_ns = told_ns = time.monotonic_ns()
+    error: Exception | None = None
     with Worker(engine, wake.set) as worker, Capture(source, frames, stall_s) as capture:
         loop = Loop(frames, worker, sink, guard, observer, to_output, count_from_ns=count_from_ns)
         moved, stopped_ns = False, None
-        while not loop.finished:
-            if not moved:
-                wake.wait(loop.patience_s())
-            wake.clear()
-            moved = loop.step()
-            now = time.monotonic_ns()
-            capture.watch(now)
-            if stopped_ns is None and stop is not None and stop.is_set():
-                stopped_ns = now
-                capture.stop()
-            if stopped_ns is not None and now - stopped_ns > PATIENCE_S * 1e9:
-                worker.leave()
-                break
-            if now - told_ns >= TICK_S * 1e9:
-                told_ns = now
-                observer.on_status(_status(loop.tally, guard, capture, now))
-    observer.on_status(_status(loop.tally, guard, capture, time.monotonic_ns()))
-    if capture.error is not None:
-        raise capture.error
-    return _report(loop.tally, policy, guard, capture, max(start_ns, count_from_ns))
+        try:
+            while not loop.finished:
+                if not moved:
+                    wake.wait(loop.patience_s())
+                wake.clear()
+                moved = loop.step()
+                now = time.monotonic_ns()
+                capture.watch(now)
+                if stopped_ns is None and stop is not None and stop.is_set():
+                    stopped_ns = now
+                    capture.stop()
+                if stopped_ns is not None and now - stopped_ns > PATIENCE_S * 1e9:
+                    worker.leave()
+                    break
+                if now - told_ns >= TICK_S * 1e9:
+                    told_ns = now
+                    observer.on_status(_status(loop.tally, guard, capture, now))
+        except Exception as raised:
+            error = raised
+    if error is None:
+        observer.on_status(_status(loop.tally, guard, capture, time.monotonic_ns()))
+        error = capture.error
+    report = _report(loop.tally, policy, guard, capture, max(start_ns, count_from_ns), error)
+    observer.on_report(report)
+    if error is not None:
+        raise error
+    return report
 
 
 def _status(tally: Tally, guard: Guard, capture: Capture, now_ns: int) -> Status:
@@ -271,7 +279,9 @@ def _status(tally: Tally, guard: Guard, capture: Capture, now_ns: int) -> Status
     )
 
 
-def _report(tally: Tally, policy: Policy, guard: Guard, capture: Capture, start_ns: int) -> RunReport:
+def _report(
+    tally: Tally, policy: Policy, guard: Guard, capture: Capture, start_ns: int, error: Exception | None
+) -> RunReport:
     elapsed_ns = max((tally.last_presented_ns or time.monotonic_ns()) - start_ns, 1)
     return RunReport(
         policy=policy,
@@ -287,6 +297,7 @@ def _report(tally: Tally, policy: Policy, guard: Guard, capture: Capture, start_
         engine_fault=guard.fault,
         source_faults=capture.faults,
         source_fault=capture.fault,
+        error=None if error is None else str(error) or type(error).__name__,
         why={str(why): count for why, count in sorted(tally.why.items())},
         fps=tally.presented / elapsed_ns * 1e9,
         outside_engine_share=max(1 - tally.latency.total("inference") / elapsed_ns, 0.0),

@@ -60,10 +60,10 @@ class RunReport(BaseModel):
 
     `deadline_misses` are the frames whose result was not there in time, those that a late engine never saw among them;
     `fps` is presented frames a second from start to end, `outside_engine_share` the share of that time in which the
-    engine had nothing to do. `why` counts the frames that were not derained by their reason. Stages: `capture` from
-    asking the source to having the bytes, `wait` for the engine, `inference` (also when its result came too late),
-    `device` its part by the device's own events where there are any, `present` from the result to the sink's return,
-    and `capture_to_present` over all presented frames.
+    engine had nothing to do. `error` is what ended the run early. `why` counts the frames that were not derained by
+    their reason. Stages: `capture` from asking the source to having the bytes, `wait` for the engine, `inference` (also
+    when its result came too late), `device` its part by the device's own events where there are any, `present` from the
+    result to the sink's return, and `capture_to_present` over all presented frames.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +81,7 @@ class RunReport(BaseModel):
     engine_fault: str | None
     source_faults: int
     source_fault: str | None
+    error: str | None = None
     why: dict[str, int]
     fps: float
     outside_engine_share: float

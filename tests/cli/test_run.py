@@ -1,5 +1,6 @@
 """`derain run`: what it writes, tells and obeys, and how it ends."""
 
+import errno
 import io
 import json
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from derain.cli import live
+from derain.cli import live, stream
 from derain.cli.live import describe
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from derain.runtime.metrics import Metrics
@@ -118,6 +119,35 @@ def test_the_truth_of_the_test_pattern_is_the_clean_pattern(derain_run, tmp_path
 def test_a_fault_leaves_the_verb_as_one_line_and_writes_no_report(derain_run, options, part, tmp_path):
     assert part in derain_run(*options, "--json", tmp_path / "report.json").fault
     assert not (tmp_path / "report.json").exists()
+
+
+def test_a_source_that_breaks_off_leaves_the_report_and_the_clip_of_what_came_before(
+    derain_run, folder, validate, tmp_path
+):
+    (folder / "005.png").write_bytes(b"no picture")
+    options = ("--source", folder, "--sink", tmp_path / "out.mkv", "--json", tmp_path / "report.json")
+    answer = derain_run(*options)
+    assert "005.png" in answer.fault
+    assert "5 of 5 frames" in answer.out
+    told = json.loads((tmp_path / "report.json").read_text())
+    validate(told)
+    assert told["presented"] == 5
+    assert "005.png" in told["error"]
+    assert (tmp_path / "out.mkv").exists()
+
+
+def test_a_report_that_cannot_be_written_hides_no_error_that_ended_the_run(derain_run, folder, monkeypatch):
+    (folder / "005.png").write_bytes(b"no picture")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stream, "write_json", full)
+    answer = derain_run("--source", folder, "--sink", "null://")
+    assert answer.status == 1
+    lost, told = answer.err.splitlines()
+    assert "the report is lost: [Errno 28] No space left on device" in lost
+    assert "005.png" in told
 
 
 def test_a_live_source_is_run_under_latest_with_a_deadline_and_a_file_under_every_without(derain_run, tmp_path):

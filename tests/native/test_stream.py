@@ -271,6 +271,25 @@ def test_a_truth_that_goes_on_is_told_and_the_report_is_kept(bundle, stream, val
     assert "psnr_rgb" not in told
 
 
+def test_a_source_that_breaks_off_leaves_the_report_and_the_clip_of_what_came_before(
+    bundle, stream, clip, validate, tmp_path
+):
+    spec = bundle.manifest.input
+    write_frames(tmp_path / "frames", frames_of(clip, spec))
+    broken = sorted((tmp_path / "frames").iterdir())[5]
+    broken.write_bytes(b"no picture")
+    ends = ("--source", f"frames://{tmp_path / 'frames'}", "--sink", tmp_path / "out.mkv")
+    result = stream("run", bundle.path, *ends, "--json", tmp_path / "report.json")
+    assert result.returncode == 1
+    assert broken.name in result.stderr
+    assert "5 of 5 frames" in result.stdout
+    told = json.loads((tmp_path / "report.json").read_text())
+    validate(told)
+    assert told["presented"] == 5
+    assert broken.name in told["error"]
+    assert len(frames_of(tmp_path / "out.mkv", spec)) == 5
+
+
 ON_A_SMALL_DISK = 'mount -t tmpfs -o size="$1" none "$2" || exit 77; disk="$2"; shift 2; "$@"; cp "$disk"/* "$disk"/..'
 
 

@@ -242,9 +242,13 @@ def test_a_full_disk_loses_frames_under_latest_and_the_stream_goes_on_when_there
     assert run.presented[-1].outcome is Outcome.DERAINED
 
 
-def test_a_full_disk_ends_a_run_that_may_lose_nothing(bundle):
+def test_a_full_disk_ends_a_run_that_may_lose_nothing_and_the_report_of_what_was_shown_comes_first(bundle):
+    reports = []
     with pytest.raises(OSError, match="No space left on device"):
-        Run(bundle, "test://rain?frames=20", fails=[5])
+        Run(bundle, "test://rain?frames=20", fails=[5], observers=[Calls(on_report=reports.append)])
+    (report,) = reports
+    assert "No space left on device" in report.error
+    assert report.presented == 5
 
 
 def test_an_engine_that_does_not_come_back_is_left_to_its_thread(bundle, monkeypatch):

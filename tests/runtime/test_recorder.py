@@ -52,10 +52,12 @@ def test_a_fault_leaves_a_clip_of_what_came_in_what_went_out_and_every_record(bu
     records = document["frames"]
     assert document["why"] == "the engine failed on it"
     ids = [record["id"] for record in records]
-    assert min(ids) >= 5
-    assert 40 <= max(ids) < 59
-    assert [record["why"] for record in records if record["id"] < 30] == [None] * ids.index(30)
-    assert records[ids.index(30)]["outcome"] == "passed through"
+    reasons = [record["why"] for record in records]
+    failed = reasons.index(document["why"])  # frame 30, or a later one where the machine was too busy to take each
+    assert 30 <= ids[failed] < 45
+    assert ids[failed] - 25 <= min(ids) and ids[failed] + 10 <= max(ids) < 60
+    assert set(reasons[:failed]) <= {None, "a newer frame came"}
+    assert records[failed]["outcome"] == "passed through"
     span_ns = records[-1]["captured_ns"] - records[0]["captured_ns"]
     assert 0.4e9 < span_ns <= 0.6e9
     with open_source("test://rain?frames=60", spec) as source:

@@ -96,6 +96,19 @@ void conclude(const RunChoice& choice, const RunReport& report, const nlohmann::
     write_report(choice.json, document, 2);
 }
 
+/// Shows and writes what was measured until an error ended the run: it is not lost with what came after.
+void conclude_early(const RunChoice& choice, const RunReport& report, Sink& sink) {
+    if (report.frames == 0) {
+        return;
+    }
+    try {
+        sink.close();
+        conclude(choice, report, report);
+    } catch (const Error& error) {  // such as the full disk that ended the run
+        std::cerr << std::string("the report is lost: ") + error.what() + "\n";
+    }
+}
+
 void derain_stream(const RunChoice& choice) {
     check_report(choice.json);
     const Bundle bundle = Bundle::load(choice.engine.bundle);
@@ -119,13 +132,17 @@ void derain_stream(const RunChoice& choice) {
         };
     }
     RunReport report{};
-    {
+    options.on_report = [&report](const RunReport& made) { report = made; };
+    try {
         LiveLine line(source->frames());
         options.on_status = [&line](const Status& status) { line.show(status); };
-        report = run(engine, source, *sink, options);
+        run(engine, source, *sink, options);
+        sink->close();
+        source->close();
+    } catch (...) {
+        conclude_early(choice, report, *sink);
+        throw;
     }
-    sink->close();
-    source->close();
     nlohmann::ordered_json document = report;
     if (comparison && stopped_ns == 0) {
         try {

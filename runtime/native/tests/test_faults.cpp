@@ -115,6 +115,18 @@ struct Finished {
     double oldest_ms = 0;
 };
 
+TEST(Faults, AFullDiskEndsARunThatMayLoseNothingAndTheReportOfWhatWasShownComesFirst) {
+    const std::shared_ptr<Source> source = open_source("test://rain?frames=20", testing::make_spec());
+    MemorySink sink(5, 20);
+    std::optional<RunReport> report;
+    EXPECT_THROW(run(testing::opened(std::make_shared<ScriptedEngine>(std::map<int, Fault>{}, 200, 0)), source, sink,
+                     {.on_report = [&report](const RunReport& made) { report = made; }}),
+                 WriteError);
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->error, "memory: No space left on device");
+    EXPECT_EQ(report->presented, 5);
+}
+
 TEST(Faults, WithoutOneEveryFrameOfACameraIsDerainedInTime) {
     const Finished done({.deadline_ms = 1000});
     EXPECT_EQ(done.report.policy, Policy::latest);

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <exception>
+#include <string>
 #include <utility>
 
+#include "derain/error.hpp"
 #include "derain/stream/wake.hpp"
 
 namespace derain {
@@ -24,6 +27,14 @@ Why why_raw(State state) {
             return Why::given_up;
         default:
             return Why::away;
+    }
+}
+
+std::string words_of(const std::exception_ptr& error) {
+    try {
+        std::rethrow_exception(error);
+    } catch (...) {
+        return what_was_caught();
     }
 }
 
@@ -219,35 +230,47 @@ RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Sourc
     std::optional<std::int64_t> stopped_ns;
     const auto patience_ns = std::llround(options.patience_s * static_cast<double>(second_ns));
     bool moved = false;
-    while (!loop.finished()) {
-        if (!moved) {
-            wake->wait(loop.patience_s());
-        }
-        moved = loop.step();
-        const auto now_ns = monotonic_ns();
-        capture.watch(now_ns);
-        if (!stopped_ns && options.stop && options.stop()) {
-            stopped_ns = now_ns;
-            capture.stop();
-        }
-        if (stopped_ns && now_ns - *stopped_ns >= patience_ns) {
-            if (options.tell) {
-                options.tell("the engine does not come back: it is left behind");
+    std::exception_ptr error;
+    try {
+        while (!loop.finished()) {
+            if (!moved) {
+                wake->wait(loop.patience_s());
             }
-            worker.leave();
-            break;
+            moved = loop.step();
+            const auto now_ns = monotonic_ns();
+            capture.watch(now_ns);
+            if (!stopped_ns && options.stop && options.stop()) {
+                stopped_ns = now_ns;
+                capture.stop();
+            }
+            if (stopped_ns && now_ns - *stopped_ns >= patience_ns) {
+                if (options.tell) {
+                    options.tell("the engine does not come back: it is left behind");
+                }
+                worker.leave();
+                break;
+            }
+            if (options.on_status && now_ns - told_ns >= tick_ns) {
+                told_ns = now_ns;
+                options.on_status(loop.tally().status(now_ns, guard.state(), capture.state()));
+            }
         }
-        if (options.on_status && now_ns - told_ns >= tick_ns) {
-            told_ns = now_ns;
-            options.on_status(loop.tally().status(now_ns, guard.state(), capture.state()));
-        }
-    }
-    if (const auto error = capture.error()) {
-        std::rethrow_exception(error);
+        error = capture.error();
+    } catch (...) {
+        error = std::current_exception();
     }
     auto report = loop.tally().report(policy, guard, std::max(start_ns, options.count_from_ns), monotonic_ns());
     report.source_faults = capture.faults();
     report.source_fault = capture.fault();
+    if (error) {
+        report.error = words_of(error);
+    }
+    if (options.on_report) {
+        options.on_report(report);
+    }
+    if (error) {
+        std::rethrow_exception(error);
+    }
     return report;
 }
 

@@ -161,6 +161,7 @@ void to_json(nlohmann::ordered_json& json, const RunReport& report) {
     json["engine_fault"] = or_null(report.engine_fault);
     json["source_faults"] = report.source_faults;
     json["source_fault"] = or_null(report.source_fault);
+    json["error"] = or_null(report.error);
     json["why"] = std::move(why);
     json["fps"] = report.fps;
     json["outside_engine_share"] = report.outside_engine_share;

@@ -113,6 +113,8 @@ struct RunOptions {
     OnUnused on_unused = nullptr;
     /// The state of the run several times a second.
     std::function<void(const Status&)> on_status = nullptr;
+    /// What the run did once it is over, also where an error ended it, which goes up after this.
+    std::function<void(const RunReport&)> on_report = nullptr;
     Tell tell = nullptr;
     /// Asked several times a second, until it says so, whether to end as if the source had.
     std::function<bool()> stop = nullptr;
@@ -124,7 +126,8 @@ struct RunOptions {
 ///
 /// What a file source throws goes up once every frame before it is presented. Under `every`, what the sink throws goes
 /// up too; under `latest` a frame that the sink fails on (WriteError) counts as dropped, and the 1st, 2nd, 4th, 8th, …
-/// is told. What the engine throws is the guard's business and never goes up.
+/// is told. What the engine throws is the guard's business and never goes up. What was measured until then is not lost:
+/// `on_report` gets it first.
 RunReport run(const std::shared_ptr<Engine>& engine, const std::shared_ptr<Source>& source, Sink& sink,
               const RunOptions& options);
 

@@ -45,9 +45,10 @@ struct FrameRecord {
 ///
 /// `deadline_misses` are the frames whose result was not there in time, those that a late engine never saw among them;
 /// `fps` is presented frames a second from start to end, `outside_engine_share` the share of that time in which the
-/// engine had nothing to do. `why` counts the frames that were not derained by their reason. Stages: `capture` from
-/// asking the source to having the bytes, `wait` for the engine, `inference` (also when its result came too late),
-/// `present` from the result to the sink's return, and `capture_to_present` over all presented frames.
+/// engine had nothing to do. `error` is what ended the run early. `why` counts the frames that were not derained by
+/// their reason. Stages: `capture` from asking the source to having the bytes, `wait` for the engine, `inference` (also
+/// when its result came too late), `present` from the result to the sink's return, and `capture_to_present` over all
+/// presented frames.
 struct RunReport {
     Policy policy;
     std::optional<double> deadline_ms;
@@ -56,7 +57,7 @@ struct RunReport {
     State engine_state;
     std::optional<std::string> engine_fault;
     std::int64_t source_faults;
-    std::optional<std::string> source_fault;
+    std::optional<std::string> source_fault, error;
     std::map<std::string, std::int64_t> why;
     double fps, outside_engine_share;
     std::map<Stage, Percentiles> latency_ms;
