@@ -1,5 +1,6 @@
-"""What README, JETSON.md and the model cards say of the code: verbs and flags, scripts, figures, and code that runs."""
+"""What README and the other documents say of the code: verbs and flags, scripts, figures, and code that runs."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -11,16 +12,18 @@ import typer
 
 from derain.cli.main import app
 from derain.export.exporter import export
+from derain.runtime.bundle import Bundle
+from derain.runtime.shared_frames import SharedFrames
 from derain.training.models import build
 from derain.training.models.registry import names
 
-DOCUMENTS = ("README.md", "runtime/native/JETSON.md", "training/RESULTS.md", "training/weights/*.md")
+DOCUMENTS = ("README.md", "runtime/STREAMS.md", "runtime/native/JETSON.md", "training/RESULTS.md", "training/weights/*.md")
 
 
 @pytest.fixture(scope="module")
 def documents(repository) -> dict[str, str]:
     found = {str(path.relative_to(repository)): path for pattern in DOCUMENTS for path in repository.glob(pattern)}
-    assert len(found) >= 6
+    assert len(found) >= 7
     return {name: path.read_text() for name, path in found.items()}
 
 
@@ -76,9 +79,17 @@ def test_every_file_that_is_linked_to_is_there(documents, repository):
     for document, text in documents.items():
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert target.startswith("http") or (repository / document).parent.joinpath(target).exists(), target
-    titles = re.findall(r"^## (.*)", documents["README.md"], re.MULTILINE)
-    headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-    assert set(re.findall(r"\]\(#([^)]+)\)", documents["README.md"])) <= headings
+    headings = {
+        (repository / name).resolve(): {
+            re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+            for title in re.findall(r"^#+ (.*)", text, re.MULTILINE)
+        }
+        for name, text in documents.items()
+    }
+    for document, text in documents.items():
+        for target, heading in re.findall(r"\]\(([^)#]*)#([^)]+)\)", text):
+            place = (repository / document).parent / target if target else repository / document
+            assert heading in headings[place.resolve()], f"{document}: {target}#{heading}"
 
 
 def test_the_table_of_networks_is_whole_and_its_parameters_are_right(documents):
@@ -102,3 +113,20 @@ def test_the_python_of_the_readme_runs(documents, tmp_path, monkeypatch):
     done: dict[str, object] = {}
     exec(code, done)
     assert done["clean"].shape == (48, 64, 3)
+
+
+def test_the_reader_of_shared_frames_that_is_written_down_runs(documents, tmp_path, monkeypatch):
+    name = f"derain-test-{os.getpid()}"
+    (code,) = re.findall(r"```python\n(.*?)```", documents["runtime/STREAMS.md"], re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    export("daiam-nano", Path("bundle"), (64, 48))
+    ring = SharedFrames.create(name, Bundle.load(Path("bundle")).manifest.output)
+    try:
+        ring.publish(np.full((48, 64, 3), 7, np.uint8), 1, raw=True)
+        done: dict[str, object] = {}
+        exec(code.replace('"clean"', repr(name)), done)
+    finally:
+        ring.close()
+    number, captured_ns, image, raw = done["newest"]
+    assert (number, captured_ns, raw) == (0, 1, True)
+    assert image.shape == (48, 64, 3) and (image == 7).all()
