@@ -17,7 +17,7 @@ from derain.runtime.shared_frames import SharedFrames
 from derain.training.models import build
 from derain.training.models.registry import names
 
-DOCUMENTS = ("README.md", "runtime/STREAMS.md", "runtime/native/JETSON.md", "training/RESULTS.md", "training/weights/*.md")
+DOCUMENTS = ("README.md", "runtime/*.md", "runtime/native/*.md", "training/*.md", "training/weights/*.md")
 
 
 @pytest.fixture(scope="module")
