@@ -72,7 +72,12 @@ def configuration(variant: str, data: Path, out: Path, iterations: int) -> Train
         "loss": {key: chosen[key] for key in ("alpha", "attention", "image")},
         "data": {"root": data},
         "rain": {"kinds": "both", "frame_height": 400},
-        "optimiser": {"iterations": iterations, "batch": 8, "learning_rate": 1e-3, "warm_up": 100},
+        "optimiser": {
+            "iterations": iterations,
+            "batch": 8,
+            "learning_rate": 1e-3,
+            "warm_up": min(100, iterations // 10),
+        },
         "machine": {"accelerator": "cpu", "precision": "bf16-mixed", "threads": 1},
         "validate_every": iterations,
         "out": out / variant,

@@ -38,11 +38,24 @@ class OptimiserConfig(_Strict):
     learning_rate: float = Field(1e-4, gt=0)
     final_learning_rate: float = Field(1e-6, gt=0)
     warm_up: int = Field(200, ge=0)
+    """Left out, it is a tenth of a run of fewer than 2,000 iterations."""
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_runs_warm_up_shortly(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and "warm_up" not in tree and isinstance(tree.get("iterations"), int):
+            return {**tree, "warm_up": min(200, tree["iterations"] // 10)}
+        return tree
+
     @model_validator(mode="after")
-    def _falls(self) -> Self:
+    def _rises_then_falls(self) -> Self:
+        if self.warm_up >= self.iterations:  # `learning_rate` would never be reached
+            raise ValueError(
+                f"warm_up is {self.warm_up}, expected less than iterations, which is {self.iterations}: lower it, or "
+                "leave it out"
+            )
         if self.final_learning_rate > self.learning_rate:
             first, last = self.learning_rate, self.final_learning_rate
             raise ValueError(f"final_learning_rate is {last:g}, expected at most learning_rate, which is {first:g}")
@@ -53,7 +66,7 @@ class MachineConfig(_Strict):
     """How the arithmetic is done; nothing here changes what is learnt, but for the balanced attention loss on several
     devices, whose Dice term is of each one's share of a batch."""
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
     threads: int = Field(0, ge=0)
@@ -66,6 +79,20 @@ class MachineConfig(_Strict):
     nodes: int = Field(1, gt=0)
     """Machines. With torchrun: its --nnodes."""
     strategy: Literal["auto", "ddp"] = "auto"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: PyYAML itself takes the last of two and says nothing of the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line} has the key {key.value!r} a second time: keep one of the two")
+            seen.add(str(key.value))
+        return node
 
 
 class TrainConfig(_Strict):
@@ -110,7 +137,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no configuration {str(path)!r}: expected a YAML file")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -133,7 +160,7 @@ def overridden(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ValueError(f"--set {override!r}: {parent} is {node!r}, expected a group of keys")
         try:
-            node[leaf] = yaml.safe_load(value)
+            node[leaf] = yaml.load(value, _Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"--set {override!r}: the value is not YAML: {' '.join(str(error).split())}") from error
     return tree
@@ -144,14 +171,25 @@ def checked(model: type[Checked], tree: dict[str, Any], path: Path) -> Checked:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {first['msg'].lower()}"
+        first, where = error.errors()[0], _key(tree, error.errors()[0]["loc"])
+        expected = [other["msg"].lower() for other in error.errors() if _key(tree, other["loc"]) == where]
+        fault = "is missing" if first["type"] == "missing" else f"is {first['input']!r}: {', or '.join(expected)}"
         if first["type"] == "value_error":
             fault = f"does not fit together: {first['ctx']['error']}"
         if first["type"] == "extra_forbidden":
             fault = f"is unknown, known are: {', '.join(_keys(model, first['loc'][:-1]))}"
         raise ValueError(f"{path}: {where} {fault}") from error
+
+
+def _key(tree: Any, where: tuple[str | int, ...]) -> str:
+    """The key of a fault, without the alternative of its type that pydantic puts behind it."""
+    parts: list[str] = []
+    for part in where:
+        if not isinstance(tree, dict if isinstance(part, str) else (dict, list, tuple)):
+            break
+        parts.append(str(part))
+        tree = tree.get(part) if isinstance(tree, dict) else tree[int(part)]
+    return ".".join(parts)
 
 
 def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

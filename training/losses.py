@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,9 +20,9 @@ class LossConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    alpha: float = 0.1
-    beta_heavy: float = 1.0
-    beta_light: float = 0.3
+    alpha: float = Field(0.1, ge=0)
+    beta_heavy: float = Field(1.0, ge=0)
+    beta_light: float = Field(0.3, ge=0)
     attention: Literal["mse", "balanced"] = "balanced"
     image: Literal["mse", "charbonnier", "psnr"] = "mse"
 

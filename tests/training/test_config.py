@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from derain.training.config import TrainConfig, read_config
+from derain.training.config import OptimiserConfig, TrainConfig, read_config, read_tree
 from derain.training.models import build
 
 MINIMAL = {"network": {"name": "daiam-nano"}, "optimiser": {"iterations": 6}, "out": "runs/x"}
@@ -75,7 +75,15 @@ def test_the_configurations_for_one_gpu_are_valid(repository, name):
         ({"network": "daiam-nano"}, ["network is 'daiam-nano'"]),
         ({"optimiser": {}}, ["optimiser.iterations is missing"]),
         ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
-        ({"machine": {"devices": 0}}, ["machine.devices", "is 0", "greater than 0"]),
+        ({"machine": {"devices": 0}}, ["machine.devices is 0: ", "greater than 0"]),
+        ({"machine": {"devices": "foo"}}, ["machine.devices is 'foo': ", "valid integer", "or input should be 'auto'"]),
+        ({"machine": {"devices": [2]}}, ["machine.devices is [2]: "]),
+        ({"machine": {"accelerator": "tpu"}}, ["machine.accelerator is 'tpu': input should be 'auto', 'cpu', 'gpu',"]),
+        ({"loss": {"beta_light": -0.1}}, ["loss.beta_light is -0.1", "greater than or equal to 0"]),
+        (
+            {"optimiser": {"iterations": 6, "warm_up": 6}},
+            ["optimiser does not fit together: warm_up is 6, expected less than iterations, which is 6: lower it, or"],
+        ),
         ({"loss": {"alpha": float("nan")}}, ["loss.alpha is nan", "finite number"]),
         ({"optimiser": {"iterations": 6, "learning_rate": float("inf")}}, ["optimiser.learning_rate is inf", "finite"]),
     ],
@@ -93,12 +101,27 @@ def test_a_wrong_key_or_value_is_told_in_one_line_that_names_it(written, changes
         ("optimiser.iterations.x=1", ["iterations is 6", "group of keys"]),
         ("optimiser.batch=[1", ["--set 'optimiser.batch=[1'", "not YAML"]),
         ("optimiser.batch=few", ["optimiser.batch is 'few'"]),
+        ("rain={kinds: drops, kinds: both}", ["line 1 has the key 'kinds' a second time: keep one of the two"]),
         ("optimizer.batch=2", ["optimizer is unknown, known are: network, data,"]),
     ],
 )
 def test_a_bad_override_is_told_in_one_line_that_names_its_key(written, override, parts):
     message = fault(written(MINIMAL | {"seed": 4}), override)
     assert [part for part in parts if part not in message] == []
+
+
+def test_a_key_that_stands_twice_is_told_with_its_line_and_a_merge_is_none(written):
+    minimal = yaml.safe_dump(MINIMAL)
+    lines = minimal.count("\n")
+    told = fault(written(f"{minimal}data:\n  patch: 64\n  patch: 32\n"))
+    assert f"line {lines + 3} has the key 'patch' a second time: keep one of the two" in told
+    merged = "x: &x {kinds: drops}\nrain: {<<: *x, kinds: both}\n"
+    assert read_tree(written(merged))["rain"] == {"kinds": "both"}
+
+
+@pytest.mark.parametrize(("iterations", "warm_up"), [(1, 0), (60, 6), (1999, 199), (2000, 200), (15000, 200)])
+def test_the_warm_up_of_a_short_run_is_a_tenth_of_it(iterations, warm_up):
+    assert OptimiserConfig(iterations=iterations).warm_up == warm_up
 
 
 @pytest.mark.parametrize(("text", "part"), [("a: [1", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType")])
