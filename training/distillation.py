@@ -42,7 +42,7 @@ class Teacher:
             raise ValueError(
                 f"data.patch is {patch}, expected a multiple of {multiple} for {config.teacher!r} to see it"
             )
-        taught, teaching = rain_types(student), rain_types(self.network)
+        taught, teaching = rain_types(student, patch), rain_types(self.network, patch)
         if config.attention and not taught & teaching:
             raise ValueError(
                 f"distill.attention is {config.attention}, but the network has maps of {sorted(taught) or 'nothing'} "
@@ -75,9 +75,11 @@ class Teacher:
         return {"distill_output": output, "distill_attention": attention, "distill": total}
 
 
-def rain_types(network: nn.Module) -> set[str]:
-    """The rain types that a network has branches for: its own, or those of its stages."""
-    return {rain for module in network.modules() for rain in dict(getattr(module, "branches", {}))}
+@torch.no_grad()
+def rain_types(network: nn.Module, patch: int) -> set[str]:
+    """The rain types of which a network draws maps, as it says itself of a black patch of that many pixels a side."""
+    branches = network(torch.zeros(1, 3, patch, patch))[0].branches
+    return {rain for rain, branch in branches.items() if branch.attention is not None}
 
 
 def teacher_digest(config: DistillConfig | None) -> str | None:

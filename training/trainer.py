@@ -23,6 +23,7 @@ from derain.training.logs import CsvLog, require_tensorboard, tensorboard
 from derain.training.losses import derain_loss, psnr
 from derain.training.models import build, size_multiple
 from derain.training.models.initialise import initialise
+from derain.training.models.registry import default_options
 from derain.training.models.weights import load
 from derain.training.patches import ResumableLoader, paired, refuse_little_shared_memory
 from derain.training.rain import RainyBatch, render
@@ -40,11 +41,14 @@ def begin_from(start: str, model: nn.Module, config: TrainConfig) -> None:
     if first.name != network.name:
         raise ValueError(f"network.start {start} is a {first.name!r}, expected a {network.name!r}")
     theirs, ours = (
-        {key: value for key, value in options.items() if key not in STEPS}
+        {key: value for key, value in (default_options(network.name) | options).items() if key not in STEPS}
         for options in (first.options, network.options)
     )
     if theirs != ours:
-        raise ValueError(f"network.start {start} has the options {theirs}, this run {ours}: expected the same")
+        key = next(key for key in theirs if theirs[key] != ours[key])
+        raise ValueError(
+            f"network.options.{key} is {ours[key]!r}, but network.start {start} has {theirs[key]!r}: expected the same"
+        )
     model.load_state_dict(first.network.state_dict())
 
 

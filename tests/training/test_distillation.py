@@ -89,5 +89,15 @@ def test_a_teacher_that_cannot_teach_is_refused(tmp_path, weights):
     ):
         Teacher(DistillConfig(teacher="random:dam-dual"), student, 32)
     assert Teacher(DistillConfig(teacher="random:dam-dual", attention=0), student, 32)
+    with pytest.raises(ValueError, match=r"^distill\.attention is 10\.0, but the network has maps of nothing and "):
+        Teacher(DistillConfig(teacher=str(weights)), build("daiam-nano", attention="zero"), 32)
     with pytest.raises(FileNotFoundError, match="no weights file 'nobody'"):
         Teacher(DistillConfig(teacher="nobody"), student, 32)
+
+
+def test_a_teacher_whose_map_is_of_no_branch_module_teaches_its_map():
+    """Qian et al.'s network draws the map of all rain beside its autoencoder."""
+    student = build("dam-nano")
+    teacher = Teacher(DistillConfig(teacher="random:qian", output=0.0), student, 32)
+    rainy = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert teacher.terms(student(rainy)[0], rainy, LossConfig())["distill_attention"] > 0

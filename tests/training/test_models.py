@@ -284,6 +284,14 @@ def test_the_residual_option_adds_the_rainy_frame_to_every_image(lively):
         ("daiam-edge", {"context": True}, ["context", "True", "none, encoders, global"]),
         ("daiam", {"encoder_steps": 0}, ["daiam", "encoder_steps", "0", "at least 1"]),
         ("daiam-nano", {"decoder_steps": "2"}, ["daiam-nano", "decoder_steps", "'2'", "whole number"]),
+        ("daiam-nano", {"decoder_steps": True}, ["decoder_steps is True, expected a whole number of at least 1"]),
+        ("daiam-nano", {"scale": 0}, ["scale is 0, expected a whole number of at least 1"]),
+        ("daiam", {"decoder_width": -64}, ["decoder_width is -64, expected a whole number"]),
+        ("prenet", {"width": 32.0}, ["width is 32.0, expected a whole number"]),
+        ("daiam-nano", {"whiten": "false"}, ["whiten is 'false', expected true or false"]),
+        ("d-daiam", {"residual": 1}, ["residual is 1, expected true or false"]),
+        ("d-daiam", {"stages": 3}, ["model 'd-daiam' has no option 'stages', it has attention, encoder_width, "]),
+        ("prenet-qian", {"steps": 2}, ["model 'prenet-qian' has no option 'steps', it has residual: leave it out"]),
     ],
 )
 def test_an_unknown_name_or_option_is_refused_in_one_line(name, options, parts):

@@ -1,7 +1,9 @@
 """Every network by name: `build("daiam-edge", decoder_steps=2)`."""
 
+import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -32,15 +34,11 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 
 
 def _register(name: str, builder: Callable[..., nn.Module], **fixed: Any) -> None:
-    _BUILDERS[name] = lambda **options: builder(**fixed, **options)
+    _BUILDERS[name] = partial(builder, **fixed)
 
 
-def _stages(count: int, differential: bool, rain_types: tuple[str, ...], **options: Any) -> MultiStage:
-    return MultiStage([DAiAM(rain_types, **options) for _ in range(count)], differential)
-
-
-def _nano_stages(stages: int = 2, differential: bool = True, **options: Any) -> MultiStage:
-    return MultiStage([_BUILDERS["daiam-nano"](**options) for _ in range(stages)], differential)
+def _stages(stage: Callable[..., nn.Module], stages: int = 2, differential: bool = True, **options: Any) -> MultiStage:
+    return MultiStage([stage(**options) for _ in range(stages)], differential)
 
 
 def _qian_prenet(residual: bool = False) -> MultiStage:
@@ -55,11 +53,11 @@ def _prenet_qian(residual: bool = False) -> MultiStage:
 _register("dam-zero", DAiAM, rain_types=("rain",), attention="zero")
 _register("dam-odd", DAiAM, rain_types=("rain",), attention="odd")
 _register("dam-dual", DAiAM, rain_types=("rain",), attention="dual")
-_register("d-dam", _stages, count=2, differential=True, rain_types=("rain",))
+_register("d-dam", _stages, stage=partial(DAiAM, rain_types=("rain",)), stages=2, differential=True)
 _register("daiam", DAiAM, rain_types=_JOINT)
-_register("daiam-daiam", _stages, count=2, differential=False, rain_types=_JOINT)
-_register("d-daiam", _stages, count=2, differential=True, rain_types=_JOINT)
-_register("d-daiam-3", _stages, count=3, differential=True, rain_types=_JOINT)
+_register("daiam-daiam", _stages, stage=_BUILDERS["daiam"], stages=2, differential=False)
+_register("d-daiam", _stages, stage=_BUILDERS["daiam"], stages=2, differential=True)
+_register("d-daiam-3", _stages, stage=_BUILDERS["daiam"], stages=3, differential=True)
 
 # The compact family, ours.
 _register("daiam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=_JOINT)
@@ -68,7 +66,7 @@ _register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64, rain_t
 
 # The paper's comparison in the compact design, for machines without a GPU (training/configs/comparison-nano.yaml).
 _register("dam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=("rain",))
-_register("d-daiam-nano", _nano_stages)
+_register("d-daiam-nano", _stages, stage=_BUILDERS["daiam-nano"])
 _register("prenet-nano", PReNet, width=16, scale=4)
 
 # The networks that the paper compares with (Table 6), and two of them in a row.
@@ -89,6 +87,18 @@ def step_options(name: str) -> tuple[str, ...]:
     return _PEERS_STEPS.get(name, _STEPS)
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """Every option that a network has, and what it is where none is given; what is part of its name is none."""
+    return _defaults(_BUILDERS[name])
+
+
+def _defaults(builder: Callable[..., nn.Module]) -> dict[str, Any]:
+    fixed = getattr(builder, "keywords", {})
+    parameters = inspect.signature(builder).parameters.values()
+    own = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in fixed}
+    return own | _defaults(fixed["stage"]) if "stage" in fixed else own
+
+
 def build(name: str, **options: Any) -> nn.Module:
     """A new network with random weights.
 
@@ -98,19 +108,21 @@ def build(name: str, **options: Any) -> nn.Module:
     `d-daiam-nano`'s also stages and differential.
 
     Raises:
-        ValueError: an unknown name, an option the network does not have, or steps that are none.
+        ValueError: an unknown name, an option the network does not have, or one whose value is none of its.
     """
     if name not in _BUILDERS:
         raise ValueError(f"model {name!r} is unknown, known are: {', '.join(names())}")
-    for option in ("encoder_steps", "decoder_steps", "steps", "stages"):
-        steps = options.get(option, 1)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"model {name!r}: {option} is {steps!r}, expected a whole number of at least 1")
-    try:
-        return _BUILDERS[name](**options)
-    except TypeError as error:
-        fault = str(error).partition("() ")[2]
-        raise ValueError(f"model {name!r} does not take these options: it {fault}: leave that out") from error
+    known = default_options(name)
+    for option, value in options.items():
+        if option not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"model {name!r} has no option {option!r}, it has {has}: leave it out")
+        kind = type(known[option])
+        if kind is bool and type(value) is not bool:
+            raise ValueError(f"model {name!r}: {option} is {value!r}, expected true or false")
+        if kind is int and (type(value) is not int or value < 1):  # a bool is an int to Python
+            raise ValueError(f"model {name!r}: {option} is {value!r}, expected a whole number of at least 1")
+    return _BUILDERS[name](**options)
 
 
 def size_multiple(model: nn.Module) -> int:
