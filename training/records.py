@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 FREE_TO_CHANGE = ("machine", "out", "data.root", "data.memory_gib", "checkpoint_every", "log_every", "tensorboard")
 """Keys that a resumed run may have otherwise than the run it goes on with: they do not change what is learnt."""
 
+RECORDS = ("split.json", "environment.json", "config.yaml", "metrics.csv")
+"""What a run writes beside its weights and its checkpoint."""
+
 PACKAGES = ("derain", "torch", "lightning", "numpy", "opencv-python-headless", "safetensors")
 
 
@@ -96,8 +99,8 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
 
     Raises:
         FileNotFoundError: no run to resume.
-        ValueError: a run lies where a new one would go, or a complete one without its checkpoint; or see
-            `check_resumable`.
+        ValueError: a run or files of its names lie where a new one would go, or a complete one without its checkpoint;
+            or see `check_resumable`.
     """
     done = iterations_done(checkpoint)
     if resume and not is_run(config.out):
@@ -112,9 +115,15 @@ def begin_or_resume(config: TrainConfig, split: dict[str, list[str]], checkpoint
             f"{config.out} holds the weights of a complete or another run, but not its checkpoint.safetensors: bring "
             "it back, or name another folder (--set out=FOLDER)"
         )
+    if not resume:
+        _refuse_to_overwrite(config.out)
     if done:
-        check_resumable(config, split, done)
+        check_resumable(config, split)
+        if done < config.optimiser.iterations:
+            _note_changes(config, done)
     else:
+        if resume and (config.out / "config.yaml").is_file():
+            _refuse_another(config)
         write_records(config, split)
     return done
 
@@ -137,6 +146,16 @@ def _holds_other_weights(config: TrainConfig) -> bool:
         return True
 
 
+@rank_zero_only  # the others would find what the first is writing
+def _refuse_to_overwrite(out: Path) -> None:
+    """Raise ValueError where a folder that is no run's holds files of the names that a run writes."""
+    for name in RECORDS:
+        if not is_run(out) and (out / name).exists():
+            raise ValueError(
+                f"{out / name} would be overwritten, and {out} is no run's folder: name another (--set out=FOLDER)"
+            )
+
+
 def _first_difference(one: TrainConfig, other: TrainConfig) -> tuple[str, Any, Any] | None:
     """The first key, but for `FREE_TO_CHANGE`, in which two runs differ, and its two values."""
     old, new = (_leaves(config.model_dump(mode="json")) for config in (one, other))
@@ -153,6 +172,10 @@ def write_records(config: TrainConfig, split: dict[str, list[str]]) -> None:
     write_text(config.out / "split.json", json.dumps(split, indent=1))
     made_by = {**environment(), "seed": config.seed, "teacher": teacher_digest(config.distill)}
     write_text(config.out / "environment.json", json.dumps(made_by, indent=2))
+    _write_config(config)
+
+
+def _write_config(config: TrainConfig) -> None:
     write_text(config.out / "config.yaml", yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False))
 
 
@@ -165,18 +188,23 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration: int) -> None:
-    """Compare a run with what OUT says of it; note versions that have changed since in environment.json.
-
-    Raises:
-        ValueError: another configuration (but for `FREE_TO_CHANGE`) or other files, naming the first that differs.
-    """
+def _refuse_another(config: TrainConfig) -> None:
+    """Raise ValueError where the run in OUT has another configuration, but for `FREE_TO_CHANGE`."""
     if difference := _first_difference(read_config(config.out / "config.yaml"), config):
         key, old, new = difference
         raise ValueError(
             f"{key} is {new!r}, but the run in {config.out} has {old!r}: resume it with its own "
             f"{config.out / 'config.yaml'}, or start a new run with another `out`"
         )
+
+
+def check_resumable(config: TrainConfig, split: dict[str, list[str]]) -> None:
+    """Compare a run with what OUT says of it.
+
+    Raises:
+        ValueError: another configuration (but for `FREE_TO_CHANGE`) or other files, naming the first that differs.
+    """
+    _refuse_another(config)
     teacher = _record(config.out / "environment.json").get("teacher")
     if config.distill is not None and teacher != teacher_digest(config.distill):
         raise ValueError(
@@ -191,20 +219,23 @@ def check_resumable(config: TrainConfig, split: dict[str, list[str]], iteration:
                 f"{changed[0]} is {'gone' if changed[0] in saved[part] else 'new'} among the {part} files since the "
                 f"run in {config.out} began: bring the files of its split.json back, or start a new run"
             )
-    _note_changes(config, iteration)
 
 
 @rank_zero_only
 def _note_changes(config: TrainConfig, iteration: int) -> None:
+    """Write down what the run goes on with: its configuration, and in environment.json what rounds otherwise now."""
     noted = json.loads((config.out / "environment.json").read_text())
-    now = environment()
-    last = {**noted, **(noted.get("resumed") or [{}])[-1]}
+    now = {**environment(), "precision": config.machine.precision}
+    last = {"precision": read_config(config.out / "config.yaml").machine.precision, **noted}
+    for again in noted.get("resumed") or []:
+        last |= again
     changed = [name for name in now if last.get(name) != now[name]]
     if changed:
         log.warning("resuming with another %s than before: expect other rounding", ", ".join(changed))
         again = {"iteration": iteration, **{name: now[name] for name in changed}}
         noted["resumed"] = [*(noted.get("resumed") or []), again]
         write_text(config.out / "environment.json", json.dumps(noted, indent=2))
+    _write_config(config)
 
 
 def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from derain.training import logs, trainer
 from derain.training.checkpoints import iterations_done, load_checkpoint
-from derain.training.config import TrainConfig
+from derain.training.config import TrainConfig, read_config
 from derain.training.records import alone_in
 from derain.training.trainer import train
 from derain_tests.pictures import write_frames
@@ -400,3 +400,46 @@ def test_a_broken_record_is_named(images, tmp_path):
     (out / "environment.json").write_text("")
     with pytest.raises(ValueError, match=r"environment\.json is no JSON .*: bring it back"):
         train(config(images, out), resume=True)
+
+
+def test_what_a_slice_changed_is_what_the_next_goes_on_with_and_another_precision_is_noted(images, tmp_path, caplog):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=0)
+    written, noted = out / "config.yaml", out / "environment.json"
+    machine = {"accelerator": "cpu", "threads": 1, "precision": "bf16-mixed"}
+    train(config(images, out, machine=machine, log_every=2), resume=True, minutes=0)
+    assert read_config(written) == config(images, out, machine=machine, log_every=2)
+    assert "resuming with another precision than before: expect other rounding" in caplog.text
+    assert json.loads(noted.read_text())["resumed"] == [{"iteration": 1, "precision": "bf16-mixed"}]
+    caplog.clear()
+    train(read_config(written), resume=True, minutes=0)
+    assert "another" not in caplog.text and len(json.loads(noted.read_text())["resumed"]) == 1
+
+
+def test_a_version_that_changed_once_is_told_once(images, tmp_path, caplog):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=0)
+    noted = json.loads((out / "environment.json").read_text())
+    earlier = {"iteration": 1, "torch": noted["torch"]}, {"iteration": 1, "numpy": noted["numpy"]}
+    (out / "environment.json").write_text(json.dumps(noted | {"torch": "1", "numpy": "1", "resumed": earlier}))
+    train(config(images, out), resume=True, minutes=0)
+    assert "another" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv"])
+def test_files_of_ones_own_are_not_overwritten_by_beginning_a_run_among_them(images, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{name} would be overwritten, and .* is no run's folder: name another"):
+        train(config(images, tmp_path))
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_a_run_without_a_checkpoint_yet_is_resumed_by_its_own_configuration_alone(images, tmp_path):
+    out = tmp_path / "run"
+    train(config(images, out), minutes=0)
+    for name in ("checkpoint", "weights"):
+        (out / f"{name}.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"^seed is 4, but the run in .* has 3: resume it with its own "):
+        train(config(images, out, seed=4), resume=True)
+    assert read_config(out / "config.yaml").seed == 3
+    train(config(images, out), resume=True, minutes=0)
