@@ -44,9 +44,11 @@ class Histogram:
         self.peak = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count more values, of any shape."""
+        """Count more values, of any shape. Raises ValueError where one is not finite."""
         magnitudes = np.abs(values).ravel()
         peak = float(magnitudes.max(initial=0.0))
+        if not np.isfinite(peak):
+            raise ValueError("holds a value that is not finite")
         self.peak = max(self.peak, peak)
         if self.end == 0.0 and peak > 0:
             self.end = peak
@@ -67,7 +69,12 @@ def histograms(model: onnx.ModelProto, names: list[str], frames: list[Image]) ->
     """The histogram of each tensor over all frames; every recurrent step has tensors, so histograms, of its own."""
     collected = {name: Histogram() for name in names}
     for name, value in tensors(model, names, frames):
-        collected[name].add(value)
+        try:
+            collected[name].add(value)
+        except ValueError as error:
+            raise ValueError(
+                f"tensor {name!r} {error} in FP32: expected weights of a network that converged"
+            ) from error
     return collected
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from derain.export.onnx_graph import tensor_shapes, without_nodes
-from derain.runtime.engines.onnxruntime import exact_fp8
+from derain.runtime.engines.onnxruntime import as_written
 from derain.runtime.frames import Image, from_bgr
 from derain.runtime.manifest import FrameSpec
 
@@ -49,7 +49,7 @@ class Runner:
             model.SerializeToString(),
             options,
             providers=providers,
-            disabled_optimizers=exact_fp8(options) if fp8 else [],
+            disabled_optimizers=as_written(options, fp8),
         )
         self._input = model.graph.input[0].name
 

@@ -29,6 +29,12 @@ def test_minmax_is_the_largest_magnitude_of_all_frames(normal):
     assert histogram(normal, -40 * np.ones(3)).limit(Method.MINMAX, Precision.INT8) == pytest.approx(40)
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_value_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="holds a value that is not finite"):
+        histogram(np.array([1.0, value]))
+
+
 def test_a_histogram_counts_every_value_however_they_grow(normal):
     made = histogram(np.zeros(7), 0.01 * normal[:1000], normal[1000:], 300 * normal[:50])
     assert made.counts.sum() == 7 + 1000 + len(normal) - 1000 + 50
@@ -54,7 +60,8 @@ def test_mse_is_the_limit_of_the_least_error(normal, precision):
     }
     reached = np.square(quantised(values, limit, precision) - values).mean()
     assert reached <= 1.03 * min(errors.values())
-    assert reached < 0.9 * np.square(quantised(values, 14, precision) - values).mean() or precision is Precision.FP8
+    if precision is Precision.INT8:  # FP8's levels are as fine for the small whatever the largest
+        assert reached < 0.9 * np.square(quantised(values, 14, precision) - values).mean()
 
 
 def test_entropy_cuts_a_long_thin_tail_and_keeps_an_even_spread(normal):
