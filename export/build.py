@@ -7,6 +7,8 @@ kernels on the GPU it builds for; TensorRT-RTX compiles without one, for the arc
 import hashlib
 import json
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -58,6 +60,7 @@ def build(
         ValueError: no such graph or architecture, INT8 for TensorRT-RTX, or TensorRT refuses the graph (by the node's
             name) or the build.
         OSError: no GPU, for an API that needs one to build, or the bundle cannot be written to.
+        KeyboardInterrupt: Ctrl-C; the bundle is as it was.
     """
     chosen, architectures = resolve_target(api, architectures)
     if precision is Precision.INT8 and chosen.ahead_of_time:  # TensorRT-RTX
@@ -68,10 +71,11 @@ def build(
     graph = bundle.graph(precision)
     trt = chosen.load()
     arch = "+".join(architectures) or (PORTABLE if chosen.ahead_of_time else cuda.architecture())
-    with errors(chosen) as heard:
+    with errors(chosen) as heard, _interruptible() as interrupted:
         builder = start(chosen, "Builder", heard)
         network = _parse(chosen, builder, graph)
-        config = _configure(trt, builder, architectures, options, progress)
+        config = _configure(trt, builder, architectures, options)
+        config.progress_monitor = _monitor(trt, progress or (lambda phase, share: None), interrupted)
         entry = EngineEntry(
             file=f"engine.{precision}.{chosen.name}.{arch}.plan",
             precision=precision,
@@ -82,6 +86,8 @@ def build(
         )
         with _timing_cache(chosen, config, bundle, entry):
             plan = builder.build_serialized_network(network, config)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             if plan is None:
                 told = f"{chosen.name} {trt.__version__} cannot build it for {arch}"
                 raise ValueError(f"{graph}: {told}: {_first(heard)}")
@@ -130,9 +136,7 @@ def _parse(api: Api, builder: Any, graph: Path) -> Any:
     return network
 
 
-def _configure(
-    trt: Any, builder: Any, architectures: tuple[str, ...], options: BuildOptions, progress: Progress | None
-) -> Any:
+def _configure(trt: Any, builder: Any, architectures: tuple[str, ...], options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     if architectures:
         known = _capabilities(trt)
@@ -145,12 +149,10 @@ def _configure(
         config.clear_flag(trt.BuilderFlag.TF32)
     if (own_memory := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)) is not None:
         config.set_flag(own_memory)  # TensorRT-RTX's: nothing is allocated in a run, so that a CUDA graph can hold it
-    if progress is not None:
-        config.progress_monitor = _monitor(trt, progress)
     return config
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+def _monitor(trt: Any, progress: Progress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -161,12 +163,26 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             progress(phase_name, (step + 1) / max(1, self.steps[phase_name]))
-            return True
+            return not interrupted.is_set()
 
         def phase_finish(self, phase_name: str) -> None:
             del self.steps[phase_name]
 
     return Monitor()
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Set by Ctrl-C: raised inside one of TensorRT's callbacks, its bindings would swallow it and build on."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

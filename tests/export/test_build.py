@@ -1,6 +1,7 @@
 """Real engines, built by TensorRT-RTX on the CPU, and what happens where one cannot be built."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import onnx
@@ -86,6 +87,25 @@ def test_progress_is_told_from_nought_to_one(bundle):
     told: list[tuple[str, float]] = []
     build(bundle, Precision.FP32, progress=lambda phase, share: told.append((phase, share)))
     assert told and all(phase and 0 < share <= 1 for phase, share in told)
+
+
+def test_ctrl_c_ends_a_build_and_leaves_the_bundle_as_it_was(bundle):
+    """Raised inside TensorRT's callback it would be swallowed, and the build go on."""
+    before = signal.getsignal(signal.SIGINT)
+    told: list[float] = []
+
+    def interrupt(phase: str, share: float) -> None:
+        told.append(share)
+        if len(told) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(bundle, Precision.FP32, progress=interrupt)
+    assert Bundle.load(bundle.path).manifest.engines == ()
+    assert signal.getsignal(signal.SIGINT) is before
+    everything: list[float] = []
+    build(bundle, Precision.FP32, progress=lambda phase, share: everything.append(share))
+    assert len(told) < len(everything)
 
 
 def test_what_cannot_be_built_for_is_refused_by_name_and_leaves_the_bundle_as_it_was(bundle):
