@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.bench_compare import PICTURES, compare_engines, compare_reports, first_pictures, tell_if_busy
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
 from derain.cli.stream import EngineOption, PrecisionOption
 from derain.runtime.manifest import Precision
 
@@ -62,6 +62,7 @@ def bench(
         raise typer.BadParameter("expected either a bundle to measure or --compare A.json B.json")
     if compare is not None:
         _refuse_others(context, FOR_COMPARE, "--compare")
+        refuse_overwriting({"--json": json}, compare)
         write_json(json, compare_reports(console, *compare))
         return
 
@@ -73,13 +74,15 @@ def bench(
 
     if everything:
         _refuse_others(context, FOR_ALL, "--all")
-        assert bundle is not None
-        compare_engines(console, Bundle.load(bundle), source, truth, seconds, json, html)
-        return
-    if truth is not None:
+    elif truth is not None:
         raise typer.BadParameter("--truth is for --all")
     assert bundle is not None
     loaded = Bundle.load(bundle)
+    pictures_of = (local(source), local(truth) if truth is not None else None)
+    refuse_overwriting({"--json": json, "--html": html}, [*files_of(loaded), *pictures_of])
+    if everything:
+        compare_engines(console, loaded, source, truth, seconds, json, html)
+        return
     pictures = first_pictures(source, loaded.manifest.input, PICTURES)
     with engines.create(engine, loaded, precision) as backend:
         backend.warm_up()

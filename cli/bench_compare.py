@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from derain.cli.files import write_json
+from derain.cli.files import local, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,11 +53,14 @@ def compare_engines(
     from derain.runtime.atomic import write_bytes
     from derain.runtime.engine_comparison_page import engine_comparison_page
     from derain.runtime.manifest import FrameSpec
+    from derain.runtime.quality import warn_of_other_names
 
     spec = bundle.manifest.input
     pictures = first_pictures(source, spec, PICTURES)
     clean = FrameSpec(tensor="truth", width=spec.width, height=spec.height)
     truths = None if truth is None else first_pictures(truth, clean, len(pictures))
+    if truth is not None:
+        warn_of_other_names(local(source), local(truth))
     with console.status(f"measuring for {seconds:g} s or longer"):
         report = engine_comparison.compare_engines(bundle, pictures, truths, seconds)
     write_json(json, report)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
 
 
 class CalibratedPrecision(StrEnum):
@@ -67,6 +67,8 @@ def calibrate(
     from derain.runtime.bundle import Bundle
     from derain.runtime.engines.tensorrt_api import build_command
     from derain.runtime.manifest import FrameSpec, Precision
+    from derain.runtime.names import check_name
+    from derain.runtime.quality import warn_of_other_names
     from derain.runtime.sources import open_source
 
     given = {
@@ -79,6 +81,13 @@ def calibrate(
         raise ValueError(f"{', '.join(vain)}: for int8 and fp8 alone; leave it out with --precision fp16")
     console = Console(markup=False, highlight=False, soft_wrap=True)
     loaded = Bundle.load(bundle)
+    pictures = [local(uri) for uri in (frames, truth) if uri is not None]
+    refuse_overwriting({"--json": json}, [*files_of(loaded), *pictures])
+    for place in pictures:
+        if place is not None:
+            check_name(place)  # it goes into the manifest, which is UTF-8
+    if truth is not None:
+        warn_of_other_names(*pictures)
     before = loaded.manifest.engines
     spec = loaded.manifest.input
     clean_spec = FrameSpec(tensor="truth", width=spec.width, height=spec.height)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import refuse_overwriting, writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.training.panels import Tile
@@ -65,6 +65,7 @@ def evaluate(
         raise typer.BadParameter(
             "--frames has no truth to score against: give it --panel FILE.png, and no other option"
         )
+    refuse_overwriting({"--json": json, "--panel": panel}, _read_by(Path(model), *(pairs or ()), frames))
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:
@@ -90,6 +91,13 @@ def evaluate(
         write_json(json, scores)
         if panel is not None:
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
+
+
+def _read_by(*given: Path | None) -> Iterator[Path]:
+    """Weights and clips, and what lies in a bundle and in folders of images."""
+    for path in given:
+        if path is not None:
+            yield from (path, *path.rglob("*"))
 
 
 def _refuse_cut_short(clip: Path) -> None:

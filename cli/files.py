@@ -5,9 +5,12 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from derain.runtime.bundle import Bundle
 
 
 def writable_path(path: Path | None) -> Path | None:
@@ -28,6 +31,11 @@ def local(uri: str) -> Path | None:
     if scheme in ("file", "frames") and colon:
         return Path(location.removeprefix("//"))
     return None if "://" in uri else Path(uri)
+
+
+def files_of(bundle: "Bundle") -> list[Path]:
+    """A bundle's folder and its own files, which no verb that reads it may write to by another option."""
+    return [bundle.path, *(bundle.path / name for name in bundle.names())]
 
 
 def refuse_overwriting(written: Mapping[str, Path | None], read: Iterable[Path | None]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import files_of, refuse_overwriting, writable_path, write_json
 
 
 def inspect(
@@ -21,11 +21,13 @@ def inspect(
 
     answer: dict[str, Any] = {"macs_naive": None}
     graphs: dict[str, GraphSummary] = {}
-    if path.suffix == ".onnx":
+    if path.suffix == ".onnx" and not path.is_dir():
+        refuse_overwriting({"--json": json}, [path])
         graphs["graph"] = summarise(path)
         answer["parameters"] = graphs["graph"].parameters
     else:
         bundle = Bundle.load(path)
+        refuse_overwriting({"--json": json}, files_of(bundle))
         manifest = bundle.manifest
         bundle.graph()  # refuses a bundle without any
         graphs = {str(entry.precision): summarise(bundle.graph(entry.precision)) for entry in manifest.graphs}

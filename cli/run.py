@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.files import local
 from derain.cli.stream import (
     BundleArgument,
     DeadlineOption,
@@ -55,7 +56,7 @@ def run(
 
     def watch(opened: Opened) -> "Observer":
         nonlocal comparison
-        comparison = _comparison(truth, opened, kept) if truth is not None else None
+        comparison = _comparison(source, truth, opened, kept) if truth is not None else None
         return comparison or Observer()
 
     console = Console(markup=False)
@@ -87,15 +88,16 @@ def run(
         console.print(f"PSNR (RGB) against the truth: input {told['input']}, output {told['output']}", highlight=False)
 
 
-def _comparison(truth: str, opened: Opened, kept: ExitStack) -> "TruthComparison":
+def _comparison(source: str, truth: str, opened: Opened, kept: ExitStack) -> "TruthComparison":
     """Against the truth, which stays open until `kept` closes: whether it goes on is seen after the stream."""
     from derain.runtime.pixels import PixelFormat
-    from derain.runtime.quality import TruthComparison
+    from derain.runtime.quality import TruthComparison, warn_of_other_names
     from derain.runtime.queues import Policy
     from derain.runtime.sources import open_source
 
     if opened.policy is Policy.LATEST:
         raise ValueError(f"--truth {truth}: compares frame by frame, and latest may drop some: add --policy every")
+    warn_of_other_names(local(source), local(truth))
     camera, output = opened.bundle.manifest.input, opened.bundle.manifest.output
     bgr = output.model_copy(update={"pixels": PixelFormat.BGR8})
     return TruthComparison(kept.enter_context(open_source(truth, bgr)), camera, output)

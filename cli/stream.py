@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import local, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
 from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _refuse_overwriting(options: Options, bundle: "Bundle") -> None:
     """Before anything is opened: a run that ends early would cut what it reads."""
     written = {"--sink": local(options.sink), "--json": options.json, "--telemetry": options.telemetry}
     pictures = (local(options.source), local(options.truth) if options.truth is not None else None)
-    refuse_overwriting(written, [*pictures, bundle.path, *(bundle.path / name for name in bundle.names())])
+    refuse_overwriting(written, [*pictures, *files_of(bundle)])
 
 
 def _observers(options: Options, opened: Opened) -> Iterator["Observer"]:

@@ -30,7 +30,7 @@ def synthesize(
     out: Annotated[Path, typer.Option("--out", help="A new folder for rainy, drops, clean and both masks.")],
     rain: Annotated[Rain, typer.Option("--rain", help="What rain.")] = Rain.BOTH,
     strength: Annotated[float, typer.Option("--strength", help="0 none, 0.25 drizzle, 0.5 moderate, 1 heavy.")] = 0.5,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed renders the same rain.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed renders the same rain.", min=0, max=2**32 - 1)] = 0,
     sequence: Annotated[bool, typer.Option("--sequence", help="The folder holds consecutive frames.")] = False,
     style: Annotated[Style, typer.Option("--style", help="How streaks look.")] = Style.MIXED,
     wiper: Annotated[float, typer.Option("--wiper", help="Seconds between two sweeps; 0: no wiper.")] = 0.0,
@@ -46,6 +46,10 @@ def synthesize(
         raise ValueError(f"--wiper is {wiper}, expected 0 (no wiper) or at least 0.8 seconds")
     if wiper and clean.is_dir() and not sequence:
         raise ValueError(f"--wiper is {wiper}, but {clean} holds stills: add --sequence, or leave the wiper out")
+    if wiper and rain is Rain.STREAKS:
+        raise ValueError(f"--wiper is {wiper}, but --rain streaks leaves no drop to wipe: leave the wiper out")
+    if style is not Style.MIXED and rain is Rain.DROPS:
+        raise ValueError(f"--style is {style.value}, but --rain drops has no streaks: leave the style out")
     from derain.cli.stream import quiet_decoders
 
     quiet_decoders()

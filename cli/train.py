@@ -24,9 +24,13 @@ def train(
 
     Several GPUs: torchrun --nproc-per-node 4 --no-python derain train CONFIG --set machine.devices=4
     """
+    from derain.cli.stream import quiet_decoders
+
+    quiet_decoders()
     import logging
     import warnings
     from json import dumps
+    from signal import SIGINT
 
     from derain.cli.console import Console
     from derain.cli.data import data_root
@@ -58,11 +62,13 @@ def train(
     interrupted, weights = None, settings.out / "weights.safetensors"
     try:
         run(settings, resume is not None, minutes, progress=console.is_terminal)
-    except Interrupted as signalled:
-        interrupted = signalled
+    except (KeyboardInterrupt, SystemExit) as ended:  # Ctrl-C before the first iteration, which Lightning makes an exit
+        interrupted = ended if isinstance(ended, Interrupted) else Interrupted(SIGINT)
     done, wanted = iterations_done(settings.out / "checkpoint.safetensors"), settings.optimiser.iterations
-    if done < wanted:
-        resolved = settings.out / "config.yaml"  # has what --set changed
+    resolved = settings.out / "config.yaml"  # has what --set changed
+    if not resolved.is_file():
+        told = f"ended before the run in {settings.out} began: give the same command again"
+    elif done < wanted:
         told = f"iteration {done} of {wanted}: go on with `derain train {resolved} --resume {settings.out}`"
     else:
         told = (

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import writable_path, write_json
+from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.export.verify import Distance, Verification
+
+FRAMES = 4
 
 
 def verify(
@@ -16,12 +18,15 @@ def verify(
     engine: Annotated[str, typer.Option(help="The engine by name; `derain doctor` lists them.")] = "onnxruntime",
     seed: Annotated[int, typer.Option(help="Seed of the synthetic frame that is always compared.", min=0)] = 0,
     frames: Annotated[str | None, typer.Option(help="The camera's frames as well: a folder, a clip or a URI.")] = None,
-    count: Annotated[int, typer.Option(help="Frames to choose from --frames, the most different ones.")] = 4,
+    count: Annotated[
+        int | None, typer.Option(help=f"Frames to choose from --frames, the most different ones; {FRAMES} by default.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the result to this file.")] = None,
     drift: Annotated[
         Path | None,
         typer.Option(
-            help="ONNX file for the node that failed; BUNDLE.drift.PRECISION.onnx beside the bundle by default."
+            callback=writable_path,
+            help="ONNX file for the node that failed; BUNDLE.drift.PRECISION.onnx beside the bundle by default.",
         ),
     ] = None,
 ) -> None:
@@ -39,15 +44,22 @@ def verify(
 
     if drift is not None and drift.suffix != ".onnx":
         raise ValueError(f"--drift {drift}: expected a name that ends in .onnx; its values go beside it, into an .npz")
+    if count is not None and frames is None:
+        raise typer.BadParameter("chooses from --frames: give both, or neither", param_hint="--count")
     keep_freed_memory()
     console = Console(markup=False, highlight=False, soft_wrap=True)
     with console.status("comparing with PyTorch"):
         loaded = Bundle.load(bundle)
+        values = None if drift is None else drift.with_suffix(".npz")
+        written = {"--json": json, "--drift": drift, "--drift's values": values}
+        refuse_overwriting(written, [*files_of(loaded), local(frames) if frames is not None else None])
         spec = loaded.manifest.input
         names, pictures = [f"seed {seed}"], [seeded_frame(spec, seed)]
         if frames is not None:
             with open_source(frames, spec) as stream:
-                chosen = choose(recorded(stream, frames), spec, count, frames, fewest=1, varied=False)
+                chosen = choose(
+                    recorded(stream, frames), spec, FRAMES if count is None else count, frames, fewest=1, varied=False
+                )
             names += [f"frame {frame.id} of {frames}" for frame in chosen]
             pictures += [frame.image for frame in chosen]
         results = compare(loaded, engine, seed, pictures[1:])
@@ -72,7 +84,9 @@ def verify(
                     values = write_minimal(loaded, result.precision, tensor, pictures[result.frame], path)
                     console.print(f"{path}: its node alone; {values.name}: the values")
                 except OSError as error:
-                    console.print(f"its node cannot be left in {path.parent}: {error.strerror}; give --drift a place")
+                    console.print(
+                        f"its node cannot be left in {path.parent}: {error.strerror or error}; give --drift a place"
+                    )
             raise ValueError(f"{bundle}: the {result.precision} graph {_fault(result, bundle)}")
 
 

@@ -38,10 +38,12 @@ def check_place(path: Path) -> None:
 
 
 def check_directory_place(path: Path) -> None:
-    """Raise OSError where `new_directory` could not put a folder at `path`: as for a file, or where this process stands
-    in the folder that would be replaced, which would leave its shell in one that is gone."""
+    """Raise OSError where `new_directory` could not put a folder at `path`: as for a file, at a mount point, or where
+    this process stands in the folder that would be replaced, which would leave its shell in one that is gone."""
     path = behind_links(path)
     _check_parents(path)
+    if os.path.ismount(path):
+        raise FileExistsError(f"{path} is a mount point, which cannot be replaced: name a folder in it")
     if path.is_dir() and Path.cwd().resolve().is_relative_to(path):
         raise FileExistsError(
             f"{path} would be replaced while the current folder lies in it: run it from outside, as from {path.parent}"

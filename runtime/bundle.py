@@ -21,6 +21,8 @@ from derain.runtime.faults import first_fault
 from derain.runtime.manifest import EngineEntry, GraphEntry, Manifest, ManifestContent, Precision, Quality
 
 MANIFEST = "manifest.json"
+KEY = b'"derain_version"'
+"""In a bundle's manifest: web pages and browsers' extensions have a file of that name as well."""
 
 
 class Bundle:
@@ -40,12 +42,15 @@ class Bundle:
         path = Path(path)
         manifest = path / MANIFEST
         if not manifest.is_file():
-            what = f"has no {MANIFEST}, so it is no bundle" if path.exists() else "no such bundle"
-            raise FileNotFoundError(f"{path}: {what}: make one with `derain export … --out {path}`")
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                mend = "name one, or make one elsewhere with `derain export … --out FOLDER`"
+                raise FileNotFoundError(f"{path}: has no {MANIFEST}, so it is no bundle: {mend}")
+            raise FileNotFoundError(f"{path}: no such bundle: make one with `derain export … --out {path}`")
         try:
             return cls(path, Manifest.model_validate_json(manifest.read_bytes(), strict=True))
         except ValidationError as error:
-            raise ValueError(f"{manifest}: {first_fault(error)}: {_again(path)}") from error
+            mend = _again(path) if KEY in manifest.read_bytes() else f"remove {quote(str(path))} and {_again(path)}"
+            raise ValueError(f"{manifest}: {first_fault(error)}: {mend}") from error
 
     def names(self) -> list[str]:
         """Of the bundle's own files."""
@@ -187,7 +192,7 @@ def _strangers(directory: Path, ours: Iterable[str]) -> list[Path]:
     if not manifest.is_file():
         raise FileExistsError(f"{directory}: exists and is no bundle (it has no {MANIFEST}): choose another folder")
     written = manifest.read_bytes()
-    if b'"derain_version"' not in written:  # web pages and browsers' extensions have one as well
+    if KEY not in written:
         raise FileExistsError(f"{directory}: exists and its {MANIFEST} is no bundle's: choose another folder")
     try:
         named = set(json.loads(written)["files"])

@@ -50,7 +50,7 @@ def from_bgr(image: npt.NDArray[Any], spec: FrameSpec) -> Image:
     if (width, height) != (spec.width, spec.height):
         raise ValueError(
             f"frames are {width}x{height}, the bundle expects {spec.width}x{spec.height}: "
-            f"export one for this size with `derain export … --size {width}x{height}`"
+            f"give it those, or export one for this size with `derain export … --size {width}x{height}`"
         )
     if spec.pixels is PixelFormat.BGR8:
         return image

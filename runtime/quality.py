@@ -1,6 +1,9 @@
 """How near frames are to the truth."""
 
+import logging
+import re
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -10,9 +13,22 @@ from derain.runtime.observers import Observer
 from derain.runtime.psnr import psnr
 from derain.runtime.records import FrameRecord
 from derain.runtime.sources import Source
+from derain.runtime.sources.folder import images_of
+
+log = logging.getLogger(__name__)
 
 EQUAL = 100.0
 """dB told for frames that are equal, whose PSNR has no end."""
+
+
+def warn_of_other_names(frames: Path | None, truth: Path | None) -> None:
+    """Warn where the images of two folders are numbered apart: they are paired in their order, whatever their names."""
+    if frames is None or truth is None or not frames.is_dir() or not truth.is_dir():
+        return
+    for one, other in zip(images_of(frames), images_of(truth), strict=False):
+        if re.findall("[0-9]+", one.stem) != re.findall("[0-9]+", other.stem):
+            log.warning("%s is compared with %s: expected a truth of the same name", one, other)
+            return
 
 
 class TruthComparison(Observer):

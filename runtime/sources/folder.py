@@ -12,6 +12,11 @@ from derain.runtime.sources.coded import decode
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
+def images_of(folder: Path) -> list[Path]:
+    """Its images in the order of their frames."""
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=_in_time)
+
+
 @register("frames")
 class ImageFolder(Source):
     """One frame an image; a broken image raises ValueError with its name."""
@@ -21,7 +26,7 @@ class ImageFolder(Source):
         folder = Path(location)
         if not folder.is_dir():
             raise FileNotFoundError(f"{location}: no such folder: give a folder of images")
-        self._paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=_in_time)
+        self._paths = images_of(folder)
         if not self._paths:
             raise ValueError(f"{location}: holds no images, expected at least one of {', '.join(SUFFIXES)}")
         self.frames = len(self._paths)

@@ -1,7 +1,9 @@
 """`derain calibrate`: each precision, what goes with the graph it replaces, and what it says of random weights."""
 
 import json
+import os
 import re
+import shutil
 
 import cv2
 import pytest
@@ -46,6 +48,32 @@ def test_frames_of_another_size_are_refused_by_the_first(bundle, frames, derain)
     cv2.imwrite(str(frames / "000.png"), cv2.imread(str(frames / "000.png"))[:-4])
     fault = derain("calibrate", bundle.path, "--frames", frames, "--count", 8, "--precision", "int8").fault
     assert re.search(r"000\.png: frames are 32x20, the bundle expects 32x24", fault)
+
+
+def test_clean_frames_of_other_numbers_are_warned_of(bundle, frames, derain, tmp_path):
+    clean = shutil.copytree(frames, tmp_path / "clean")
+    common = ("calibrate", bundle.path, "--frames", frames, "--truth", clean, "--precision", "int8")
+    quick = ("--method", "minmax", "--max-loss", 100, "--count", 4)
+    assert derain(*common, *quick).err == ""
+    for path in sorted(clean.iterdir(), reverse=True):  # as a counter that began at 1 names them
+        path.rename(clean / f"clean-{int(path.stem) + 1}.png")
+    answer = derain(*common, *quick)
+    assert answer.status == 0
+    assert "000.png is compared with" in answer.err and "expected a truth of the same name" in answer.err
+
+
+@pytest.mark.parametrize("name", ["graph.fp32.onnx", "manifest.json", "weights.safetensors"])
+def test_no_report_takes_the_place_of_the_bundles_files(name, bundle, frames, derain):
+    options = ("--frames", frames, "--precision", "int8", "--json", bundle.path / name)
+    before = (bundle.path / name).read_bytes()
+    assert "is read by this run, which would replace it" in derain("calibrate", bundle.path, *options).fault
+    assert (bundle.path / name).read_bytes() == before
+
+
+def test_frames_in_a_folder_whose_name_the_manifest_cannot_hold_are_refused_before_the_work(bundle, frames, derain):
+    named = frames.rename(frames.with_name("frames" + os.fsdecode(b"\xff")))
+    fault = derain("calibrate", bundle.path, "--frames", named, "--precision", "fp16").fault
+    assert "its name is not UTF-8: rename it" in fault
 
 
 def test_the_engines_of_the_replaced_graph_are_dropped_and_the_commands_that_build_them_again_told(

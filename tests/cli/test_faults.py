@@ -31,7 +31,8 @@ def test_a_truncated_video_is_told_and_the_frames_before_its_end_stay_readable(f
     assert "of 8 frames: copy it again" in answer.fault
     kept = frames(tmp_path / "out.mkv")
     assert 1 <= len(kept) < 8 and kept[0].shape == (24, 32, 3)
-    assert not report.exists()
+    told = json.loads(report.read_text())
+    assert told["presented"] == len(kept) and "truncated" in told["error"]
 
 
 def test_a_file_that_is_no_video_is_told_by_its_size(fresh_derain, bundle, tmp_path):
@@ -61,7 +62,7 @@ def test_frames_of_another_size_than_the_bundles_are_refused_with_the_command_fo
     fault = derain("run", bundle.path, "--source", tmp_path / "frames", "--sink", "null://").fault
     assert fault == (
         f"{tmp_path}/frames/0.png: frames are 40x30, the bundle expects 32x24: "
-        "export one for this size with `derain export … --size 40x30`"
+        "give it those, or export one for this size with `derain export … --size 40x30`"
     )
 
 

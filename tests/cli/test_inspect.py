@@ -1,6 +1,7 @@
 """`derain inspect`: of bundles and of bare ONNX files."""
 
 import re
+import shutil
 
 from derain.export.exporter import export
 from derain.export.onnx_graph import summarise
@@ -49,6 +50,21 @@ def test_inspect_reports_a_bare_onnx_file_by_the_same_keys(derain, bundle, tmp_p
     assert {"parameters", "macs", "macs_naive", "operators", "weights_bytes", "file_bytes"} <= told.keys()
     assert told["macs"] == bundle.manifest.unroll.macs and told["macs_naive"] is None
     assert 0 < told["parameters"] <= parameter_count(build("daiam-nano"))
+
+
+def test_no_report_takes_the_place_of_what_is_inspected(derain, bundle, tmp_path):
+    graph = bundle.graph()
+    bare = tmp_path / "mine.onnx"
+    bare.write_bytes(graph.read_bytes())
+    for path, report in ((bare, bare), (bundle.path, bundle.path / "manifest.json"), (bundle.path, graph)):
+        assert "is read by this run, which would replace it" in derain("inspect", path, "--json", report).fault
+    assert bare.read_bytes() == bundle.graph().read_bytes()
+    assert derain("inspect", bundle.path).status == 0
+
+
+def test_a_bundle_may_be_named_as_an_onnx_file_is(derain, bundle, tmp_path):
+    named = shutil.copytree(bundle.path, tmp_path / "b.onnx")
+    assert "daiam-nano" in derain("inspect", named).told
 
 
 def test_inspect_says_what_each_rewrite_removed(derain, tmp_path):

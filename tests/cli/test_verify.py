@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from derain.export import minimal
 from derain.export.fp16 import ensure_fp16_graph
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -135,10 +136,31 @@ def test_verify_leaves_the_node_that_drifts_beside_the_bundle_and_names_it(spoil
     assert left.with_suffix(".npz").is_file()
 
 
-def test_where_the_node_cannot_be_left_the_verdict_is_told_all_the_same(spoilt, derain, tmp_path):
-    (tmp_path / "file").touch()
-    answer = derain("verify", spoilt.path, "--drift", tmp_path / "file" / "d.onnx")
+def test_where_the_node_cannot_be_left_the_verdict_and_the_reason_are_told_all_the_same(spoilt, derain, monkeypatch):
+    def refused(*_):
+        raise PermissionError("/models cannot be written to: name another place")
+
+    monkeypatch.setattr(minimal, "write_minimal", refused)
+    answer = derain("verify", spoilt.path)
     assert f"drifts from PyTorch, first in tensor '{DRIFTING}'" in answer.fault
     assert "its node cannot be left in" in answer.out
-    refused = derain("verify", spoilt.path, "--drift", tmp_path / "d.npz").fault
+    assert "/models cannot be written to: name another place; give --drift a place" in answer.out
+
+
+def test_a_place_where_no_node_can_be_left_is_told_before_the_comparison(derain, bundle, tmp_path):
+    (tmp_path / "file").touch()
+    assert "file is a file, so" in derain("verify", bundle.path, "--drift", tmp_path / "file" / "d.onnx").fault
+    refused = derain("verify", bundle.path, "--drift", tmp_path / "d.npz").fault
     assert re.match(r"--drift .*d\.npz: expected a name that ends in \.onnx", refused)
+
+
+@pytest.mark.parametrize("option", ["--json", "--drift"])
+def test_no_output_takes_the_place_of_the_bundles_files(option, derain, bundle):
+    graph = bundle.graph()
+    assert "is read by this run, which would replace it" in derain("verify", bundle.path, option, graph).fault
+    assert bundle.graph() == graph  # whose bytes are checked
+
+
+def test_a_count_of_no_frames_is_wrong_usage(derain, bundle):
+    answer = derain("verify", bundle.path, "--count", 3)
+    assert answer.status == 2 and "chooses from --frames" in " ".join(answer.err.split())

@@ -40,7 +40,10 @@ def test_a_written_bundle_loads_with_the_same_manifest_and_files(bundle):
 
 def test_a_missing_folder_and_a_folder_without_a_manifest_say_how_to_make_a_bundle(tmp_path):
     assert "no such bundle" in fault(tmp_path / "nowhere", FileNotFoundError)
-    assert "no manifest.json" in fault(tmp_path, FileNotFoundError)
+    assert f"make one with `derain export … --out {tmp_path}`" in fault(tmp_path, FileNotFoundError)
+    (tmp_path / "mine").touch()  # where export would refuse to put one
+    told = fault(tmp_path, FileNotFoundError)
+    assert "no manifest.json" in told and "make one elsewhere" in told
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,9 @@ def test_a_manifest_that_is_not_understood_is_refused_by_key_and_value(bundle, c
 
 def test_a_manifest_that_is_not_json_is_refused(bundle):
     (bundle.path / "manifest.json").write_text('{"schema_version": 1,')
-    assert "not JSON" in fault(bundle.path)
+    told = fault(bundle.path)
+    assert "not JSON" in told
+    assert f"remove {bundle.path} and export it again" in told  # export would not replace what it cannot tell
 
 
 def test_a_changed_file_is_refused_by_its_hash_and_a_shortened_one_by_its_size(bundle):
@@ -242,6 +247,10 @@ def test_a_place_where_no_bundle_can_be_is_told_in_one_line(tmp_path, monkeypatc
     with pytest.raises(FileExistsError, match=r"^\S*/folder: exists and is no bundle .*: choose another folder$"):
         Bundle.check_place(tmp_path / "folder")
     Bundle.check_place(tmp_path / "new" / "b")
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: path == tmp_path / "b")
+        with pytest.raises(FileExistsError, match=r"/b is a mount point, .*: name a folder in it$"):
+            Bundle.check_place(tmp_path / "b")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match=r"^\S* cannot be written to: name another place for b$"):
         Bundle.check_place(tmp_path / "b")

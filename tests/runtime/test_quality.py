@@ -1,12 +1,13 @@
 """PSNR against the truth while a stream runs."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from derain.runtime.psnr import psnr
-from derain.runtime.quality import TruthComparison
+from derain.runtime.quality import TruthComparison, warn_of_other_names
 from derain.runtime.sources import open_source
 
 
@@ -15,6 +16,18 @@ def test_psnr_of_a_known_error_is_its_textbook_value():
     assert psnr(black, black) == math.inf
     assert psnr(black, black + 255) == pytest.approx(0)
     assert psnr(black + 200, black + 190) == pytest.approx(20 * math.log10(25.5))
+
+
+def test_only_a_truth_of_other_numbers_is_warned_of(folder, tmp_path, caplog):
+    clean = shutil.copytree(folder, tmp_path / "clean")
+    for path in clean.iterdir():
+        path.rename(clean / f"norain-{path.name}")
+    warn_of_other_names(folder, clean)
+    warn_of_other_names(folder / "a clip.mkv", clean)
+    assert caplog.text == ""
+    (clean / "norain-003.png").unlink()
+    warn_of_other_names(folder, clean)
+    assert "003.png is compared with" in caplog.text and "norain-004.png" in caplog.text
 
 
 def test_the_comparison_is_the_mean_over_frames_of_input_and_output(folder, noise, make_spec):

@@ -64,6 +64,8 @@ def resolve(weights: str) -> Path:
             f"no weights ship for model {weights!r} (shipped: {known}): train it with `derain train`, "
             f"or name it with random weights as `random:{weights}`"
         )
+    if (path / "manifest.json").is_file() and (path / "weights.safetensors").is_file():
+        raise FileNotFoundError(f"{weights} is a bundle: name the weights in it, {path / 'weights.safetensors'}")
     if (path / "weights.safetensors").is_file():
         raise FileNotFoundError(f"{weights} is a run's folder: name its weights, {path / 'weights.safetensors'}")
     raise FileNotFoundError(f"no weights file {weights!r}: expected a .safetensors file or a shipped name ({known})")

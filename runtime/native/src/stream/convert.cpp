@@ -56,7 +56,8 @@ cv::Mat view(std::span<std::byte> image, int rows, int columns, int channels) {
 void from_bgr(const cv::Mat& bgr, const FrameSpec& spec, std::span<std::byte> image, const std::string& name) {
     if (bgr.cols != spec.width || bgr.rows != spec.height) {
         throw Error(name + ": frames are " + size(bgr.cols, bgr.rows) + ", the bundle expects " +
-                    size(spec.width, spec.height) + ": export one for this size with `derain export … --size " +
+                    size(spec.width, spec.height) +
+                    ": give it those, or export one for this size with `derain export … --size " +
                     size(bgr.cols, bgr.rows) + "`");
     }
     if (spec.pixels == Pixels::bgr8) {
