@@ -122,3 +122,24 @@ def test_a_clip_whose_name_opencv_cannot_be_told_is_refused_before_it_is_counted
 def test_an_engine_for_weights_is_refused(derain, nano_weights, pairs):
     answer = derain("evaluate", nano_weights, "--pairs", *pairs, "--engine", "openvino")
     assert answer.status == 2 and "runs bundles" in answer.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--panel"])
+def test_what_is_read_is_not_written_over(derain, bundle, nano_weights, pairs, tmp_path, option):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(nano_weights.read_bytes())
+    for model, file in (
+        (weights, weights),
+        (bundle.path, bundle.path / "manifest.json"),
+        (weights, pairs[0] / "0.png"),
+        (weights, pairs[1] / "1.png"),
+    ):
+        before = file.read_bytes()
+        fault = derain("evaluate", model, "--pairs", *pairs, option, file).fault
+        assert fault == f"{file}: is read by this run, which would replace it: give another {option}"
+        assert file.read_bytes() == before
+    shown = pairs[0] / "1.png"
+    assert "is read by this run" in derain("evaluate", weights, "--frames", pairs[0], "--panel", shown).fault
+    both = tmp_path / "both"
+    fault = derain("evaluate", weights, "--pairs", *pairs, "--json", both, "--panel", both).fault
+    assert "is named by --json and by --panel" in fault
