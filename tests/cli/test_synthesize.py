@@ -87,7 +87,7 @@ def test_the_same_seed_writes_the_same_bytes_and_an_added_image_changes_no_other
 
 
 def test_a_clip_becomes_a_time_sequence_and_lossless_clips(clip: Path, tmp_path: Path, run) -> None:
-    run(clip, tmp_path / "out", "--rain", "drops")
+    run(clip, tmp_path / "out", "--rain", "drops", "--style", "mixed")
     masks = [image.astype(float) for image in load(tmp_path / "out", "mask_drop")]
     assert len(masks) == 6
     video = cv2.VideoCapture(str(tmp_path / "out/rainy.mkv"))
@@ -100,8 +100,8 @@ def test_a_clip_becomes_a_time_sequence_and_lossless_clips(clip: Path, tmp_path:
 
 
 def test_a_sequence_keeps_its_drops_where_stills_get_new_ones(stills: Path, tmp_path: Path, run) -> None:
-    run(stills, tmp_path / "stills_out", "--rain", "drops")
-    run(stills, tmp_path / "sequence_out", "--rain", "drops", "--sequence")
+    run(stills, tmp_path / "stills_out", "--rain", "drops", "--style", "mixed")
+    run(stills, tmp_path / "sequence_out", "--rain", "drops", "--style", "mixed", "--sequence")
 
     def change(out: Path) -> float:
         first, second, _ = (image.astype(float) for image in load(out, "rainy"))
@@ -241,6 +241,26 @@ def test_a_clip_damaged_in_its_middle_is_rendered_to_its_end_and_that_is_told(
 
 def test_a_wiper_before_stills_is_refused(stills: Path, tmp_path: Path, refused) -> None:
     assert "--wiper is 3.0, but" in refused(stills, tmp_path / "o", "--wiper", 3)
+
+
+def test_an_option_that_this_rain_would_ignore_is_refused(stills: Path, tmp_path: Path, refused) -> None:
+    drops, streaks = ("--rain", "drops"), ("--rain", "streaks", "--sequence")
+    assert "--style is physical, but --rain drops has no streaks" in refused(stills, tmp_path / "o", *drops)
+    assert "--wiper is 3.0, but --rain streaks leaves no drop to wipe" in refused(
+        stills, tmp_path / "o", *streaks, "--wiper", 3
+    )
+
+
+@pytest.mark.parametrize(("seed", "bound"), [(-1, "than or equal to 0"), (2**32, "4294967295")])
+def test_a_seed_beyond_32_bits_is_refused_and_not_cut(stills: Path, tmp_path: Path, derain, seed, bound) -> None:
+    answer = derain("synthesize", stills, "--out", tmp_path / "o", "--seed", seed)
+    assert answer.status == 2 and bound in answer.err
+
+
+def test_a_still_whose_name_is_no_text_gets_its_rain(stills: Path, tmp_path: Path, run) -> None:
+    named = (stills / "im0.png").rename(stills / "grö\udcdfe.png")
+    assert "3 pairs" in run(stills, tmp_path / "o")
+    assert (tmp_path / "o/rainy" / named.name).is_file()
 
 
 def test_what_a_killed_process_left_in_a_folder_does_not_make_it_full(stills: Path, tmp_path: Path, run) -> None:

@@ -182,7 +182,7 @@ def _jrsrd(source: Path, seed: int, config: RainConfig) -> tuple[int, Iterator[P
 
 def _own_seed(seed: int, stem: str) -> int:
     """A seed for the name, so that adding an image to a folder does not change the others' rain."""
-    return (zlib.crc32(stem.encode()) << 32) | (seed & 0xFFFFFFFF)
+    return (zlib.crc32(stem.encode(errors="surrogateescape")) << 32) | (seed & 0xFFFFFFFF)
 
 
 def _sized(config: RainConfig, image: Tensor) -> RainConfig:
