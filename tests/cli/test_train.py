@@ -1,10 +1,12 @@
 """`derain train`: configuration, overrides, slices, and a full disk."""
 
 import re
+import signal
 
 import pytest
 import yaml
 
+from derain.training import trainer
 from derain_tests.pictures import write_frames
 
 
@@ -126,3 +128,30 @@ def test_a_held_out_picture_smaller_than_the_network_takes_is_told(derain, run_f
     write_frames(tmp_path / "data/test", [picture(3, 3, 3)])
     fault = derain("train", run_file(), "--set", "optimiser.iterations=1").fault
     assert "a held-out picture is 3x3, smaller than the 4 pixels that daiam-nano takes at least" in fault
+
+
+def test_a_broken_picture_is_told_in_one_line_of_ours_alone(fresh_derain, run_file, tmp_path):
+    broken = tmp_path / "data/train/000.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    assert f"{broken} cannot be decoded as a whole image" in fresh_derain("train", run_file()).fault
+
+
+def test_ctrl_c_before_the_first_iteration_says_how_to_go_on(derain, run_file, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path, run = run_file(), tmp_path / "small/run"
+    with monkeypatch.context() as early:
+        early.setattr(trainer, "find_dataset", interrupted)
+        answer = derain("train", path)
+    assert (answer.status, answer.out) == (130, f"ended before the run in {run} began: give the same command again\n")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with monkeypatch.context() as late:
+            late.setattr(trainer.Deraining, "configure_optimizers", interrupted)
+            answer = derain("train", path)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # which Lightning turns off
+    go_on = f"train {run}/config.yaml --resume {run}"
+    assert (answer.status, answer.out) == (130, f"iteration 0 of 3: go on with `derain {go_on}`\n")
+    assert "complete after 3 iterations" in derain(*go_on.split()).told
