@@ -54,7 +54,7 @@ from derain.export.unroll import unroll
 from derain.runtime.manifest import FrameSpec, Precision
 from derain.training.atomic import write_text
 from derain.training.comparison.budget import Pace, fitted
-from derain.training.comparison.evaluation import evaluate_system, read_evaluations
+from derain.training.comparison.evaluation import evaluate_system, read_evaluations, read_json
 from derain.training.comparison.page import page, scenes_to_show
 from derain.training.comparison.protocol import PROTOCOL, Comparison, read_protocol
 from derain.training.comparison.tables import tables
@@ -68,6 +68,9 @@ WIDTH, HEIGHT = 720, 480
 
 OWN_PROTOCOL = "protocol.yaml"
 """In the folder, where `budget` made one."""
+
+COSTS = "cost.json"
+"""In the folder, what `cost` counted and timed."""
 
 
 def train(comparison: Comparison, system: str, minutes: float | None) -> None:
@@ -113,7 +116,12 @@ def budget(comparison: Comparison, minutes: float, systems: list[str] | None) ->
 
 def evaluate(comparison: Comparison, systems: list[str] | None) -> None:
     """The systems named, or all that have weights."""
-    for name in systems or [s for s in comparison.protocol.systems if comparison.weights(s).is_file()]:
+    for name in systems or ():
+        comparison.config(name)  # ValueError for an unknown one
+    systems = systems or [name for name in comparison.protocol.systems if comparison.weights(name).is_file()]
+    if not systems:
+        raise FileNotFoundError(f"no system has weights in {str(comparison.folder)!r}: train one first")
+    for name in systems:
         result = evaluate_system(comparison, name, _device(), workers=min(8, os.cpu_count() or 1))
         psnr, ssim = result["psnr_rgb"], result["ssim_rgb"]
         print(
@@ -125,8 +133,8 @@ def evaluate(comparison: Comparison, systems: list[str] | None) -> None:
 
 def cost(comparison: Comparison) -> None:
     """Parameters and MACs of every system, which need no training, and milliseconds where there is a GPU."""
-    file = _cost_file(comparison)
-    held: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
+    comparison.folder.mkdir(parents=True, exist_ok=True)
+    held = _costs(comparison)
     here = timed_on() if torch.cuda.is_available() else None
     if here is not None:
         held = {name: old if old.get("on") == here else {**old, "ms": None} for name, old in held.items()}
@@ -148,7 +156,7 @@ def cost(comparison: Comparison) -> None:
             f"{told and ', ' + told}",
             flush=True,
         )
-        write_text(file, json.dumps({**held, **costs}, indent=1) + "\n")
+        write_text(comparison.folder / COSTS, json.dumps({**held, **costs}, indent=1) + "\n")
 
 
 def distinct(comparison: Comparison) -> dict[str, NetworkConfig]:
@@ -225,21 +233,20 @@ def milliseconds(
 
 def table(comparison: Comparison) -> None:
     """Everything measured so far."""
-    file = _cost_file(comparison)
-    costs = json.loads(file.read_text()) if file.is_file() else {}
-    print(tables(read_evaluations(comparison), costs, comparison.protocol.networks), end="")
+    print(tables(read_evaluations(comparison), _costs(comparison), comparison.protocol.networks), end="")
 
 
 def draw(comparison: Comparison, systems: list[str] | None) -> None:
     """The page."""
     file = comparison.folder / "page.html"
-    write_text(file, page(comparison, list(scenes_to_show(comparison)), _device(), systems))
+    write_text(file, page(comparison, scenes_to_show(comparison), _device(), systems))
     print(file)
 
 
-def _cost_file(comparison: Comparison) -> Path:
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    return comparison.folder / "cost.json"
+def _costs(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """What has been counted and timed so far, by system."""
+    file = comparison.folder / COSTS
+    return read_json(file) if file.is_file() else {}
 
 
 def _device() -> str:
@@ -260,6 +267,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("train: which --system?")
     if options.command in ("prepare", "cost", "table") and options.systems:
         parser.error(f"{options.command} is of all systems: leave --system out")
+    if options.minutes is not None and options.command not in ("run", "train", "budget"):
+        parser.error(f"{options.command} trains nothing: leave --minutes out")
     if options.minutes is not None and not options.minutes >= 0:
         parser.error(f"--minutes is {options.minutes:g}, expected 0 or more")
     if options.command == "budget" and options.minutes is None:

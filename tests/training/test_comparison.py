@@ -252,7 +252,9 @@ def test_a_page_of_nothing_asks_for_training_and_can_show_weights_that_ship(empt
     text = page(empty, [Scene("a photo", picture(1), None)], systems=["daiam-nano"])
     assert "daiam-nano with the weights that ship" in text
     assert text.count("<figcaption>") == 4
-    with pytest.raises(FileNotFoundError, match="no weights ship for model 'rescan'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights ship for model 'rescan'.* are student, rescan, daiam-nano$"
+    ):
         page(empty, [], systems=["rescan"])
 
 
@@ -261,6 +263,17 @@ def test_a_page_of_nothing_asks_for_training_and_can_show_weights_that_ship(empt
     [
         ({"systems": {"a": {"network": {"name": "prenet"}, "teacher": "b"}}}, "teacher b is no system"),
         ({"steps": 3}, "steps is unknown, known are: "),
+        (
+            {"systems": {a: {"network": {"name": "prenet"}, "teacher": b} for a, b in ("ab", "bc", "cb")}},
+            "a learns from b learns from c learns from b, so that none can be trained first",
+        ),
+        ({"systems": {}}, "systems is {}"),
+        ({"train": SMALL["train"] | {"distill": {"teacher": "daiam-nano"}}}, "train has distill, which systems sets"),
+        ({"train": SMALL["train"] | {"network": {"name": "prenet"}, "out": "x"}}, "train has network, out, which "),
+        ({"test": SMALL["test"] | {"strengths": [0.5, 1.5]}}, r"test\.strengths\.1 is 1\.5"),
+        ({"test": SMALL["test"] | {"strengths": []}}, r"test\.strengths is \[\]"),
+        ({"test": SMALL["test"] | {"scenes": {}}}, r"test\.scenes is \{\}"),
+        ({"test": SMALL["test"] | {"scenes": {"a": 0}}}, r"test\.scenes\.a is 0"),
     ],
 )
 def test_a_protocol_with_a_fault_is_refused_in_one_line(change, message, tmp_path):
@@ -269,6 +282,28 @@ def test_a_protocol_with_a_fault_is_refused_in_one_line(change, message, tmp_pat
     with pytest.raises(ValueError, match=message) as caught:
         read_protocol(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["out=elsewhere", "network.init=gaussian", "distill.teacher=daiam-nano"])
+def test_what_the_comparison_sets_for_each_system_is_not_overridden(empty, override):
+    with pytest.raises(ValueError, match=r"^--set '.*': the comparison sets (out|network|distill) for each system: le"):
+        replace(empty, overrides=(*empty.overrides, override))
+
+
+@pytest.mark.parametrize("mine", ["test/notes.txt", "test"])
+def test_a_folder_that_is_not_the_comparisons_test_is_never_removed(empty, mine):
+    (empty.folder / mine).parent.mkdir(parents=True, exist_ok=True)
+    (empty.folder / mine).write_text("mine")
+    with pytest.raises(ValueError, match=rf"c/{mine} is no part of the comparison's test, .* or name another --folder"):
+        list(held_out_pairs(empty))
+    assert (empty.folder / mine).read_text() == "mine"
+
+
+def test_a_test_whose_rendering_was_ended_is_rendered_anew(empty):
+    for left in ("scenes", "0.25/rainy", ".1.12ab34cd.partial/rainy"):
+        (empty.folder / "test" / left).mkdir(parents=True)
+    assert len(list(held_out_pairs(empty))) == 4
+    assert {made.name for made in (empty.folder / "test").iterdir()} == {"scenes", "0.25", "1", "test.json"}
 
 
 def test_an_unknown_system_or_key_is_refused_in_one_line(empty):
@@ -319,7 +354,8 @@ def test_the_command_line_trains_the_systems_it_is_given_and_refuses_to_ignore_t
     assert [folder.name for folder in (tmp_path / "c").iterdir()] == ["daiam-nano"]
     with pytest.raises(SystemExit, match="error: no system 'x'"):
         command.main(["run", "--system", "x", *shared])
-    for wrong in (["cost", "--system", "rescan"], ["run", "--minutes", "-5"]):
+    trains_nothing = ([verb, "--minutes", "5"] for verb in ("evaluate", "prepare", "cost", "table", "page"))
+    for wrong in (["cost", "--system", "rescan"], ["run", "--minutes", "-5"], *trains_nothing):
         with pytest.raises(SystemExit, match="2"):
             command.main([*wrong, *shared])
 
@@ -329,6 +365,40 @@ def test_a_student_alone_is_told_whom_it_waits_for(command, tmp_path):
     protocol.write_text(yaml.safe_dump(SMALL))
     with pytest.raises(SystemExit, match="error: daiam-nano must be trained first"):
         command.main(["run", "--system", "student", "--protocol", str(protocol), "--folder", str(tmp_path / "c")])
+
+
+def test_what_is_not_there_is_told_and_nothing_is_made(command, tmp_path, capsys):
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(yaml.safe_dump(SMALL, sort_keys=False))
+    shared = ("--protocol", str(protocol), "--folder", str(tmp_path / "c"))
+    for arguments, fault in (
+        (["evaluate"], "no system has weights in '.*c': train one first"),
+        (["evaluate", "--system", "x"], "no system 'x': expected one of student, rescan, daiam-nano"),
+        (["page"], "no system has weights in '.*c': train one first"),
+        (["run", "--set", "out=elsewhere"], "--set 'out=elsewhere': the comparison sets out for each system"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {fault}"):
+            command.main([*arguments, *shared])
+    command.main(["table", *shared])
+    assert "| `daiam-nano` | — |" in capsys.readouterr().out
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("name", ["cost.json", "daiam-nano/evaluation.json", "test/test.json"])
+@pytest.mark.parametrize(("text", "fault"), [("{", "is no JSON"), ("[]", "holds a list, expected a JSON object")])
+def test_a_broken_record_of_the_comparison_is_named(command, trained, tmp_path, name, text, fault):
+    protocol = tmp_path / "p.yaml"
+    protocol.write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "c/daiam-nano").mkdir(parents=True)
+    for file in ("weights.safetensors", "config.yaml"):
+        shutil.copyfile(trained.folder / "daiam-nano" / file, tmp_path / "c/daiam-nano" / file)
+    (tmp_path / "c" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "c" / name).write_text(text)
+    verb = "evaluate" if name.startswith("test") else "table"
+    with pytest.raises(
+        SystemExit, match=rf"^error: .*c/{name} {fault}.*: remove it, and give the command that wrote it"
+    ):
+        command.main([verb, "--protocol", str(protocol), "--folder", str(tmp_path / "c")])
 
 
 def test_a_system_that_cannot_be_timed_keeps_its_error_and_the_next_is_timed_once(command, empty, monkeypatch, capsys):

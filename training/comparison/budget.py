@@ -97,7 +97,7 @@ def fitted(
     share = iterations / optimiser.iterations
     shorter = {
         "iterations": iterations,
-        "warm_up": round(optimiser.warm_up * share),
+        "warm_up": min(round(optimiser.warm_up * share), iterations - 1),
         "ema_decay": max(0.0, 1 - (1 - optimiser.ema_decay) / share),
     }
     tree["train"]["optimiser"] = {**tree["train"].get("optimiser", {}), **shorter}

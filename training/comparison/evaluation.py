@@ -45,13 +45,14 @@ def make_test(comparison: Comparison) -> Path:
     Those that are there serve without the images that they were made of.
 
     Raises:
-        ValueError: they were made by another protocol or of other files; or see `scenes`.
+        ValueError: they were made by another protocol or of other files, or FOLDER/test is of somebody else; or see
+            `scenes`.
     """
     test, folder = comparison.protocol.test, comparison.folder / "test"
     data = comparison.config(next(iter(comparison.protocol.systems))).data
     wanted, note = json.loads(test.model_dump_json()), folder / "test.json"
     if note.is_file():
-        made = json.loads(note.read_text())
+        made = read_json(note)
         for key in wanted:
             if made.get(key) != wanted[key]:
                 raise ValueError(
@@ -62,7 +63,7 @@ def make_test(comparison: Comparison) -> Path:
             _refuse_others(folder, made["files"], _names(scenes(data, test.scenes), data.root))
         return folder
     files = scenes(data, test.scenes)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_unfinished(folder, {"scenes", *(f"{strength:g}" for strength in test.strengths)})
     clean = folder / "scenes"
     clean.mkdir(parents=True)
     for file in files:
@@ -72,6 +73,19 @@ def make_test(comparison: Comparison) -> Path:
         synthesize(clean, folder / f"{strength:g}", test.seed, rain)
     write_text(note, json.dumps({**wanted, "files": _names(files, data.root)}, indent=2) + "\n")
     return folder
+
+
+def _remove_unfinished(folder: Path, parts: set[str]) -> None:
+    """Remove what rendering that was ended left behind; ValueError where there is anything else, which is not ours."""
+    if not folder.exists():
+        return
+    for made in folder.iterdir() if folder.is_dir() else (folder,):
+        if made.name not in parts and not (made.name.startswith(".") and made.name.endswith(".partial")):
+            raise ValueError(
+                f"{made} is no part of the comparison's test, whose place is {folder}: move it away, or name another "
+                "--folder"
+            )
+    shutil.rmtree(folder)
 
 
 def _names(files: list[Path], root: Path) -> list[str]:
@@ -106,7 +120,9 @@ def evaluate_system(comparison: Comparison, system: str, device: str = "cpu", wo
 
     Raises:
         FileNotFoundError: it has no weights yet.
+        ValueError: no such system, or see `make_test`.
     """
+    optimiser = comparison.config(system).optimiser
     weights = comparison.weights(system)
     if not weights.is_file():
         raise FileNotFoundError(f"{system} has no weights in {str(weights.parent)!r}: train it first")
@@ -118,7 +134,6 @@ def evaluate_system(comparison: Comparison, system: str, device: str = "cpu", wo
             images = list(pool.map(_scored, todo, chunksize=8))
     else:
         images = [_scored(item) for item in todo]
-    optimiser = comparison.config(system).optimiser
     result = {
         "system": system,
         "parameters": parameter_count(trained.network),
@@ -132,9 +147,23 @@ def evaluate_system(comparison: Comparison, system: str, device: str = "cpu", wo
 
 
 def read_evaluations(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """The evaluations there are, by system."""
+    """The evaluations there are, by system; errors as `read_json`."""
     files = {system: comparison.folder / system / EVALUATION for system in comparison.protocol.systems}
-    return {system: json.loads(file.read_text()) for system, file in files.items() if file.is_file()}
+    return {system: read_json(file) for system, file in files.items() if file.is_file()}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What one of the comparison's commands wrote; ValueError where it is that no more."""
+    try:
+        held = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}): remove it, and give the command that wrote it again") from error
+    if not isinstance(held, dict):
+        raise ValueError(
+            f"{file} holds a {type(held).__name__}, expected a JSON object: remove it, and give the command that wrote "
+            "it again"
+        )
+    return held
 
 
 def _scored(item: tuple[Pair, Any]) -> dict[str, Any]:

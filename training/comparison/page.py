@@ -1,13 +1,14 @@
 """The pictures, on one HTML page that needs nothing else: rainy, every system, truth, and where the networks look."""
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from derain.training.comparison.evaluation import held_out_pairs
 from derain.training.comparison.protocol import Comparison, patches_seen
@@ -57,8 +58,10 @@ def scenes_to_show(comparison: Comparison, real: int = 2) -> Iterator[Scene]:
                 yield Scene(f"{folder}/{file.name}, real rain", _shrunk(read_rgb(file)), None)
 
 
-def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", systems: list[str] | None = None) -> str:
+def page(comparison: Comparison, scenes: Iterable[Scene], device: str = "cpu", systems: list[str] | None = None) -> str:
     """The page, with every system that has weights, or with those that are named: the comparison's, or shipped ones.
+
+    No scene is asked for before all weights are there.
 
     Raises:
         FileNotFoundError: no system has any, or one that is named has neither.
@@ -71,9 +74,8 @@ def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", syste
         )
     looks, notes = {}, []
     for system in systems:
-        own = comparison.weights(system)
         shown = label(system, comparison.protocol.networks).replace("`", "")
-        looks[shown] = derainer_with_maps(load(str(own) if own.is_file() else system).network, device)
+        looks[shown] = derainer_with_maps(_network(comparison, system), device)
         notes.append(f"{shown} {_history(comparison, system)}")
     body = "\n".join(f"<h2>{escape(scene.title)}</h2>\n{_section(scene, looks)}" for scene in scenes)
     return (
@@ -82,6 +84,14 @@ def page(comparison: Comparison, scenes: list[Scene], device: str = "cpu", syste
         f"<p>{escape('; '.join(notes))}. dB is PSNR against the truth. S+ is a network's attention map, bright where "
         f"it sees heavy rain. Real rain has no truth and no score.</p>\n{body}\n</body></html>\n"
     )
+
+
+def _network(comparison: Comparison, system: str) -> nn.Module:
+    own = comparison.weights(system)
+    try:
+        return load(str(own) if own.is_file() else system).network
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; this comparison's are {', '.join(comparison.protocol.systems)}") from error
 
 
 def _history(comparison: Comparison, system: str) -> str:

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import safe_open
@@ -25,6 +25,9 @@ from derain.training.config import (
 )
 from derain.training.records import is_run
 from derain.training.trainer import train
+
+OWN = ("network", "distill", "out")
+"""Keys of a training run that the comparison itself sets for every system."""
 
 PROTOCOL = Path(__file__).resolve().parent.parent / "configs" / "comparison.yaml"
 
@@ -43,9 +46,9 @@ class HeldOutConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scenes: dict[str, int]
-    strengths: tuple[float, ...]
-    seed: int = Field(ge=0)
+    scenes: dict[str, Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    strengths: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+    seed: int = Field(ge=0, lt=2**32)
 
 
 class Protocol(BaseModel):
@@ -55,7 +58,7 @@ class Protocol(BaseModel):
 
     train: dict[str, Any]
     test: HeldOutConfig
-    systems: dict[str, SystemConfig]
+    systems: dict[str, SystemConfig] = Field(min_length=1)
 
     @property
     def networks(self) -> dict[str, str]:
@@ -63,10 +66,25 @@ class Protocol(BaseModel):
         return {name: system.network.name for name, system in self.systems.items()}
 
     @model_validator(mode="after")
+    def _systems_have_their_own(self) -> Self:
+        if own := [key for key in OWN if key in self.train]:
+            raise ValueError(f"train has {', '.join(own)}, which systems sets for each of them: take it out")
+        return self
+
+    @model_validator(mode="after")
     def _teachers_are_systems(self) -> Self:
         unknown = {system.teacher for system in self.systems.values()} - {None, *self.systems}
         if unknown:
             raise ValueError(f"teacher {', '.join(map(str, unknown))} is no system: expected one of the systems")
+        for name in self.systems:
+            waiting: list[str] = []
+            each: str | None = name
+            while each is not None and each not in waiting:
+                waiting.append(each)
+                each = self.systems[each].teacher
+            if each is not None:
+                learning = " learns from ".join((*waiting, each))
+                raise ValueError(f"{learning}, so that none can be trained first: leave one without a teacher")
         return self
 
 
@@ -78,6 +96,12 @@ class Comparison:
     folder: Path
     overrides: tuple[str, ...] = ()
     """`key=value` on top of every system's training configuration: the data's root, the machine, a trial's length."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an override of what is each system's own."""
+        for override in self.overrides:
+            if (key := override.partition("=")[0].partition(".")[0]) in OWN:
+                raise ValueError(f"--set {override!r}: the comparison sets {key} for each system: leave it out")
 
     def config(self, system: str) -> TrainConfig:
         """The training run of a system.
