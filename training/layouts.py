@@ -33,7 +33,7 @@ def find_pairs(root: Path, config: PairsConfig) -> list[PairFiles]:
 
     Raises:
         FileNotFoundError: the set or its split is not there.
-        ValueError: the first file without a partner.
+        ValueError: the first file without a partner, or several that may be the split.
     """
     place = _split_place(root / config.path, config)
     pairs = _FINDERS[config.layout](place, config)
@@ -67,11 +67,20 @@ def _split_place(place: Path, config: PairsConfig) -> Path:
         return place
     if place.name in others:
         raise ValueError(f"{place} is not the {config.split} split of layout {config.layout!r}: expected {names[0]!r}")
-    for name in names:
-        found = sorted(file for file in place.rglob(name) if not others & set(file.relative_to(place).parts))
-        if found:
-            return found[0]
-    raise FileNotFoundError(f"no {' or '.join(names)} in {str(place)!r}: expected the layout {config.layout!r}")
+    found = [
+        file for name in names for file in sorted(place.rglob(name)) if not others & set(file.relative_to(place).parts)
+    ]
+    if not found:
+        raise FileNotFoundError(f"no {' or '.join(names)} in {str(place)!r}: expected the layout {config.layout!r}")
+    first = found[0]
+    apart = [file for file in found if not (file.is_relative_to(first) or first.is_relative_to(file))]
+    if apart:
+        several = ", ".join(str(file.relative_to(place)) for file in (first, *apart))
+        raise ValueError(
+            f"{place} holds {several}, expected one {config.split} split of layout {config.layout!r}: name one of them "
+            "as `path`, or each as a set of its own"
+        )
+    return first
 
 
 def _qian(place: Path, _: PairsConfig) -> list[PairFiles]:

@@ -55,6 +55,26 @@ def test_rain100_is_read_as_published_and_as_others_repacked_it(tmp_path, split,
     assert pairs(tmp_path, "rain100", "test") == {"3": (50, 60, 60), "7": (50, 60, 60)}
 
 
+def test_of_several_splits_none_is_taken_unasked(tmp_path):
+    for value, split in enumerate(("RainTrainH", "RainTrainL", "more/train/RainTrainL")):
+        write_flat(tmp_path / split / "rain-1.png", 10 + value)
+        write_flat(tmp_path / split / "norain-1.png", 20 + value)
+    with pytest.raises(
+        ValueError, match=r"holds RainTrainH, RainTrainL, more/train/RainTrainL, more/train, expected one"
+    ):
+        pairs(tmp_path, "rain100")
+    assert pairs(tmp_path / "RainTrainL", "rain100") == {"1": (11, 21, 21)}
+    assert pairs(tmp_path / "more", "rain100") == {
+        "1": (12, 22, 22)
+    }  # of one in another, the one that SPLITS has first
+    for half in ("RainDS_real", "RainDS_syn"):
+        (tmp_path / "ds" / half / "train_set").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r"holds RainDS_real/train_set, RainDS_syn/train_set, expected one train split"
+    ):
+        pairs(tmp_path / "ds", "rainds")
+
+
 @pytest.mark.parametrize("real", [True, False])
 def test_rainds_gives_the_drops_beneath_the_streaks_of_its_joint_images(tmp_path, real):
     names = ("{}", "{}", "{}", "{}") if real else ("norain-{}", "rd-{}", "rain-{}", "rd-rain-{}")
