@@ -200,7 +200,6 @@ def test_two_signals_at_once_are_one_stop(bundle, program, wait_until, tmp_path)
         (("--source", "test://rain", "--sink", "null://", "--precision", "int8"), "no int8 graph, the bundle has fp32"),
         (("--source", "test://rain", "--sink", "null://", "--engine", "abacus"), "abacus"),
         (("--source", "rtsp://me:secret@127.0.0.1:9/x", "--sink", "null://"), "rtsp://***@127.0.0.1:9/x: no stream"),
-        (("--source", "test://rain", "--sink", "null://", "--truth", "test://clean?frames=2"), "ends after 2 frames"),
     ],
 )
 def test_a_fault_is_told_in_one_line_exits_1_and_writes_no_report(options, part, bundle, stream, tmp_path):
@@ -288,6 +287,16 @@ def test_a_source_that_breaks_off_leaves_the_report_and_the_clip_of_what_came_be
     assert told["presented"] == 5
     assert broken.name in told["error"]
     assert len(frames_of(tmp_path / "out.mkv", spec)) == 5
+
+
+def test_a_truth_that_ends_first_ends_the_run_and_the_report_is_kept(bundle, stream, validate, tmp_path):
+    ends = ("--source", "test://rain?frames=6", "--truth", "test://clean?frames=2", "--sink", "null://")
+    result = stream("run", bundle.path, *ends, "--json", tmp_path / "report.json")
+    assert result.returncode == 1
+    assert "ends after 2 frames" in result.stderr
+    told = json.loads((tmp_path / "report.json").read_text())
+    validate(told)
+    assert "ends after 2 frames" in told["error"]
 
 
 ON_A_SMALL_DISK = 'mount -t tmpfs -o size="$1" none "$2" || exit 77; disk="$2"; shift 2; "$@"; cp "$disk"/* "$disk"/..'

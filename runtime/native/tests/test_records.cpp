@@ -55,7 +55,7 @@ TEST(Records, TheReportHasTheKeysOfDerainRunInItsOrder) {
     const auto expected = nlohmann::ordered_json::parse(R"({
         "policy": "latest", "deadline_ms": 500.0, "frames": 3, "presented": 2, "dropped": 1, "passed_through": 1,
         "deadline_misses": 1, "engine_faults": 1, "engine_reopened": 0, "engine_state": "backing off",
-        "engine_fault": "boom", "source_faults": 0, "source_fault": null,
+        "engine_fault": "boom", "source_faults": 0, "source_fault": null, "error": null,
         "why": {"a newer frame came": 1, "missed its deadline": 1},
         "fps": 80.0, "outside_engine_share": 0.88})");
     auto rest = json;
