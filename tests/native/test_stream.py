@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -256,6 +257,20 @@ def test_a_sink_that_is_the_source_is_refused_and_the_original_is_whole(how, bun
     assert (result.returncode, result.stderr) == (1, told)
     assert clip.read_bytes() == before
     assert sink.is_symlink() == (how == "link")
+
+
+@pytest.mark.parametrize("what", ["source", "truth", "bundle", "sink"])
+def test_no_report_takes_the_place_of_an_input_or_of_the_sink(what, bundle, stream, clip, tmp_path):
+    truth = shutil.copyfile(clip, tmp_path / "truth.mkv")
+    sink = tmp_path / "out.mkv"
+    report = {"source": clip, "truth": truth, "bundle": bundle.graph(), "sink": sink}[what]
+    before = report.read_bytes() if report.exists() else None
+    result = stream("run", bundle.path, "--source", clip, "--truth", truth, "--sink", sink, "--json", report)
+    assert result.returncode == 1
+    assert ("is named by --json and by --sink" if what == "sink" else "is read by this run") in result.stderr
+    assert (report.read_bytes() if report.exists() else None) == before
+    if what == "bundle":
+        assert "is read by this run" in stream("bench", bundle.path, "--json", report).stderr
 
 
 def test_a_truth_that_goes_on_is_told_and_the_report_is_kept(bundle, stream, validate, tmp_path):

@@ -129,6 +129,7 @@ void bench(const BenchChoice& choice) {
         throw Error(told.str());
     }
     const Bundle bundle = Bundle::load(choice.engine.bundle);
+    refuse_overwriting({{"--json", choice.json}}, files_of(bundle));
     const auto& manifest = bundle.manifest();
     auto pictures = first_pictures(choice.source, manifest.input);
     const auto engine = choice.engine.open(bundle);

@@ -1,8 +1,13 @@
-/// The file that --json names.
+/// The files that a verb writes, and that it must not.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "derain/bundle.hpp"
 
 namespace derain {
 
@@ -12,5 +17,13 @@ void write_report(const std::filesystem::path& path, const nlohmann::ordered_jso
 
 /// Before the work: Error where a report could not be written to `path`.
 void check_report(const std::filesystem::path& path);
+
+/// A bundle's own files.
+std::vector<std::filesystem::path> files_of(const Bundle& bundle);
+
+/// Error where a file that an option names for writing is read too, or is named twice: one would be lost. `written` has
+/// the paths by their options; devices and pipes lose nothing.
+void refuse_overwriting(const std::map<std::string, std::filesystem::path>& written,
+                        const std::vector<std::filesystem::path>& read);
 
 }  // namespace derain

@@ -2,11 +2,9 @@
 #include <cmath>
 #include <csignal>
 #include <ctime>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <system_error>
 
 #include "choices.hpp"
 #include "commands.hpp"
@@ -69,14 +67,6 @@ std::unique_ptr<TruthComparison> comparison_with(const RunChoice& choice, Policy
     return std::make_unique<TruthComparison>(open_source(choice.truth, bgr), manifest.input, manifest.output);
 }
 
-/// Error where the sink would take its source's place: a run that ends early would cut the original.
-void refuse_in_place(const Sink& sink, const Source& source) {
-    std::error_code error;  // neither need be a file
-    if (std::filesystem::equivalent(sink.location(), source.location(), error)) {
-        throw Error(sink.location() + ": is read by this run, which would replace it: give another --sink");
-    }
-}
-
 /// As given, else that of live sources; none where it is infinite.
 std::optional<double> deadline_ms(const RunChoice& choice, bool live) {
     const auto ms = choice.deadline_ms || !live ? choice.deadline_ms : std::optional(live_deadline_ms);
@@ -120,7 +110,12 @@ void derain_stream(const RunChoice& choice) {
     const auto policy = parse_policy(choice.policy).value_or(source->live() ? Policy::latest : Policy::every);
     const auto comparison = comparison_with(choice, policy, manifest);
     const auto sink = open_sink(choice.sink, manifest.output, source->fps(), source->live());
-    refuse_in_place(*sink, *source);
+    auto read = files_of(bundle);
+    read.emplace_back(source->location());
+    if (comparison) {
+        read.emplace_back(comparison->location());
+    }
+    refuse_overwriting({{"--sink", sink->location()}, {"--json", choice.json}}, read);
     RunOptions options{.policy = policy,
                        .deadline_ms = deadline_ms(choice, source->live()),
                        .to_output = between(manifest.input, manifest.output),

@@ -20,6 +20,7 @@ class TruthComparison {
     /// The mean over frames, `input` and `output`, where an equal one counts as 100 dB; null where all are equal. Error
     /// where the truth goes on.
     nlohmann::ordered_json mean();
+    [[nodiscard]] const std::string& location() const { return truth_->location(); }
 
    private:
     struct Sum {
