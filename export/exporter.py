@@ -25,6 +25,9 @@ from derain.training.models.weights import load, save_weights
 MIN_SIDE, MAX_SIDE = 16, 16384
 """Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""
 
+MOST_STEPS = 64
+"""Recurrent steps: the unrolled graph grows with them, and one has the cost that the paper gives."""
+
 RANDOM = "random"
 """Noted in the weights of a bundle whose network was never trained."""
 
@@ -70,8 +73,8 @@ def export(
     Bundle.check_place(out)
     width, height = size
     pixels.frame_shape(width, height)  # refuses odd sizes where chroma is shared, before any work
-    if steps is not None and steps < 1:
-        raise ValueError(f"{steps} recurrent steps: expected at least 1")
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"{steps} recurrent steps: expected 1 to {MOST_STEPS}")
     colours = (matrix, color_range)
     if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) and colours != (ColorMatrix.BT601, ColorRange.LIMITED):
         raise ValueError(f"matrix {matrix}, range {color_range}: of nv12 and uyvy, {pixels} has none: leave them out")

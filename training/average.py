@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from derain.training.models import build
-from derain.training.models.weights import load, save_weights
+from derain.training.models.registry import default_options
+from derain.training.models.weights import Trained, load, save_weights
 
 LEAST_ALIKE = 0.75
 """The cosine between the convolutions of two runs, below which they did not begin from one another: stages of the
@@ -33,7 +35,7 @@ def average(weights: Sequence[str], out: Path) -> None:
     runs = [load(name) for name in weights]
     first = runs[0]
     for name, run in zip(weights, runs, strict=True):
-        if (run.name, run.options) != (first.name, first.options):
+        if run.name != first.name or _whole(run) != _whole(first):
             raise ValueError(
                 f"{name} is a {run.name!r} with options {run.options}, {weights[0]} a {first.name!r} with "
                 f"{first.options}: average runs of one network"
@@ -56,3 +58,8 @@ def _alike(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> f
     """The cosine between two networks' convolution kernels, taken as one vector, in [-1, 1]."""
     a, b = (torch.cat([value.flatten() for value in state.values() if value.ndim == 4]) for state in (first, second))
     return float(torch.cosine_similarity(a, b, dim=0))
+
+
+def _whole(run: Trained) -> dict[str, Any]:
+    """A network's options with those it leaves at their defaults."""
+    return default_options(run.name) | run.options

@@ -108,7 +108,8 @@ def test_other_sizes_are_refused_with_the_value_and_the_form_expected(text):
         ({"weights": "random:daiam-nana"}, "model 'daiam-nana' is unknown"),
         ({"weights": "nothing.safetensors"}, "no weights file 'nothing.safetensors'"),
         ({"size": (33, 24), "pixels": PixelFormat.NV12}, "width 33 is odd, nv12 needs an even width"),
-        ({"steps": 0}, "0 recurrent steps: expected at least 1"),
+        ({"steps": 0}, "0 recurrent steps: expected 1 to 64"),
+        ({"steps": 1_000_000}, "1000000 recurrent steps: expected 1 to 64"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_nothing(options, part, tmp_path):

@@ -53,6 +53,13 @@ def test_unlike_networks_and_single_files_are_refused_and_nothing_is_written(run
     assert not out.exists()
 
 
+def test_an_option_spelt_out_is_no_other_than_one_left_at_its_default(runs, tmp_path):
+    spelt = load(runs[1])
+    save_weights(tmp_path / "spelt.safetensors", spelt.network, spelt.name, {"head": "shuffled"}, torch.float32)
+    average([runs[0], str(tmp_path / "spelt.safetensors")], tmp_path / "mean.safetensors")
+    assert load(str(tmp_path / "mean.safetensors")).options == {}
+
+
 def test_runs_that_did_not_begin_from_one_another_are_refused(runs, tmp_path, lively):
     stranger = tmp_path / "stranger.safetensors"
     save_weights(stranger, lively(build("daiam-nano"), seed=9), "daiam-nano", {}, torch.float32)
