@@ -1,14 +1,14 @@
 """`derain evaluate`: PSNR and SSIM of weights or a bundle on pairs of images, and pictures to look at."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.files import refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, refuse_overwriting, writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.training.panels import Tile
@@ -65,7 +65,7 @@ def evaluate(
         raise typer.BadParameter(
             "--frames has no truth to score against: give it --panel FILE.png, and no other option"
         )
-    refuse_overwriting({"--json": json, "--panel": panel}, _read_by(Path(model), *(pairs or ()), frames))
+    refuse_overwriting({"--json": json, "--panel": panel}, _read_by(Path(model), pairs or (frames,)))
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:
@@ -93,11 +93,16 @@ def evaluate(
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
 
 
-def _read_by(*given: Path | None) -> Iterator[Path]:
-    """Weights and clips, and what lies in a bundle and in folders of images."""
-    for path in given:
-        if path is not None:
-            yield from (path, *path.rglob("*"))
+def _read_by(model: Path, pictures: Iterable[Path | None]) -> Iterator[Path]:
+    """The weights or the bundle's files, and clips or the images in folders: another file in them is nobody's input."""
+    from derain.runtime.bundle import Bundle
+    from derain.training.data import IMAGES
+
+    yield from files_of(Bundle.load(model)) if model.is_dir() else [model]
+    for place in pictures:
+        if place is not None:
+            yield place
+            yield from (file for file in place.rglob("*") if file.suffix.lower() in IMAGES)
 
 
 def _refuse_cut_short(clip: Path) -> None:

@@ -138,6 +138,9 @@ def test_what_is_read_is_not_written_over(derain, bundle, nano_weights, pairs, t
         fault = derain("evaluate", model, "--pairs", *pairs, option, file).fault
         assert fault == f"{file}: is read by this run, which would replace it: give another {option}"
         assert file.read_bytes() == before
+    if option == "--json":  # one of before, beside the images, is no input
+        for _ in range(2):
+            assert derain("evaluate", weights, "--pairs", *pairs, option, pairs[0] / "scores.json").status == 0
     shown = pairs[0] / "1.png"
     assert "is read by this run" in derain("evaluate", weights, "--frames", pairs[0], "--panel", shown).fault
     both = tmp_path / "both"

@@ -93,6 +93,9 @@ void conclude_early(const RunChoice& choice, const RunReport& report, Sink& sink
     }
     try {
         sink.close();
+    } catch (const Error&) {  // the error that ended the run is told; this one came of it, or is it
+    }
+    try {
         conclude(choice, report, report);
     } catch (const Error& error) {  // such as the full disk that ended the run
         std::cerr << std::string("the report is lost: ") + error.what() + "\n";
