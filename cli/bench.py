@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.bench_compare import PICTURES, compare_engines, compare_reports, first_pictures, tell_if_busy
-from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, local, refuse_overwriting, writable_path, write_json
 from derain.cli.stream import EngineOption, PrecisionOption
 from derain.runtime.manifest import Precision
 
@@ -41,7 +41,7 @@ def bench(
     truth: Annotated[str | None, typer.Option(help="With --all: the clean frames, one for each of --source.")] = None,
     json: Annotated[
         Path | None,
-        typer.Option(callback=writable_path, help="Write the report with every frame's times to this file."),
+        typer.Option(callback=json_path, help="Write the report with every frame's times to this file; -: stdout."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(callback=writable_path, help="Write a page with plots to this file.")

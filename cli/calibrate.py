@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, local, refuse_overwriting, write_json
 
 
 class CalibratedPrecision(StrEnum):
@@ -51,7 +51,7 @@ def calibrate(
         UnquantisedPrecision, typer.Option(help="Precision of layers that are not quantised; fp32 suits CPUs.")
     ] = UnquantisedPrecision.FP16,
     json: Annotated[
-        Path | None, typer.Option(callback=writable_path, help="Write what each layer costs to this file.")
+        Path | None, typer.Option(callback=json_path, help="Write what each layer costs to this file; -: stdout.")
     ] = None,
 ) -> None:
     """Make a bundle's FP16, INT8 or FP8 graph on frames like those the camera sees."""

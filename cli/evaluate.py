@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.files import files_of, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, refuse_overwriting, writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.training.panels import Tile
@@ -42,7 +42,7 @@ def evaluate(
     ] = None,
     engine: Annotated[str | None, typer.Option(help="What runs a bundle; without it onnxruntime.")] = None,
     json: Annotated[
-        Path | None, typer.Option(callback=writable_path, help="Write the scores of every image to this file.")
+        Path | None, typer.Option(callback=json_path, help="Write the scores of every image to this file; -: stdout.")
     ] = None,
 ) -> None:
     """Score the rainy input and the derained output against the truth, in RGB and on the Y channel.

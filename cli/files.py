@@ -2,11 +2,14 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
@@ -22,6 +25,17 @@ def writable_path(path: Path | None) -> Path | None:
         from derain.runtime.atomic import check_place
 
         check_place(path)
+    return path
+
+
+STDOUT = Path("-")
+
+
+def json_path(context: typer.Context, path: Path | None) -> Path | None:
+    """Callback of --json: as `writable_path`, and of "-" stdout, where everything else is told on stderr then."""
+    if path != STDOUT:
+        return writable_path(path)
+    context.with_resource(redirect_stdout(sys.stderr))
     return path
 
 
@@ -57,15 +71,21 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def write_json(path: Path | None, value: Any) -> None:
-    """Write plain values or a report as JSON, by atomic rename; nothing where no path was given.
+    """Write plain values or a report as JSON, by atomic rename or to stdout; nothing where no path was given.
 
     JSON has no infinity, as the PSNR of equal images is: a number that is not finite is null.
     """
+    from derain.cli.console import Console
     from derain.runtime.atomic import write_bytes
 
-    if path is not None:
-        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else _plain(value)
-        write_bytes(path, (json.dumps(plain, indent=2) + "\n").encode())
+    if path is None:
+        return
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else _plain(value)
+    text = json.dumps(plain, indent=2) + "\n"
+    if path == STDOUT:
+        Console(file=sys.__stdout__).out(text, end="", highlight=False)
+    else:
+        write_bytes(path, text.encode())
 
 
 def _plain(value: Any) -> Any:

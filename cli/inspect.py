@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.files import files_of, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, refuse_overwriting, write_json
 
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle or an .onnx file.")],
-    json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the answer to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=json_path, help="Write the answer to this file; -: stdout.")
+    ] = None,
 ) -> None:
     """Show the manifest, operators, MACs and bytes, and what the unroller removed."""
     from dataclasses import asdict

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, local, refuse_overwriting, write_json
 from derain.runtime.manifest import Precision
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ RecordOption = Annotated[
     typer.Option(metavar="SECONDS", help="Save so much around each fault, half before, half after.", min=0.1, max=3600),
 ]
 RecordToOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where --record saves them.")]
-JsonOption = Annotated[Path | None, typer.Option(callback=writable_path, help="Write the report to this file.")]
+JsonOption = Annotated[Path | None, typer.Option(callback=json_path, help="Write the report to this file; -: stdout.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.files import files_of, local, refuse_overwriting, writable_path, write_json
+from derain.cli.files import files_of, json_path, local, refuse_overwriting, writable_path, write_json
 
 if TYPE_CHECKING:
     from derain.export.verify import Distance, Verification
@@ -21,7 +21,9 @@ def verify(
     count: Annotated[
         int | None, typer.Option(help=f"Frames to choose from --frames, the most different ones; {FRAMES} by default.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(callback=writable_path, help="Write the result to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=json_path, help="Write the result to this file; -: stdout.")
+    ] = None,
     drift: Annotated[
         Path | None,
         typer.Option(

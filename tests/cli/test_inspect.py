@@ -1,5 +1,6 @@
 """`derain inspect`: of bundles and of bare ONNX files."""
 
+import json
 import re
 import shutil
 
@@ -24,6 +25,13 @@ def test_inspect_reports_a_bundle_by_the_keys_that_stay(derain, bundle, tmp_path
     assert told["file_bytes"] == (bundle.path / "graph.fp32.onnx").stat().st_size
     assert told["manifest"]["model"]["name"] == "daiam-nano"
     assert f"{told['macs']:,}" in answer.out and "removed" in answer.out
+
+
+def test_a_report_can_go_to_stdout_alone(derain, bundle, tmp_path):
+    derain("inspect", bundle.path, "--json", tmp_path / "i.json")
+    answer = derain("inspect", bundle.path, "--json", "-")
+    assert answer.status == 0 and json.loads(answer.out) == strict_json(tmp_path / "i.json")
+    assert "removed" in answer.err and not (tmp_path / "-").exists()
 
 
 def test_inspect_shows_engines_and_measured_quality(derain, bundle):
