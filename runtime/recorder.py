@@ -176,6 +176,7 @@ class Recorder(Observer):
                 for name, spec in zip(("in", "out"), self._specs, strict=True):
                     suffix = "" if spec.width % 2 or spec.height % 2 else ".mkv"
                     with open_sink(f"{folder / name}{suffix}", spec, self._fps, self._live) as sink:
+                        sink.awaited = False
                         for one in kept:
                             image, record = one.before if name == "in" else one.after, one.record
                             if image is not None:

@@ -19,7 +19,8 @@ _kinds: dict[str, type["Sink"]] = {}
 class Sink(ABC):
     """Takes frames in `spec`'s pixel format, in order; a context manager. `written` counts them.
 
-    `live` is set where they come from a live source, whose times go on whether there is a frame or not.
+    `live` is set where they come from a live source, whose times go on whether there is a frame or not; `awaited` is
+    unset by one who has the frames already, and whom a slow sink keeps from nothing.
     Nothing touches the disk before the first frame. A kind fills in `_write`, and `close` where it holds something.
     """
 
@@ -27,7 +28,7 @@ class Sink(ABC):
         self.location = location
         self.spec = spec
         self.fps = fps
-        self.live = False
+        self.live, self.awaited = False, True
         self.written = 0
 
     def write(self, image: Image, captured_ns: int | None = None, raw: bool = False) -> None:
@@ -79,6 +80,8 @@ def open_sink(uri: str, spec: FrameSpec, fps: float | None = None, live: bool = 
         scheme, location = ("file" if Path(uri).suffix else "frames"), uri
     if scheme not in _kinds:
         raise ValueError(f"sink {redact(uri)}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
+    if scheme in ("file", "frames") and not location:  # it would be the current folder, for a shell's unset variable
+        raise ValueError(f"sink {uri!r}: names no file or folder: give its path, or . for this folder")
     sink = _kinds[scheme](location, spec, fps)
     sink.live = live
     return sink

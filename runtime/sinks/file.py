@@ -1,8 +1,10 @@
 """`file://out.mp4`: a video file, encoded by OpenCV's FFmpeg."""
 
 import errno
+import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -14,8 +16,13 @@ from derain.runtime.manifest import FrameSpec
 from derain.runtime.names import check_name
 from derain.runtime.sinks.base import Sink, register
 
+log = logging.getLogger(__name__)
+
 CODECS = {".mkv": "FFV1", ".avi": "MJPG", ".mp4": "mp4v"}
 FPS = 25.0  # for sources without a rate of their own, such as a folder of images
+
+CLOCK = 65535
+"""The most parts of a second that MPEG-4 knows: OpenCV asks for 119,933 where a clip has 119.933 frames in one."""
 
 MARGIN = 4
 """Raw frames of free space to keep: one to write, and the encoder's own buffer."""
@@ -32,6 +39,8 @@ class VideoFile(Sink):
     Written under a temporary name beside the target, which a link may point to, and renamed at close, also after an
     error, so that the target is always a whole clip of the frames there were. A live source's frame is repeated until
     the next one was captured, or the clip would play faster than the camera saw; of a longer gap a second is kept.
+    Where it is `awaited` only as often as the time of one frame allows: a coder that falls behind would lose ever more
+    frames to the repeated ones.
     """
 
     def __init__(self, location: str, spec: FrameSpec, fps: float | None) -> None:
@@ -40,9 +49,11 @@ class VideoFile(Sink):
         self._temporary = temporary_beside(self._path)
         self._writer: cv2.VideoWriter | None = None
         self._period_ns = 1e9 / (fps or FPS)
-        self._due_ns: float | None = None  # the next frame of the file
+        self._due_ns = 0.0  # the next frame of the file
         self._last = np.empty(0, np.uint8)
         self._coded = 0  # frames in the file, repeated ones too
+        self._takes_ns = 0.0  # to code a frame, of late
+        self._told = False
         if is_node(Path(location)):
             raise FileExistsError(
                 f"{location}: is a device or a pipe, expected a file: give another, or --sink null:// for none"
@@ -62,34 +73,48 @@ class VideoFile(Sink):
 
     def _write(self, image: Image, captured_ns: int, raw: bool) -> None:
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
-            size = (self.spec.width, self.spec.height)
-            writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, self.fps or FPS, size)
-            if not writer.isOpened():
-                raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
-            self._writer = writer
-        # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
-        kept = MARGIN * image.nbytes + BUFFERED + INDEX * self._coded
-        if shutil.disk_usage(self._path.parent).free < kept:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
+            self._writer = self._opened()
         for _ in range(self._missing(captured_ns) if self.live else 0):
             self._code(self._last)
         self._last = to_bgr(image, self.spec)
         self._code(self._last)
 
+    def _opened(self) -> cv2.VideoWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        codec = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
+        rate = min(self.fps or FPS, CLOCK)
+        rate = round(rate, next(places for places in (3, 2, 1, 0) if rate * 10**places <= CLOCK))
+        size = (self.spec.width, self.spec.height)
+        writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, codec, rate, size)
+        if not writer.isOpened():
+            raise OSError(f"{self.location}: cannot be written in {self._path.parent}: check its space and rights")
+        return writer
+
     def _code(self, bgr: Image) -> None:
         assert self._writer is not None
+        # OpenCV loses frames without a word on a full disk; a coded frame is hardly ever larger than the raw one.
+        kept = MARGIN * bgr.nbytes + BUFFERED + INDEX * self._coded
+        if shutil.disk_usage(self._path.parent).free < kept:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
+        start_ns = time.monotonic_ns()
         self._writer.write(bgr)
+        self._takes_ns += (time.monotonic_ns() - start_ns - self._takes_ns) / 8
         self._coded += 1
+        self._due_ns += self._period_ns
 
     def _missing(self, captured_ns: int) -> int:
-        """How many frames are due before the one captured then."""
-        due_ns = captured_ns if self._due_ns is None else self._due_ns
-        due_ns = max(due_ns, captured_ns - 1e9)
-        missing = max(round((captured_ns - due_ns) / self._period_ns), 0)
-        self._due_ns = due_ns + (missing + 1) * self._period_ns
-        return missing
+        """How many frames are to be repeated before the one captured then."""
+        self._due_ns = max(self._due_ns, captured_ns - 1e9) if self._coded else captured_ns
+        missing = max(round((captured_ns - self._due_ns) / self._period_ns), 0)
+        most = int(self._period_ns / self._takes_ns) if self.awaited and self._takes_ns else missing
+        if missing and not most and not self._told:
+            self._told = True
+            log.warning(
+                "%s: coding a frame takes %.0f ms, one is due every %.0f ms: frames are lost, and the clip plays "
+                "faster than the camera saw: .avi and .mp4 take less than .mkv, and a smaller frame less than a larger",
+                self.location, self._takes_ns / 1e6, self._period_ns / 1e6,
+            )  # fmt: skip
+        return min(missing, most)
 
     def close(self) -> None:
         """Finish the clip and give it its name."""

@@ -156,6 +156,9 @@ def open_source(uri: str, spec: FrameSpec) -> Source:
     if scheme not in _kinds:
         known = ", ".join(sorted(_kinds))
         raise ValueError(f"source {redact(uri)}: scheme {redact(scheme)!r} is unknown, known are: {known}")
-    source = _kinds[scheme](location.removeprefix("//"), spec)
+    location = location.removeprefix("//")
+    if scheme in ("file", "frames") and not location:  # it would be the current folder, for a shell's unset variable
+        raise ValueError(f"source {uri!r}: names no file or folder: give its path, or . for this folder")
+    source = _kinds[scheme](location, spec)
     source.uri = uri
     return source

@@ -36,7 +36,17 @@ def _in_8_bits(image: NDArray[Any]) -> Image:
 def _is_whole(content: bytes) -> bool:
     """False for an empty file and for a JPEG without its end: OpenCV fails on the first and pads the second with grey.
 
-    A JPEG's last scan (marker FFDA) is followed by the end of the image (FFD9), which cannot occur inside a scan.
+    The end of the image (marker FFD9) cannot occur inside a scan. A thumbnail's lies before the first one, in a
+    segment, and behind the image phones append a film, in which there may be anything.
     """
     is_jpeg = content.startswith(b"\xff\xd8")
-    return bool(content) and (not is_jpeg or content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda"))
+    return bool(content) and (not is_jpeg or content.find(b"\xff\xd9", _first_scan(content)) >= 0)
+
+
+def _first_scan(jpeg: bytes) -> int:
+    """Where a JPEG's first scan (marker FFDA) begins, behind segments that say how long they are."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
+        is_fill = jpeg[at + 1 : at + 2] == b"\xff"
+        at += 1 if is_fill else 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return at

@@ -11,6 +11,7 @@ from derain.runtime.manifest import FrameSpec
 from derain.runtime.names import check_name
 from derain.runtime.sources.base import Source, register
 from derain.runtime.sources.container import is_cut_short
+from derain.runtime.sources.still import told_if_still
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ class VideoFile(Source):
         self.frames = frames if frames > 0 else None
 
     def _images(self) -> Iterator[Image]:
+        return told_if_still(self._decoded(), self.location)
+
+    def _decoded(self) -> Iterator[Image]:
         count = damaged = since = 0
         while True:
             decoded, image = self._video.read()
@@ -64,7 +68,8 @@ class VideoFile(Source):
                 "copy it again, or re-encode what is left of it"
             )
         log.warning(
-            "%s: %d frames came, its duration is that of %d: it is damaged, or its sound is longer than its picture",
+            "%s: %d frames came, its duration is that of %d: it is damaged, or its rate varies, it hides some, or its "
+            "sound is longer than its picture",
             self.location, count, self.frames,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import time
 
 import cv2
 import numpy as np
@@ -225,3 +226,25 @@ def test_two_processes_that_record_the_same_second_keep_both_clips(tmp_path, mak
         fed.feed(1, Why.FAULT)
         fed.clips()
     assert len(list(tmp_path.glob("*/records.json"))) == 2
+
+
+def test_a_frame_of_a_clip_stands_until_the_next_one_however_long_coding_takes(tmp_path, make_spec, monkeypatch):
+    writer = cv2.VideoWriter
+
+    class Slow:
+        def __init__(self, *given):
+            self.real = writer(*given)
+            self.isOpened, self.release = self.real.isOpened, self.real.release
+
+        def write(self, image):
+            time.sleep(5e-3)
+            self.real.write(image)
+
+    Slow.fourcc = writer.fourcc
+    monkeypatch.setattr(cv2, "VideoWriter", Slow)
+    fed = Fed(tmp_path, make_spec(), fps=300)
+    fed.feed(9)
+    fed.feed(1, Why.FAULT)
+    fed.clips()
+    (clip,) = tmp_path.glob("*/in.mkv")
+    assert len(images(clip)) == 28

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -105,15 +106,19 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
         ("file://{}/grö\udcdfe/out.mkv", ValueError, r"/grö\\xdfe/out\.mkv: its name is not UTF-8: rename it"),
         ("file://{}/taken/out.mkv", NotADirectoryError, "taken is a file, so .*out.mkv cannot be made"),
         ("frames://{}/taken/out", NotADirectoryError, "taken is a file, so .*000000.png cannot be made"),
+        ("", ValueError, "sink '': names no file or folder: give its path, or . for this folder"),
+        ("frames://", ValueError, "sink 'frames://': names no file or folder"),
     ],
 )
-def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, part, tmp_path, make_spec):
+def test_a_place_that_cannot_take_frames_is_refused_before_the_first(uri, kind, part, tmp_path, make_spec, monkeypatch):
     (tmp_path / "taken.mkv").mkdir()
     (tmp_path / "taken").write_bytes(b"")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "000000.png").write_bytes(b"")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link.mkv").symlink_to(tmp_path / "fifo")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(kind, match=part):
         open_sink(uri.format(tmp_path), make_spec("clean"))
 
@@ -251,3 +256,56 @@ def test_a_camera_faster_than_it_says_loses_no_frame_in_its_clip(tmp_path, noise
             sink.write(image, index * 33 * 10**6)
     with open_source(str(clip), make_spec()) as source:
         np.testing.assert_array_equal([frame.image for frame in source], noise)
+
+
+class SlowWriter:
+    """Codes nothing, at 5 ms a frame."""
+
+    def __init__(self, *_):
+        self.frames = 0
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def write(self, _):
+        time.sleep(5e-3)
+        self.frames += 1
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(("awaited", "repeated"), [(True, range(10)), (False, range(76, 77))])
+def test_a_coder_slower_than_the_camera_is_given_its_frames_and_not_their_repetitions(
+    awaited, repeated, tmp_path, noise, make_spec, monkeypatch, caplog
+):
+    """A camera of 500 frames/s, of which every fifth comes; without anyone to wait each of the others is repeated."""
+    monkeypatch.setattr(cv2, "VideoWriter", type("Slow", (SlowWriter,), {"fourcc": cv2.VideoWriter.fourcc}))
+    sink = open_sink(str(tmp_path / "out.mkv"), make_spec("clean"), 500, live=True)
+    sink.awaited = awaited
+    for index in range(20):
+        sink.write(noise[0], index * 10 * 10**6)
+    assert sink._writer.frames - 20 in repeated
+    assert caplog.text.count("the clip plays faster than the camera saw") == awaited
+
+
+def test_the_repetitions_of_a_frame_do_not_fill_the_disk_unseen(tmp_path, noise, make_spec, monkeypatch):
+    asked = []
+
+    def disk_usage(path):
+        asked.append(path)
+        return SimpleNamespace(free=2**30 if len(asked) < 10 else 0)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with open_sink(str(tmp_path / "out.mkv"), make_spec("clean"), 25, live=True) as sink:
+        sink.write(noise[0], 0)
+        with pytest.raises(OSError, match="No space left on device"):
+            sink.write(noise[1], 10**9)
+
+
+@pytest.mark.parametrize("fps", [66 + 2 / 3, 119.933, 239.7634, 90_000])
+def test_a_rate_that_mpeg_4_has_no_number_for_is_rounded(fps, tmp_path, noise, make_spec):
+    write(tmp_path / "out.mp4", make_spec("clean"), noise, fps)
+    with open_source(str(tmp_path / "out.mp4"), make_spec()) as source:
+        assert source.fps == pytest.approx(min(fps, 65535), rel=1e-4)
+        assert len(list(source)) == len(noise)

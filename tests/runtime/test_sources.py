@@ -11,7 +11,9 @@ import pytest
 from derain.runtime.frames import from_bgr
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
+from derain.runtime.sources.coded import decode
 from derain.runtime.sources.container import SEGMENT, is_cut_short
+from derain_tests.pictures import write_clip
 
 DURATION = bytes.fromhex("448988")  # Matroska's name of it, and that a float of 8 bytes follows
 
@@ -75,6 +77,14 @@ def test_a_source_that_is_not_there_is_told_by_name(uri, part, make_spec, tmp_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=part):
         open_source(uri, make_spec())
+
+
+@pytest.mark.parametrize("uri", ["", "frames://", "file:"])
+def test_a_source_without_a_place_is_not_the_current_folder(uri, folder, make_spec, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=f"source '{uri}': names no file or folder: give its path, or . for this"):
+        open_source(uri, make_spec())
+    assert len(images(".", make_spec())) == 10
 
 
 def test_a_file_that_is_no_video_is_refused(tmp_path, make_spec):
@@ -152,6 +162,18 @@ def test_a_broken_image_is_named_in_every_format(suffix, share, tmp_path, smooth
     (tmp_path / f"001{suffix}").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match=rf"001\{suffix}: {int(len(whole) * share)} bytes that are no whole image"):
         images(tmp_path, make_spec())
+
+
+def test_a_jpeg_is_whole_with_its_end_whatever_a_phone_appended_and_not_by_the_end_of_its_thumbnail(smooth):
+    jpeg = cv2.imencode(".jpg", smooth)[1].tobytes()
+    film = b"ftypmp42\xff\xda\0\1"
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(jpeg)) + jpeg  # with a thumbnail
+    with_thumbnail = jpeg[:2] + exif + jpeg[2:]
+    filled = jpeg[:2] + jpeg[2:].replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1)
+    for whole in (jpeg, jpeg + film, with_thumbnail, with_thumbnail + film, filled):
+        np.testing.assert_allclose(decode(whole), smooth, atol=6)
+    for cut in (1, len(jpeg) - jpeg.index(b"\xff\xda"), len(jpeg) - 2, len(jpeg) + 50):
+        assert decode(with_thumbnail[:-cut]) is None
 
 
 @pytest.mark.parametrize(
@@ -255,6 +277,48 @@ def test_an_iso_file_is_cut_short_where_its_boxes_do_not_fit_it_and_not_where_fr
     ):
         clip.write_bytes(content)
         assert is_cut_short(clip) == cut
+
+
+def test_an_avi_is_cut_short_where_its_chunks_go_on_behind_its_end_and_not_where_frames_are_left_empty(tmp_path):
+    def chunk(content, size=None):
+        return b"RIFF" + struct.pack("<I", len(content) if size is None else size) + content
+
+    clip = tmp_path / "clip.avi"
+    film = chunk(b"AVI " + bytes(100)) + chunk(b"AVIX" + bytes(100))  # a long one has several
+    for content, cut in (
+        (film, False),
+        (film + b"more of another program", False),
+        (film[:-1], True),
+        (film[:60], True),
+        (chunk(b"AVI " + bytes(100), 2**32 - 1), False),  # written into a pipe
+        (b"", False),
+    ):
+        clip.write_bytes(content)
+        assert is_cut_short(clip) == cut, (content[:12], len(content))
+
+
+def test_a_whole_avi_that_counts_more_frames_than_it_holds_gives_those_it_holds(tmp_path, noise, make_spec, caplog):
+    """As one of a varying rate, or with sound by FFmpeg: a frame that is not there is counted and empty."""
+    clip = write_clip(tmp_path / "clip.avi", noise)
+    whole = clip.read_bytes()
+    head = whole.index(b"avih") + 24  # its number of frames
+    stream = whole.index(b"strh") + 40
+    assert {struct.unpack_from("<I", whole, at) for at in (head, stream)} == {(len(noise),)}
+    for at in (head, stream):
+        whole = whole[:at] + struct.pack("<I", 2 * len(noise)) + whole[at + 4 :]
+    clip.write_bytes(whole)
+    assert len(images(clip, make_spec())) == len(noise)
+    assert "10 frames came, its duration is that of 20: it is damaged, or its rate varies" in caplog.text
+
+
+@pytest.mark.parametrize(("alike", "told"), [(9, 0), (10, 1), (30, 1)])
+def test_a_clip_that_stands_still_from_its_first_frame_on_may_be_interlaced(
+    alike, told, tmp_path, noise, make_spec, caplog
+):
+    clip = write_clip(tmp_path / "clip.mkv", [noise[0]] * alike + noise[1:])
+    seen = images(clip, make_spec())
+    np.testing.assert_array_equal(seen, [noise[0]] * alike + noise[1:])
+    assert caplog.text.count(f"{clip}: its first 10 frames are all the same: if it is interlaced, OpenCV") == told
 
 
 def test_a_clip_damaged_in_its_middle_gives_what_lies_behind(clip, noise, make_spec, unreadable, caplog):
