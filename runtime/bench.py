@@ -109,7 +109,8 @@ def bench(
         raise ValueError(f"{seconds:g} s at {fps:g} frames/s hold no frame: give it longer with --seconds")
     engine.infer(pictures[0])  # refuses pictures that are no frames for it, which the guard would only count
     before = machine()
-    source = CameraClock(pictures, engine.input, fps, round((warm_up_s + seconds) * fps))
+    warm_up = math.ceil(round(warm_up_s * fps, 6))  # frames: the first one after it is due at its end, or later
+    source = CameraClock(pictures, engine.input, fps, warm_up + round(seconds * fps))
     from_ns = source.start_ns + round(warm_up_s * 1e9)
     samples = Samples(from_ns)
     run = pipeline.run(

@@ -7,14 +7,14 @@ def first_fault(error: ValidationError) -> str:
     """The first complaint: the key, what is expected and the value seen; then how many more there are."""
     faults = error.errors(include_url=False)
     fault = faults[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    at = ".".join(str(part) for part in fault["loc"]) + ": " * bool(fault["loc"])
     seen = repr(fault["input"])
     seen = seen if len(seen) <= 60 else f"{seen[:57]}…"
     texts = {
-        "extra_forbidden": f"{key}: unknown key (its value is {seen})",
-        "missing": f"{key}: missing, expected a value",
+        "extra_forbidden": f"{at}unknown key (its value is {seen})",
+        "missing": f"{at}missing, expected a value",
         "json_invalid": f"not JSON ({fault['msg'].removeprefix('Invalid JSON: ')})",
-        "value_error": f"{key}: " * bool(key) + fault["msg"].removeprefix("Value error, "),
+        "value_error": at + fault["msg"].removeprefix("Value error, "),
     }
-    told = texts.get(fault["type"], f"{key}: {fault['msg'].replace('Input should', 'should')}, got {seen}")
+    told = texts.get(fault["type"], f"{at}{fault['msg'].replace('Input should', 'should')}, got {seen}")
     return told if len(faults) == 1 else f"{told} (and {len(faults) - 1} more)"

@@ -40,11 +40,10 @@ class HttpServer(ThreadingHTTPServer):
         self._thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away while it asks is no fault of ours, and no traceback's worth."""
-        if isinstance(error := sys.exception(), OSError):
-            log.debug("client %s: %s", client_address[0], error)
-        else:
-            super().handle_error(request, client_address)
+        """A client that goes away while it asks, or asks for nonsense, is no traceback's worth."""
+        error = sys.exception()
+        level = logging.DEBUG if isinstance(error, OSError) else logging.WARNING
+        log.log(level, "client %s gets no answer: %s: %s", client_address[0], type(error).__name__, error)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin with a client, if there is room."""

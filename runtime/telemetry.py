@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from derain.runtime.background import Background
@@ -35,7 +36,7 @@ class JsonLines(Observer):
     def __init__(self, path: Path, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.lost = 0
         self._path = path
-        self._file = path.open("ab", buffering=0)
+        self._file = FileIO(path, "a", opener=_opened)
         self._clock = clock
         self._due_ns = clock()
         self._newest: Status | None = None
@@ -76,3 +77,15 @@ class JsonLines(Observer):
         if not self.lost:
             log.warning("%s: telemetry lost: %s", self._path, why)
         self.lost += 1
+
+
+def _opened(path: str, flags: int) -> int:
+    """A descriptor at once: a pipe that nobody reads is an error, where it would keep the stream from its start."""
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(f"{path}: a pipe that nobody reads: start its reader first") from error
+        raise
+    os.set_blocking(descriptor, True)
+    return descriptor

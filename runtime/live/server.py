@@ -21,6 +21,8 @@ SHORTEST = 8
 
 PATIENCE_S = 5.0
 
+FAREWELL_S = 0.5
+"""For an answer that is being read when the page is closed: less than uvicorn's, which ends in tracebacks."""
 
 MOST_CONNECTIONS = 64
 """Connections held at once. Each holds a file open, of which the stream beside needs some."""
@@ -43,6 +45,11 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.cycle is before:
             self.loop.call_later(PATIENCE_S, self._close_if_unasked, before)
+
+    def shutdown(self) -> None:
+        """Go on with an answer for a moment: a browser that reads no more, as in a laptop put to sleep, is let go."""
+        super().shutdown()
+        self.loop.call_later(FAREWELL_S, self.transport.abort)
 
     def _close_if_unasked(self, before: RequestResponseCycle | None) -> None:
         """Where the newest request is still the one that was answered before."""

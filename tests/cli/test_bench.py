@@ -57,14 +57,16 @@ def test_only_other_hardware_is_another_machine(report, derain, tmp_path):
 
 
 def test_reports_that_cannot_be_compared_are_refused(report, derain, tmp_path):
-    a, b, c, d = (tmp_path / f"{name}.json" for name in "abcd")
+    a, b, c, d, e = (tmp_path / f"{name}.json" for name in "abcde")
     a.write_text(report.model_dump_json())
     b.write_text(report.model_copy(update={"camera_fps": 30.0}).model_dump_json())
     d.write_text(report.model_copy(update={"deadline_ms": 40.0}).model_dump_json())
     c.write_text('{"fps": 3}')
+    e.write_text("[]")
     assert "camera_fps is 100.0 and 30.0, expected the same" in derain("bench", "--compare", a, b).fault
     assert "deadline_ms is None and 40.0, expected the same" in derain("bench", "--compare", a, d).fault
     assert "c.json: not a bench report" in derain("bench", "--compare", a, c).fault
+    assert "e.json: not a bench report: should be an object, got []: make" in derain("bench", "--compare", a, e).fault
 
 
 @pytest.mark.parametrize(

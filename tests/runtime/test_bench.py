@@ -50,6 +50,14 @@ def test_only_what_comes_after_the_warm_up_counts(report):
     assert report.latency_ms["inference"].p50 == pytest.approx(np.median(report.samples_ms["inference"]), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("fps", "warm_up_s", "seconds", "frames"), [(10, 0.04, 0.1, 1), (30, 0.05, 0.1, 3), (10, 0.7, 0.3, 3)]
+)
+def test_a_warm_up_of_no_whole_frames_takes_none_from_the_measurement(fps, warm_up_s, seconds, frames, bundle, noise):
+    with ScriptedEngine(bundle) as engine:
+        assert bench(engine, noise, fps, seconds, warm_up_s).frames == frames
+
+
 def test_a_slow_engine_shows_as_drops_and_age_and_not_as_a_slower_camera(bundle, noise):
     slow = dict.fromkeys(range(1000), Fault.SLOW)
     with ScriptedEngine(bundle, slow, slow_s=0.05) as engine:

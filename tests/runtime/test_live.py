@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from derain.runtime import pipeline
+from derain.runtime.frames import Frame
 from derain.runtime.live import LiveServer, LiveView, server
+from derain.runtime.records import FrameRecord, Outcome
 from derain.runtime.sinks import open_sink
 from derain.runtime.sources import open_source
 from derain.runtime.testing import Fault, ScriptedEngine
@@ -204,6 +206,22 @@ def test_a_browser_that_reads_nothing_slows_no_frame(bundle, wait_until):
         wait_until(lambda: page.report)
     assert page.report.frames == 40
     assert page.report.passed_through == 0
+
+
+def test_a_browser_that_reads_no_more_is_let_go_at_the_end_without_a_traceback(make_spec, caplog):
+    spec = make_spec(width=1280, height=960)
+    view = LiveView(ABOUT, spec, spec)
+    picture = np.random.default_rng(0).integers(0, 256, spec.image_shape, np.uint8)
+    with LiveServer(view, "127.0.0.1", 0) as serving:
+        view.on_frame(FrameRecord(0, 0, 0, 0, 0, 0, Outcome.DERAINED), Frame(0, 0, picture, 0), picture)
+        idle = socket.create_connection(("127.0.0.1", serving.port), 10)
+        idle.sendall(b"GET /pair HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20)
+        assert idle.recv(1) == b"H"
+        time.sleep(0.5)
+        start = time.monotonic()
+    assert time.monotonic() - start < server.PATIENCE_S
+    idle.close()
+    assert caplog.text == ""
 
 
 # In a real browser.

@@ -84,6 +84,16 @@ def test_a_network_camera_delivers_frames_until_the_stream_breaks_off(captures, 
     assert SECRET not in str(caught.value) + source.location
 
 
+def test_a_network_camera_that_stands_still_from_its_first_frame_on_may_be_interlaced(
+    captures, noise, make_spec, caplog
+):
+    captures([noise[0]] * 12)
+    with open_source(URI, make_spec()) as source, pytest.raises(OSError, match="the stream broke off"):
+        list(source)
+    assert caplog.text.count("its first 10 frames are all the same: if it is interlaced, OpenCV") == 1
+    assert SECRET not in caplog.text
+
+
 def test_a_camera_that_does_not_answer_is_told_without_its_password(captures, make_spec):
     captures([], is_open=False)
     with pytest.raises(OSError, match=r"rtsp://\*\*\*@camera\.local:554/.*: no stream: check address, credentials"):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -54,6 +56,21 @@ def test_the_last_line_tells_what_the_report_tells(bundle, tmp_path, monkeypatch
     for key in ("frames", "dropped", "passed_through", "engine_faults", "engine_reopened", "engine_fault", "why"):
         assert last[key] == getattr(report, key)
     assert last["engine_faults"] == 1
+
+
+def test_a_pipe_that_nobody_reads_keeps_no_stream_from_its_start_and_one_that_is_read_gets_its_lines(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    alarm = threading.Timer(10, lambda: pipe.open("rb").close())  # what hangs goes on, and fails
+    alarm.start()
+    with pytest.raises(OSError, match="pipe: a pipe that nobody reads: start its reader first"):
+        JsonLines(pipe)
+    alarm.cancel()
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with JsonLines(pipe) as lines:
+        lines.on_status(STATUS)
+    assert json.loads(os.read(reader, 10_000).splitlines()[0])["frames"] == 12
+    os.close(reader)
 
 
 def test_there_is_a_line_a_second_whatever_the_rate_and_one_at_the_end(tmp_path):
@@ -155,6 +172,21 @@ def test_the_guard_s_state_and_a_lost_camera_are_there_while_they_last():
         told = scrape(metrics)
     assert told["derain_guard_state", "backing off"] == 1
     assert (told["derain_source_up",], told["derain_source_faults_total",]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [b"GET http://[ HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nAccept: application/openmetrics-text;version=new\r\n\r\n"],
+)
+def test_a_client_that_asks_for_nonsense_is_told_of_in_one_line(asked, capfd, caplog):
+    with Metrics("127.0.0.1:0") as metrics:
+        host, port = metrics.address.removeprefix("http://").removesuffix("/metrics").split(":")
+        with socket.create_connection((host, int(port)), 10) as client:
+            client.sendall(asked)
+            assert client.recv(100) == b""
+    (message,) = caplog.messages
+    assert message.startswith("client 127.0.0.1 gets no answer: ")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_address_that_is_none_or_taken_is_told():
