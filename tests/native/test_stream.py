@@ -343,6 +343,8 @@ def test_the_engine_is_ready_before_the_source_is_opened(bundle, stream):
         ("run", "bundle", "--source", "a", "--sink", "b", "--deadline", "0"),
         ("run", "bundle", "--source", "a", "--sink", "b", "--deadline", "nan"),
         ("bench", "bundle", "--fps", "0"),
+        ("bench", "bundle", "--fps", "1001"),
+        ("bench", "bundle", "--seconds", "1e7"),
         ("fly",),
         (),
     ],

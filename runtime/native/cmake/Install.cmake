@@ -14,6 +14,7 @@ install(FILES
   include/derain/error.hpp
   include/derain/frame.hpp
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/derain)
+install(FILES include/derain/stream/shared_frames.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/derain/stream)
 target_compile_features(derain INTERFACE cxx_std_20)
 install(EXPORT derainTargets NAMESPACE derain:: DESTINATION ${package})
 

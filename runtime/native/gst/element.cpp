@@ -68,6 +68,12 @@ class Inside {
         }
     }
 
+    /// Reads the bundle anew when it is next asked for: it may have been calibrated or built since.
+    void forget_bundle() {
+        const std::scoped_lock lock(mutex_);
+        loaded_.reset();
+    }
+
     /// The bundle, read once; Error where it cannot be.
     derain::Bundle bundle() {
         const std::scoped_lock lock(mutex_);
@@ -278,8 +284,12 @@ gboolean answer(GstBaseTransform* transform, GstPadDirection direction, GstQuery
     return TRUE;
 }
 
-/// Lets the streaming thread go, which the parent class waits for, from an engine that hangs.
+/// A start reads the bundle anew; a stop lets the streaming thread go, which the parent class waits for, from an engine
+/// that hangs.
 GstStateChangeReturn change_state(GstElement* element, GstStateChange transition) {
+    if (transition == GST_STATE_CHANGE_NULL_TO_READY) {
+        inside_of(element).forget_bundle();
+    }
     if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
         if (const auto filter = inside_of(element).current()) {
             filter->stop();
@@ -320,6 +330,21 @@ GstFlowReturn transform_frame(GstVideoFilter* filter, GstVideoFrame* in, GstVide
         derain::gst::mark(*out->buffer, derain::Why::fault);
     }
     return GST_FLOW_OK;
+}
+
+/// Drops a frame that came cut short: the parent class would let a buffer go on that nobody has written into.
+GstFlowReturn transform_whole(GstBaseTransform* transform, GstBuffer* in, GstBuffer* out) {
+    GstVideoInfo& info = GST_VIDEO_FILTER(transform)->in_info;
+    GstVideoFrame frame{};
+    if (gst_video_frame_map(&frame, &info, in, GST_MAP_READ) == FALSE) {
+        GST_ELEMENT_WARNING(transform, STREAM, FORMAT,
+                            ("a frame of %zu bytes, expected %zu (%s): it is dropped: see what delivers it",
+                             gst_buffer_get_size(in), info.size, derain::gst::to_string(info).c_str()),
+                            (nullptr));
+        return GST_BASE_TRANSFORM_FLOW_DROPPED;
+    }
+    gst_video_frame_unmap(&frame);
+    return GST_BASE_TRANSFORM_CLASS(derain_element_parent_class)->transform(transform, in, out);
 }
 
 void finalize(GObject* object) {
@@ -380,6 +405,7 @@ static void derain_element_class_init(DerainElementClass* klass) {
     transform.transform_caps = transform_caps;
     transform.start = start;
     transform.stop = stop;
+    transform.transform = transform_whole;
     transform.sink_event = sink_event;
     transform.query = answer;
     auto& filter = *GST_VIDEO_FILTER_CLASS(klass);

@@ -14,7 +14,7 @@ GstStructure* stats_of(const Tally& tally) {
     };
     count("presented", tally.presented());
     count("passed-through", tally.count(Outcome::passed_through));
-    count("deadline-misses", tally.count(Why::deadline));
+    count("deadline-misses", tally.deadline_misses());
     count("engine-faults", tally.count(Why::fault));
     ms("inference-p50-ms", Stage::inference, 0.5);
     ms("inference-p99-ms", Stage::inference, 0.99);

@@ -79,10 +79,21 @@ class Element : public ::testing::Test {
         static_cast<void>(files.load());
     }
 
-    /// Whether a side that nothing is linked to takes such frames.
-    [[nodiscard]] bool takes(const char* side, const std::string& caps) const {
+    [[nodiscard]] GstElement* unlinked() const {
         GstElement* alone = gst_element_factory_make("derain", nullptr);
         g_object_set(alone, "bundle", files.path().c_str(), nullptr);
+        return alone;
+    }
+
+    /// Whether a side that nothing is linked to takes such frames.
+    [[nodiscard]] bool takes(const char* side, const std::string& caps) const {
+        GstElement* alone = unlinked();
+        const bool some = takes(alone, side, caps);
+        gst_object_unref(alone);
+        return some;
+    }
+
+    static bool takes(GstElement* alone, const char* side, const std::string& caps) {
         GstPad* pad = gst_element_get_static_pad(alone, side);
         GstCaps* given = gst_caps_from_string(caps.c_str());
         GstCaps* taken = gst_pad_query_caps(pad, given);
@@ -90,7 +101,6 @@ class Element : public ::testing::Test {
         gst_caps_unref(taken);
         gst_caps_unref(given);
         gst_object_unref(pad);
-        gst_object_unref(alone);
         return some;
     }
 
@@ -116,6 +126,16 @@ class Element : public ::testing::Test {
         std::string copy = given;
         g_free(given);
         return copy;
+    }
+
+    /// A count of the property `stats`.
+    [[nodiscard]] guint64 counted(const char* field) const {
+        GstStructure* stats = nullptr;
+        g_object_get(element, "stats", &stats, nullptr);
+        guint64 value = 99;
+        EXPECT_TRUE(gst_structure_get_uint64(stats, field, &value)) << field;
+        gst_structure_free(stats);
+        return value;
     }
 
     /// The most latency that downstream is told.
@@ -156,6 +176,19 @@ TEST_F(Element, KeepsItsPropertiesWhileItRunsSoThatNoFrameOutgrowsItsMemory) {
     gst_element_set_state(element, GST_STATE_READY);
     g_object_set(element, "bundle", larger.path().c_str(), nullptr);
     EXPECT_EQ(text("bundle"), larger.path().string());
+}
+
+TEST_F(Element, ReadsItsBundleAnewWhenItIsStartedAnew) {
+    GstElement* alone = unlinked();
+    EXPECT_TRUE(takes(alone, "sink", caps_of(width, height)));
+    for (const char* side : {"input", "output"}) {
+        files.manifest[side]["width"] = 2 * width;
+    }
+    static_cast<void>(files.load());
+    EXPECT_EQ(gst_element_set_state(alone, GST_STATE_READY), GST_STATE_CHANGE_SUCCESS);
+    EXPECT_TRUE(takes(alone, "sink", caps_of(2 * width, height)));
+    gst_element_set_state(alone, GST_STATE_NULL);
+    gst_object_unref(alone);
 }
 
 TEST_F(Element, TakesTheColorimetriesOfItsBundlesMatrixAndRange) {
@@ -220,22 +253,43 @@ TEST_F(Element, TellsTheApplicationOfFaultsAndCountsThem) {
     gst_element_set_bus(element, nullptr);
     gst_object_unref(bus);
 
+    EXPECT_EQ(counted("presented"), 2U);
+    EXPECT_EQ(counted("passed-through"), 1U);
+    EXPECT_EQ(counted("engine-faults"), 1U);
+    EXPECT_EQ(counted("deadline-misses"), 0U);
     GstStructure* stats = nullptr;
     g_object_get(element, "stats", &stats, nullptr);
     ASSERT_NE(stats, nullptr);
-    const auto count = [stats](const char* field) {
-        guint64 value = 99;
-        EXPECT_TRUE(gst_structure_get_uint64(stats, field, &value)) << field;
-        return value;
-    };
-    EXPECT_EQ(count("presented"), 2U);
-    EXPECT_EQ(count("passed-through"), 1U);
-    EXPECT_EQ(count("engine-faults"), 1U);
-    EXPECT_EQ(count("deadline-misses"), 0U);
     double ms = 0;
     EXPECT_TRUE(gst_structure_get_double(stats, "inference-p99-ms", &ms));
     EXPECT_GT(ms, 0);
     gst_structure_free(stats);
+}
+
+TEST_F(Element, CountsAFrameThatALateEngineNeverSawAsADeadlineMissToo) {
+    script = {{0, Fault::slow}};
+    deadline_ms = 20;
+    play();
+    for (const int level : {10, 20}) {
+        ASSERT_EQ(push(level), GST_FLOW_OK);
+        EXPECT_EQ(pulled(), level);
+    }
+    EXPECT_EQ(counted("passed-through"), 2U);
+    EXPECT_EQ(counted("deadline-misses"), 2U);
+}
+
+TEST_F(Element, DropsAFrameThatCameCutShort) {
+    play();
+    GstBus* bus = gst_bus_new();
+    gst_element_set_bus(element, bus);
+    ASSERT_EQ(push(10, 100), GST_FLOW_OK);
+    EXPECT_EQ(gst_harness_buffers_in_queue(harness), 0U);
+    EXPECT_EQ(posted(bus, GST_MESSAGE_WARNING),
+              "a frame of 100 bytes, expected 1536 (32x16 BGR): it is dropped: see what delivers it");
+    ASSERT_EQ(push(20), GST_FLOW_OK);
+    EXPECT_EQ(pulled(), 235);
+    gst_element_set_bus(element, nullptr);
+    gst_object_unref(bus);
 }
 
 #if GST_CHECK_VERSION(1, 20, 0)

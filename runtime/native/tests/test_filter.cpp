@@ -62,5 +62,19 @@ TEST(Filter, AStopWaitsForNoEngineWhereThereIsNoDeadline) {
     EXPECT_EQ(clean.picture.bytes()[0], ~pictures[2].bytes()[0]);
 }
 
+TEST(Filter, AFrameAfterAStopWaitsForTheEngineAgainWhereThereIsNoDeadline) {
+    Filter filter(engine({{0, Fault::slow}}, 600), std::nullopt, same);
+    const auto pictures = testing::noise(2);
+    std::jthread stopper([&filter] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        filter.stop();
+    });
+    EXPECT_EQ(filter.process(pictures[0], monotonic_ns()).why, Why::deadline);
+    filter.go_on();
+    const auto clean = filter.process(pictures[1], monotonic_ns());
+    EXPECT_EQ(clean.why, std::nullopt);
+    EXPECT_EQ(clean.picture.bytes()[0], ~pictures[1].bytes()[0]);
+}
+
 }  // namespace
 }  // namespace derain

@@ -104,6 +104,15 @@ TEST_F(Ring, NoReaderEverSeesATornFrameWhileTheWriterRaces) {
     EXPECT_GT(seen, 0);
 }
 
+TEST_F(Ring, AnImageOfAnotherSizeIsRefusedAtBothEnds) {
+    std::vector<std::byte> shorter(spec_.bytes() - 1);
+    const std::string expected = path_.string() + ": image has 1535 bytes, expected 1536: pass whole frames";
+    EXPECT_THAT(testing::fault([&] { writer_.publish(shorter, 1); }), ::testing::StartsWith(expected));
+    EXPECT_EQ(reader_.published(), 0U);
+    writer_.publish(image_, 1);
+    EXPECT_THAT(testing::fault([&] { static_cast<void>(reader_.newest(shorter)); }), ::testing::StartsWith(expected));
+}
+
 TEST_F(Ring, EverythingIsWhereTheTableSays) {
     const auto picture = testing::noise(1).front();
     writer_.publish(picture.bytes(), 7);

@@ -84,11 +84,11 @@ TEST(Streams, AClipWithoutAFrameIsNotThere) {
     EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
-/// What of `times_ms` a clip of 10 frames a second shows, by frame.
-std::vector<std::size_t> shown_of(const std::vector<std::int64_t>& times_ms, bool live) {
+/// What of `times_ms` a clip of `fps` shows, by frame.
+std::vector<std::size_t> shown_of(const std::vector<std::int64_t>& times_ms, bool live, double fps = 10) {
     const testing::Folder folder;
     const auto path = (folder.path() / "clip.mkv").string();
-    const auto sink = open_sink(path, testing::make_spec("clean"), 10, live);
+    const auto sink = open_sink(path, testing::make_spec("clean"), fps, live);
     std::vector<Pixel> written;
     for (const auto& picture : testing::noise(times_ms.size())) {
         const auto since_ns = times_ms[written.size()] * testing::ms_ns;
@@ -110,8 +110,35 @@ TEST(Streams, AClipOfALiveSourceKeepsTheTimeOfItsFrames) {
 }
 
 TEST(Streams, AClipOfALiveSourceThatWasAwayForLongShowsASecondOfItsLastFrameAndThenGoesOn) {
-    EXPECT_EQ(shown_of({0, 60'000, 60'100, 60'300}, true),
-              (std::vector<std::size_t>{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 3}));
+    EXPECT_EQ(shown_of({0, 60'000, 60'500, 61'500}, true, 2), (std::vector<std::size_t>{0, 0, 0, 1, 2, 2, 3}));
+}
+
+TEST(Streams, ACoderSlowerThanTheCameraIsGivenItsFramesAndNotTheirRepetitions) {
+    const testing::Folder folder;
+    const auto path = (folder.path() / "clip.mkv").string();
+    const FrameSpec spec{.tensor = "clean", .width = 640, .height = 480};
+    const auto sink = open_sink(path, spec, 200, true);  // noise of that size takes FFV1 longer than 5 ms
+    const auto picture = testing::noise(1, spec.bytes()).front();
+    for (int frame = 0; frame < 6; ++frame) {
+        sink->write(picture.bytes(), second_ns + frame * 50 * testing::ms_ns);
+    }
+    sink->close();
+    EXPECT_LT(read_all(path, spec).size(), 12U);
+}
+
+TEST(Streams, ARateThatMpeg4HasNoNumberForIsRounded) {
+    for (const double fps : {66 + 2.0 / 3, 119.933, 239.7634, 90'000.0}) {
+        const testing::Folder folder;
+        const auto path = (folder.path() / "clip.mp4").string();
+        const auto sink = open_sink(path, testing::make_spec("clean"), fps);
+        for (const auto& picture : testing::noise(5)) {
+            sink->write(picture.bytes());
+        }
+        sink->close();
+        const auto source = open_source(path, testing::make_spec());
+        EXPECT_NEAR(source->fps().value_or(0), std::min(fps, 65535.0), 1e-4 * fps);
+        EXPECT_EQ(source->frames(), 5);
+    }
 }
 
 TEST(Streams, AClipOfAFileHasItsFramesOneToOneWheneverTheyWereRead) {
@@ -167,9 +194,8 @@ TEST(Streams, AWholeClipWhoseSoundIsLongerThanItsPictureIsNotCalledTruncated) {
     const testing::Folder folder;
     // 520 ms as a float of 8 bytes, big-endian: 13 frames at 25 a second.
     const auto path = patched_clip(folder, "\x44\x89\x88", std::string_view("\x40\x80\x40\0\0\0\0\0", 8));
-    EXPECT_EQ(told_of(path, 10), path +
-                                     ": 10 frames came, its duration is that of 13: it is damaged, or its sound is " +
-                                     "longer than its picture");
+    EXPECT_EQ(told_of(path, 10), path + ": 10 frames came, its duration is that of 13: it is damaged, or its rate " +
+                                     "varies, it hides some, or its sound is longer than its picture");
 }
 
 TEST(Streams, AClipWhoseWriterDidNotKnowItsSizeGivesWhatThereIs) {
@@ -187,8 +213,30 @@ TEST(Streams, AWholeClipWhoseEditListHidesItsFirstFramesIsNotCalledTruncated) {
     // One edit of 240 ms from tick 2048 on: FFmpeg gives a frame 512 ticks at 25 a second.
     const auto path =
         patched_clip(folder, "elst", std::string_view("\0\0\0\0\0\0\0\1\0\0\0\xf0\0\0\x08\0\0\1\0\0", 20), "clip.mp4");
-    EXPECT_EQ(told_of(path, 6), path + ": 6 frames came, its duration is that of 10: it is damaged, or its sound is " +
-                                    "longer than its picture");
+    EXPECT_EQ(told_of(path, 6), path + ": 6 frames came, its duration is that of 10: it is damaged, or its rate " +
+                                    "varies, it hides some, or its sound is longer than its picture");
+}
+
+TEST(Streams, AnAviIsCutShortWhereItsChunksGoOnBehindItsEndAndNotWhereFramesAreLeftEmpty) {
+    const auto chunk = [](const std::string& content) {
+        return std::string("RIFF") + static_cast<char>(content.size()) + std::string(3, '\0') + content;
+    };
+    const auto film =
+        chunk("AVI " + std::string(100, 'x')) + chunk("AVIX" + std::string(100, 'x'));  // a long one has two
+    const std::vector<std::pair<std::string, bool>> contents{
+        {film, false},
+        {film + "more of another program", false},
+        {film.substr(0, film.size() - 1), true},
+        {film.substr(0, 60), true},
+        {"RIFF\xff\xff\xff\xff" + film.substr(8), false},  // written into a pipe
+        {"", false},
+    };
+    const testing::Folder folder;
+    const auto clip = folder.path() / "clip.avi";
+    for (const auto& [content, cut] : contents) {
+        std::ofstream(clip, std::ios::binary | std::ios::trunc) << content;
+        EXPECT_EQ(is_cut_short(clip), cut) << content.size() << " bytes";
+    }
 }
 
 TEST(Streams, AnMp4IsCutShortWhereItsBoxesDoNotFitTheFileOrNoneDescribesTheFilm) {
@@ -282,6 +330,8 @@ TEST(Streams, WhatCannotBeOpenedIsToldInOneLineWithItsMend) {
         {"test://snow", "test://snow: pattern 'snow' is unknown, known are: clean, rain"},
         {"test://rain?speed=1", "test://rain?speed=1: speed: unknown key; known keys: width"},
         {"test://rain?frames=0", "frames is '0', expected a number of at least 1"},
+        {"test://rain?fps=inf", "fps is 'inf', expected a number of at least"},
+        {"test://rain?fps=nan", "fps is 'nan', expected a number of at least"},
         {"test://rain?unplug=3", "faults of a camera: add live=1"},
         {"test://rain?width=64",
          "frames are 64x16, the bundle expects 32x16: give it those, or export one for this size"},
@@ -361,6 +411,12 @@ TEST(Streams, ANameWithAColonIsNoProtocol) {
     const Finally back([&] { std::filesystem::current_path(before); });
     const auto written = write_noise("file://out-12:30:00.mkv");
     EXPECT_EQ(read_all("file://out-12:30:00.mkv"), written);
+}
+
+TEST(Streams, CredentialsAreTakenOutOfALineOfAnyLength) {
+    const std::string token(100'000, 'a');
+    EXPECT_EQ(redact("rtsp://me:" + token + "@deck/" + token + "?jwt=" + token + "&key=" + token + "&" + token),
+              "rtsp://***@deck/" + token + "?jwt=" + token + "&key=***&" + token);
 }
 
 TEST(Streams, CredentialsAreNeverShown) {

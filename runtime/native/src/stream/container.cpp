@@ -5,6 +5,7 @@
 #include <bit>
 #include <cctype>
 #include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -17,6 +18,8 @@ namespace {
 constexpr std::array boxed{".mp4", ".m4v", ".mov"};
 constexpr std::uint64_t box_head = 8;
 constexpr std::uint64_t long_box_head = 16;
+constexpr std::string_view riff("RIFF");
+constexpr std::uint32_t unknown_length = 0xffffffff;
 constexpr std::string_view ebml("\x1a\x45\xdf\xa3");
 constexpr std::string_view segment("\x18\x53\x80\x67");
 constexpr std::size_t head_bytes = 4096;
@@ -53,6 +56,23 @@ bool has_whole_boxes(std::ifstream& file, std::uint64_t end) {
     return described;
 }
 
+/// Whether an AVI's chunks, of which a long one has several, end inside the file; one of unknown length is open.
+bool has_whole_chunks(std::ifstream& file, std::uint64_t end) {
+    std::uint64_t at = 0;
+    std::array<char, 8> head{};
+    file.clear();
+    while (file.seekg(static_cast<std::streamoff>(at)).read(head.data(), head.size()) &&
+           std::string_view(head.data(), head.size()).starts_with(riff)) {
+        std::uint32_t size = 0;
+        std::memcpy(&size, head.data() + riff.size(), sizeof(size));  // little-endian, as all that this runs on
+        if (size == unknown_length) {                                 // its writer could not go back to write it
+            return true;
+        }
+        at += head.size() + size;
+    }
+    return at <= end;
+}
+
 struct Content {
     std::size_t at = 0;
     std::optional<std::uint64_t> bytes;
@@ -76,9 +96,6 @@ Content content_of(std::string_view head, std::size_t at) {
 bool is_cut_short(const std::filesystem::path& path) {
     std::string suffix = path.extension().string();
     std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
-    if (suffix == ".avi") {
-        return true;
-    }
     std::ifstream file(path, std::ios::binary);
     if (std::ranges::find(boxed, suffix) != boxed.end()) {
         return !has_whole_boxes(file, std::filesystem::file_size(path));
@@ -86,6 +103,9 @@ bool is_cut_short(const std::filesystem::path& path) {
     std::string head(head_bytes, '\0');
     file.read(head.data(), static_cast<std::streamsize>(head.size()));
     head.resize(static_cast<std::size_t>(file.gcount()));
+    if (head.starts_with(riff)) {
+        return !has_whole_chunks(file, std::filesystem::file_size(path));
+    }
     if (!head.starts_with(ebml)) {
         return false;
     }

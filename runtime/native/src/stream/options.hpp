@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <initializer_list>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -28,7 +29,8 @@ class Options {
         const auto& text = entry->second;
         Number value{};
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (error != std::errc() || end != text.data() + text.size() || value < least) {
+        const bool in_range = value >= least && value <= std::numeric_limits<Number>::max();  // and no NaN
+        if (error != std::errc() || end != text.data() + text.size() || !in_range) {
             throw Error(name_ + ": " + key + " is '" + text + "', expected a number of at least " +
                         std::to_string(least));
         }

@@ -64,6 +64,8 @@ void Loop::give_up() {
     if (waiting_) {
         guard_.on(Event::deadline, hooks_.clock());
         present(raw(taken(), Why::deadline));
+    } else if (auto frame = frames_.take()) {
+        present(raw(std::move(*frame), why_raw(guard_.state())));
     }
 }
 
@@ -127,7 +129,8 @@ std::optional<Loop::Outgoing> Loop::take_result(Done done, std::int64_t now_ns) 
 
 /// The next frame: to the engine where it can have it, else out raw.
 std::optional<Loop::Outgoing> Loop::admit() {
-    if (waiting_) {
+    // Without a deadline the engine is late only with a frame that was given up, and the next one waits for it.
+    if (waiting_ || (guard_.state() == State::late && !guard_.deadline_ns())) {
         return std::nullopt;
     }
     auto frame = frames_.take();

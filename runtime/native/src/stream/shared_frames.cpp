@@ -91,6 +91,13 @@ std::span<std::byte> map(const FileDescriptor& file, std::size_t bytes, int acce
 
 std::atomic_ref<std::uint64_t> atomic(std::uint64_t& word) { return std::atomic_ref(word); }
 
+void check_bytes(const std::filesystem::path& path, std::size_t seen, std::size_t expected) {
+    if (seen != expected) {
+        throw Error(path.string() + ": image has " + std::to_string(seen) + " bytes, expected " +
+                    std::to_string(expected) + ": pass whole frames without padding");
+    }
+}
+
 /// Whether `path` still names this open file; another program may have put a newer one there.
 bool is_at(int file, const std::filesystem::path& path) {
     struct stat ours {};
@@ -228,6 +235,7 @@ SharedFrames::~SharedFrames() {
 }
 
 void SharedFrames::publish(std::span<const std::byte> image, std::int64_t captured_ns, bool raw) {
+    check_bytes(path_, image.size(), bytes_);
     const auto number = published();
     const auto at = slot_of(number);
     atomic(word(at)).store(2 * number + 1, std::memory_order_relaxed);
@@ -244,6 +252,7 @@ void SharedFrames::publish(std::span<const std::byte> image, std::int64_t captur
 }
 
 std::optional<SharedFrames::Newest> SharedFrames::newest(std::span<std::byte> image) const {
+    check_bytes(path_, image.size(), bytes_);
     const auto count = published();
     if (count == 0) {
         return std::nullopt;

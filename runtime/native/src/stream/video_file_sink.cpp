@@ -16,6 +16,18 @@ namespace {
 
 constexpr double default_fps = 25;  // for sources without a rate of their own, such as a folder of images
 
+constexpr double most_parts = 65535;  // of a second, that MPEG-4 knows
+
+/// A rate in thousandths, or in as many parts of a second as MPEG-4 has a number for: OpenCV asks for 119,933 of them
+/// where a clip has 119.933 frames in one.
+double coded(double fps) {
+    double parts = 1000;
+    while (parts > 1 && fps * parts > most_parts) {
+        parts /= 10;
+    }
+    return std::round(std::min(fps, most_parts) * parts) / parts;
+}
+
 // Free space to keep: raw frames, one to write and the encoder's own buffer; bytes, as Matroska holds a cluster of 5 MB
 // back; and bytes for each frame of the clip, as the container's end lists them all.
 constexpr std::uintmax_t margin = 4;
@@ -38,7 +50,8 @@ std::optional<int> codec_of(const std::filesystem::path& path) {
 /// always a whole clip of the frames there were.
 ///
 /// Of a live source it keeps the time: a camera delivers fewer frames in the dark, some are dropped, and one a tick of
-/// the clip would play them too fast.
+/// the clip would play them too fast. It repeats the one before only as often as the time of one frame allows: a coder
+/// that falls behind would lose ever more frames to the repeated ones.
 class VideoFile final : public Sink {
    public:
     VideoFile(const std::string& location, const FrameSpec& spec, std::optional<double> fps, bool live)
@@ -99,7 +112,7 @@ class VideoFile final : public Sink {
             const cv::Size size(spec().width, spec().height);
             // Absolute, or FFmpeg takes what stands before a colon for a protocol.
             const auto name = std::filesystem::absolute(temporary_).string();
-            if (!writer_.open(name, cv::CAP_FFMPEG, *codec_of(path_), fps_, size)) {
+            if (!writer_.open(name, cv::CAP_FFMPEG, *codec_of(path_), coded(fps_), size)) {
                 throw WriteError(location() + ": cannot be written in " + folder().string() +
                                  ": check its space and rights");
             }
@@ -109,18 +122,19 @@ class VideoFile final : public Sink {
             encode(bgr);
             return;
         }
-        for (auto left = missing_before(captured_ns); left > 0; --left) {
+        for (auto left = repeats_before(captured_ns); left > 0; --left) {
             encode(last_);
         }
         encode(bgr);
         bgr.copyTo(last_);
     }
 
-    /// How many frames are due before the one captured then: a second's at most, the rest of a gap is left out.
-    std::int64_t missing_before(std::int64_t captured_ns) {
+    /// How many frames are to be repeated before the one captured then: of a long gap a second's.
+    std::int64_t repeats_before(std::int64_t captured_ns) {
         const auto at_ns = static_cast<double>(captured_ns);
         due_ns_ = std::max(last_.empty() ? at_ns : due_ns_, at_ns - second_ns);
-        return std::llrint((at_ns - due_ns_) / period_ns());
+        const double most = std::floor(period_ns() / takes_ns_);  // before the first was coded it is infinite
+        return std::llrint(std::min((at_ns - due_ns_) / period_ns(), most));
     }
 
     void encode(const cv::Mat& bgr) {
@@ -130,7 +144,9 @@ class VideoFile final : public Sink {
         if (std::filesystem::space(folder(), error).available < kept) {
             throw WriteError(location() + ": No space left on device");
         }
+        const auto start_ns = monotonic_ns();
         writer_.write(bgr);
+        takes_ns_ += (static_cast<double>(monotonic_ns() - start_ns) - takes_ns_) / 8;
         ++encoded_;
         due_ns_ += period_ns();
     }
@@ -147,7 +163,8 @@ class VideoFile final : public Sink {
     bool live_;
     cv::VideoWriter writer_;
     std::uintmax_t encoded_ = 0;
-    double due_ns_ = 0;  // the clip's next frame
+    double due_ns_ = 0;    // the clip's next frame
+    double takes_ns_ = 0;  // to code a frame, of late
     cv::Mat last_;
 };
 

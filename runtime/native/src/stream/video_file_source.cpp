@@ -65,7 +65,8 @@ class VideoFile final : public DecodedSource {
                         std::to_string(*frames()) + " frames: copy it again, or re-encode what is left of it");
         }
         set_warning(location() + ": " + std::to_string(decoded_) + " frames came, its duration is that of " +
-                    std::to_string(*frames()) + ": it is damaged, or its sound is longer than its picture");
+                    std::to_string(*frames()) + ": it is damaged, or its rate varies, it hides some, or its sound is " +
+                    "longer than its picture");
         return {};
     }
 

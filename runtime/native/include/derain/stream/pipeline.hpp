@@ -58,7 +58,9 @@ class Loop {
 
     /// Does what can be done now; false where nothing went out.
     bool step();
-    /// Waits no more for the engine: the frame it has goes out raw, as at a deadline.
+    /// Waits no more for the engine: the frame it has, or the next one, goes out raw, as at a deadline.
+    ///
+    /// Without a deadline a frame that comes later waits for the engine again.
     void give_up();
     /// Seconds until the next deadline, reopening or tick.
     [[nodiscard]] double patience_s() const;

@@ -36,7 +36,7 @@
 
 namespace derain {
 
-/// One end of a ring; `create` is the writer's, `attach` a reader's.
+/// One end of a ring; `create` is the writer's, `attach` a reader's. Each end is for one thread.
 class SharedFrames {
    public:
     struct Newest {
@@ -59,10 +59,10 @@ class SharedFrames {
     /// Lets go; a writer marks the ring as closed and removes its name.
     ~SharedFrames();
 
-    /// Writes a frame over the oldest.
+    /// Writes a frame over the oldest; Error where it has another size than `spec`.
     void publish(std::span<const std::byte> image, std::int64_t captured_ns, bool raw = false);
     /// Copies the newest frame into `image`; nothing, and `image` holds anything, where there is none or it was
-    /// overwritten.
+    /// overwritten. Error where `image` has another size than `spec`.
     [[nodiscard]] std::optional<Newest> newest(std::span<std::byte> image) const;
     /// Waits until more than `than` frames were published, looking twice a millisecond; false where none came.
     [[nodiscard]] bool wait_for_newer(std::uint64_t than, double timeout_s) const;
