@@ -121,24 +121,35 @@ def share_common(graph: fx.GraphModule) -> None:
 def hoist_invariants(graph: fx.GraphModule) -> None:
     """Compute the part of a convolution over a concatenation that several steps share once.
 
-    Convolutions with one weight are the steps of one loop. Operands of their concatenations that take fewer values
-    than there are steps are invariant: conv over those, once for each value, plus conv over the rest, once a step.
+    Convolutions with one weight are the steps of one loop. Operands of their concatenations that together take fewer
+    values than there are steps are invariant: conv over those, once for each value, plus conv over the rest, once a
+    step.
     """
     loops: dict[tuple[object, ...], list[fx.Node]] = {}
     for node in convolutions(graph):
         if concatenation(node.args[0]) is not None and not node.args[6:]:  # grouped convolutions stay as they are
             loops.setdefault((node.args[1], *map(str, node.args[3:])), []).append(node)
     for steps in loops.values():
-        operands = [concatenation(step.args[0]) for step in steps]
-        layouts = {tuple(o.meta["val"].shape[1] for o in ops or []) for ops in operands}
+        operands = [concatenation(step.args[0]) or [] for step in steps]
+        layouts = {tuple(o.meta["val"].shape[1] for o in ops) for ops in operands}
         if len(steps) < 2 or len(layouts) > 1:
             continue
-        columns = list(zip(*operands, strict=True))  # type: ignore[arg-type]
-        invariant = [len(set(column)) < len(steps) for column in columns]
+        columns = list(zip(*operands, strict=True))
+        shared: list[tuple[fx.Node, ...]] = []
+        for column in sorted(columns, key=_repeated, reverse=True):
+            if _repeated(column) and len(set(zip(*shared, column, strict=True))) < len(steps):
+                shared.append(column)
+        invariant = [column in shared for column in columns]
         if any(invariant) and not all(invariant):
             for step in steps:  # its operands anew: where one step is the next one's, the split has just replaced it
                 split_convolution(graph, step, concatenation(step.args[0]) or [], invariant)
     share_common(graph)
+
+
+def _repeated(column: tuple[fx.Node, ...]) -> int:
+    """How often an operand's value is one of an earlier step's; zeros do not count, which nobody convolves."""
+    values = [value for value in column if value.target not in ZEROS]
+    return len(values) - len(set(values))
 
 
 def fold_constants(graph: fx.GraphModule) -> None:
@@ -246,7 +257,10 @@ def prune_dead_gates(graph: fx.GraphModule) -> None:
         conv.args = (conv.args[0], weight, bias, *conv.args[3:])
         chunk.args = (conv, len(live), 1)
         for user in list(chunk.users):
-            user.args = (chunk, live.index(user.args[1]))
+            if len(live) == 1:
+                user.replace_all_uses_with(conv)  # there is nothing left to cut
+            else:
+                user.args = (chunk, live.index(user.args[1]))
 
 
 def _is_zero(value: Tensor | None) -> bool:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from derain.export.onnx_graph import to_onnx
 from derain.export.trace import convolutions, parameter, trace
 from derain.export.unroll import UnrollReport, unroll
-from derain.training.models.blocks import ConvLSTM
+from derain.training.models.blocks import ConvLSTM, LSTMState
 from derain_tests.graphs import SHAPE, operators, shapes, unrolled
 
 
@@ -107,6 +108,49 @@ class ChangingInput(Recurrence):
 def test_a_convlstm_over_a_changing_input_is_pruned_at_the_first_step_only(lively):
     graph, _ = unrolled(ChangingInput(3), lively)
     assert shapes(graph) == [(15, 3, 3, 3), (20, 8, 3, 3), (20, 8, 3, 3)]
+
+
+class TwoViews(nn.Module):
+    """One ConvLSTM over two inputs, one after the other, each from the same zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = ConvLSTM(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros, total = torch.zeros(1, 5, *x.shape[2:]), torch.zeros(1)
+        for view in (x, x.flip(3)):
+            state = LSTMState(zeros, zeros)
+            for _ in range(3):
+                state = self.lstm(view, state)
+            total = total + state.hidden
+        return total
+
+
+def test_each_input_of_a_convlstm_is_convolved_once_though_all_start_from_the_same_zeros(lively):
+    graph, report = unrolled(TwoViews(), lively)
+    assert sorted(shapes(graph)) == [(20, 3, 3, 3)] * 2 + [(20, 5, 3, 3)] * 4
+    assert report.macs == (2 * 20 * 3 + 4 * 20 * 5) * 9 * 48
+
+
+class Mixed(nn.Module):
+    """Two operands that repeat, but no two steps that have both in common, and one that never does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(9, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, total = x * 2, x * 3, torch.zeros(1)
+        for own, first, second in ((x * 5, a, x), (x * 6, a, b), (x * 7, b, b)):
+            total = total + torch.tanh(self.conv(torch.cat([own, first, second], 1)))
+        return total
+
+
+def test_operands_that_repeat_apart_from_each_other_are_not_convolved_together(lively):
+    graph, report = unrolled(Mixed(), lively)
+    assert sorted(shapes(graph)) == [(2, 3, 3, 3)] * 2 + [(2, 6, 3, 3)] * 3
+    assert report.macs == (2 * 2 * 3 + 3 * 2 * 6) * 9 * 48
 
 
 class ConvGRU(nn.Module):
@@ -229,6 +273,36 @@ class Straight(nn.Module):
 def test_a_recurrence_without_an_activation_is_hoisted_too(size, bias, lively):
     graph, _ = unrolled(Straight(size, bias), lively)
     assert sum(shape[1] == 3 for shape in shapes(graph)) == len(shapes(graph)) > 3
+
+
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(3, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.gates(x).chunk(2, 1)
+
+
+class Fading(nn.Module):
+    """Both gates are read at the first step, one at the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = Halves()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, total = self.cell(x)
+        for _ in range(2):
+            a, _ = self.cell(torch.tanh(a))
+        return total * a
+
+
+def test_a_step_with_one_gate_left_is_not_cut_and_becomes_onnx(lively):
+    graph, _ = unrolled(Fading(), lively)
+    assert shapes(graph) == [(6, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)]
+    splits = [node.output for node in to_onnx(graph, "x", "y").graph.node if node.op_type == "Split"]
+    assert [len(outputs) for outputs in splits] == [2]
 
 
 def test_the_unroller_leaves_the_traced_graph_and_the_network_as_they_were(lively):
