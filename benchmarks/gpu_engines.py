@@ -10,6 +10,7 @@ from gpu_cases import API, Case, Frames
 from torch import Tensor, nn
 
 from derain.export.camera import CameraModel
+from derain.export.exporter import bundle_downscale
 from derain.runtime import engines
 from derain.runtime.engines.onnxruntime import command_for_cuda, load_cuda_libraries
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
@@ -112,7 +113,8 @@ def pytorch(case: Case, precision: Precision, frame: Tensor, clean: Tensor, comp
     torch.backends.cudnn.benchmark = True  # as ONNX Runtime's exhaustive search
     manifest = case.bundle.manifest
     network = load(str(case.bundle.file(manifest.model.weights))).network
-    module: Any = CameraModel(Half(network), manifest.input, manifest.output).eval().to(frame.device)
+    model = CameraModel(Half(network), manifest.input, manifest.output, bundle_downscale(case.bundle))
+    module: Any = model.eval().to(frame.device)
     module = module.to(memory_format=torch.channels_last)
     if compiled:
         module = torch.compile(module, mode="max-autotune")

@@ -16,6 +16,9 @@ def export(
     matrix: Annotated[ColorMatrix, typer.Option(help="YCbCr matrix, for nv12 and uyvy.")] = ColorMatrix.BT601,
     color_range: Annotated[ColorRange, typer.Option("--range", help="YCbCr range.")] = ColorRange.LIMITED,
     steps: Annotated[int | None, typer.Option(help="Recurrent steps; the weights' own if not given.")] = None,
+    downscale: Annotated[
+        int, typer.Option(help="The network sees frames 1/N as large; what it changes is enlarged, onto the frame.")
+    ] = 1,
 ) -> None:
     """Unroll a network for one frame size and write it as a bundle."""
     from derain.cli.console import Console
@@ -24,7 +27,9 @@ def export(
     console = Console(markup=False)
     before = _made(out)
     with console.status("tracing, unrolling and converting"):
-        bundle, report = exporter.export(weights, out, exporter.parse_size(size), pixels, matrix, color_range, steps)
+        bundle, report = exporter.export(
+            weights, out, exporter.parse_size(size), pixels, matrix, color_range, steps, downscale=downscale
+        )
     manifest = bundle.manifest
     frame = manifest.input
     colours = "" if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) else f" ({frame.matrix}, {frame.range} range)"
@@ -33,7 +38,7 @@ def export(
         console.print(lost, highlight=False, soft_wrap=True)
     console.print(
         f"{out}: {manifest.model.name}, {manifest.model.parameters:,} parameters, {frame.width}x{frame.height} "
-        f"{frame.pixels}{colours}\n"
+        f"{frame.pixels}{colours}{f', downscale {downscale}' if downscale > 1 else ''}\n"
         f"unrolled: {report.macs_naive / 1e9:.2f} to {report.macs / 1e9:.2f} GMAC a frame "
         f"({report.macs / report.macs_naive:.0%}), {report.convolutions_naive} to {report.convolutions} convolutions\n"
         f"check it with `derain verify {out}`",

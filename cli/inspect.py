@@ -55,7 +55,9 @@ def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
     if manifest := answer.get("manifest"):
         frame = manifest["input"]
         table.add_row("model", f"{manifest['model']['name']} {manifest['model']['config'].get('options') or ''}")
-        table.add_row("frames", f"{frame['width']}x{frame['height']} {frame['pixels']}")
+        smaller = manifest["model"]["config"].get("downscale", 1)
+        seen = f", downscale {smaller}" if smaller > 1 else ""
+        table.add_row("frames", f"{frame['width']}x{frame['height']} {frame['pixels']}{seen}")
     table.add_row("parameters", f"{answer['parameters']:,}")
     table.add_row("MACs a frame", f"{answer['macs']:,}")
     if naive := answer["macs_naive"]:

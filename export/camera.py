@@ -81,14 +81,19 @@ class FrameEncoder(nn.Module):
 
 
 class CameraModel(nn.Module):
-    """A network between two cameras' worth of bytes: decode, pad to the network's multiple, derain, crop, encode."""
+    """A network between two cameras' worth of bytes: decode, pad to the network's multiple, derain, crop, encode.
 
-    def __init__(self, network: nn.Module, frame: FrameSpec, clean: FrameSpec) -> None:
+    A `downscale` n above 1 shows the network the means ↓x over blocks of n×n pixels, at 1/n² of its arithmetic. What it
+    changes there is enlarged and added to the frame, x + ↑(f(↓x) − ↓x), which so keeps its own detail.
+    """
+
+    def __init__(self, network: nn.Module, frame: FrameSpec, clean: FrameSpec, downscale: int = 1) -> None:
         super().__init__()
         self.camera_decode = FrameDecoder(frame)  # names that begin with CAMERA are not the network's
         self.network = network
         self.camera_encode = FrameEncoder(clean)
-        multiple = size_multiple(network)
+        self.downscale = downscale
+        multiple = size_multiple(network) * downscale
         self.height, self.width = frame.height, frame.width
         self.padding = (0, -frame.width % multiple, 0, -frame.height % multiple)
 
@@ -97,10 +102,17 @@ class CameraModel(nn.Module):
         rainy = self.camera_decode(frame)
         if any(self.padding):
             rainy = F.pad(rainy, self.padding, mode="replicate")
-        image = self.network(rainy)[0].image
+        image = self._derain(rainy)
         if any(self.padding):
             image = image[:, :, : self.height, : self.width]
         return self.camera_encode(image)  # type: ignore[no-any-return]
+
+    def _derain(self, rainy: Tensor) -> Tensor:
+        if self.downscale == 1:
+            return self.network(rainy)[0].image  # type: ignore[no-any-return]
+        small = F.avg_pool2d(rainy, self.downscale)
+        change = self.network(small)[0].image - small
+        return rainy + F.interpolate(change, scale_factor=self.downscale, mode="bilinear")
 
 
 def _to_bytes(values: Tensor) -> Tensor:

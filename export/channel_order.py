@@ -21,12 +21,14 @@ Order = list[int]
 """Channel c of the value that was is channel order[c] of the value that is."""
 
 CHANNELWISE = ACTIVATIONS | {
+    aten.avg_pool2d.default,
     aten.clamp.default,
     aten.div.Tensor,
     aten.mul.Tensor,
     aten.pad.default,
     aten.round.default,
     aten.slice.Tensor,
+    aten.upsample_bilinear2d.vec,
 }
 """Operators that, given one tensor, leave channels where they are."""
 
@@ -92,7 +94,7 @@ class _ReorderPlan:
             self._keep(node, _blocks(self._order(source), node.args[1] ** 2))  # type: ignore[operator,arg-type]
         elif _channelwise(node):
             self._keep(node, self._order(source))
-        elif node.target is aten.add.Tensor and len(node.all_input_nodes) == 2:
+        elif node.target in (aten.add.Tensor, aten.sub.Tensor) and len(node.all_input_nodes) == 2:
             self._add(node)
         else:
             raise _StuckError

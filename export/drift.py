@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, fx
 
-from derain.export.exporter import bundle_network, traced
+from derain.export.exporter import traced_bundle
 from derain.export.onnx_graph import read_onnx
 from derain.export.probe import Runner, batches
 from derain.runtime.bundle import Bundle
@@ -30,24 +30,28 @@ FAINT = 1e-3
 """Root mean square, or mean magnitude, below which a tensor's relative error says nothing."""
 
 
-def changed_weight(plain: onnx.ModelProto, graph: onnx.ModelProto) -> str | None:
-    """The first weight that `graph` stores in 8 bits and that is not `plain`'s, rounded to its scale; None for none.
+def changed_constant(plain: onnx.ModelProto, graph: onnx.ModelProto) -> str | None:
+    """The first constant of `plain` that `graph` holds otherwise than rounded to its own type; None for none.
 
-    A layer in 8 bits may be dead and its output yet as large as PyTorch's, by its bias; its weight tells.
+    A layer may be dead and its output yet as large as PyTorch's, by its bias, and a wrong bias hardly shows: what is
+    stored tells.
     """
-    expected = {tensor.name: tensor for tensor in plain.graph.initializer}
-    stored = {tensor.name: tensor for tensor in graph.graph.initializer}
-    for node in graph.graph.node:
-        name = node.input[0].removesuffix("_q") if node.input else ""
-        if node.op_type != "DequantizeLinear" or node.input[0] not in stored or name not in expected:
+    expected = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    scales = {node.input[0]: node.input[1] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
+    for held, seen in stored.items():
+        name = held.removesuffix("_q" if held in scales else "_fp16")
+        if name not in expected:
             continue
-        codes, scale = stored[node.input[0]], numpy_helper.to_array(stored[node.input[1]]).astype(np.float64)
-        scale = scale.reshape(-1, 1, 1, 1)
-        wanted = numpy_helper.to_array(expected[name]).astype(np.float64)
-        seen = numpy_helper.to_array(codes).astype(np.float64) * scale
-        whole = codes.data_type == onnx.TensorProto.INT8
-        step = scale if whole else np.maximum(np.abs(wanted) / 8, scale / 512)  # E4M3: 3 bits, down to 2⁻⁹
-        if not (np.abs(seen - wanted) <= 0.51 * step).all():
+        if held in scales:
+            scale, wanted = stored[scales[held]].astype(np.float64).reshape(-1, 1, 1, 1), expected[name]
+            # E4M3 has 3 bits, down to 2⁻⁹
+            step = scale if seen.dtype == np.int8 else np.maximum(np.abs(wanted) / 8, scale / 512)
+            same = bool((np.abs(seen.astype(np.float64) * scale - wanted) <= 0.51 * step).all())
+        else:
+            with np.errstate(over="ignore"):  # to infinity, as `to_fp16` does
+                same = np.array_equal(seen, expected[name].astype(seen.dtype))
+        if not same:
             return name
     return None
 
@@ -57,7 +61,7 @@ def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | Non
 
     None where every tensor that both have agrees: then the fault lies behind the last of them.
     """
-    reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
+    reference = traced_bundle(bundle)
     model = read_onnx(bundle.graph(precision))
     ours = {node.name: node for node in reference.graph.nodes if isinstance(node.meta.get("val"), Tensor)}
     shared = [out for node in model.graph.node for out in node.output if out in ours]
@@ -76,7 +80,7 @@ def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | Non
 
 def reference_tensors(bundle: Bundle, frame: Tensor, names: set[str]) -> dict[str, NDArray[np.float32]]:
     """What the traced network has in the tensors of these names on a frame of bytes; names it lacks are left out."""
-    reference = traced(bundle_network(bundle), bundle.manifest.input, bundle.manifest.output)
+    reference = traced_bundle(bundle)
     return _Recorder(reference, names).record(frame)
 
 

@@ -25,6 +25,9 @@ from derain.training.models.weights import load, save_weights
 MIN_SIDE, MAX_SIDE = 16, 16384
 """Frame widths and heights in pixels that a camera has and that ONNX and TensorRT take."""
 
+MOST_DOWNSCALE = 8
+"""By which a network may see frames smaller: at 4 it sees an 8-megapixel camera's frames as 960x540."""
+
 MOST_STEPS = 64
 """Recurrent steps: the unrolled graph grows with them, and one has the cost that the paper gives."""
 
@@ -56,6 +59,7 @@ def export(
     color_range: ColorRange = ColorRange.LIMITED,
     steps: int | None = None,
     rewrites: Iterable[str] = DEFAULT,
+    downscale: int = 1,
 ) -> tuple[Bundle, UnrollReport]:
     """Unroll a network for frames of (width, height) and write the bundle `out` with its FP32 graph and its weights.
 
@@ -66,6 +70,7 @@ def export(
         pixels, matrix, color_range: the camera's bytes, in and out.
         steps: recurrent steps of the encoders and decoders; None leaves them as the weights were trained.
         rewrites: names of `derain.export.rewrite.REWRITES`; what each removed is noted in the graph.
+        downscale: the network sees frames 1/downscale as high and wide; see `CameraModel`.
 
     Raises:
         OSError, ValueError: one line each, with the mend; a place where no bundle can be is told before any work.
@@ -75,6 +80,9 @@ def export(
     pixels.frame_shape(width, height)  # refuses odd sizes where chroma is shared, before any work
     if steps is not None and not 1 <= steps <= MOST_STEPS:
         raise ValueError(f"{steps} recurrent steps: expected 1 to {MOST_STEPS}")
+    most = max(1, min(MOST_DOWNSCALE, min(size) // MIN_SIDE))
+    if not 1 <= downscale <= most:
+        raise ValueError(f"downscale {downscale}: expected 1 to {most} for frames of {width}x{height}")
     colours = (matrix, color_range)
     if pixels in (PixelFormat.BGR8, PixelFormat.RGB8) and colours != (ColorMatrix.BT601, ColorRange.LIMITED):
         raise ValueError(f"matrix {matrix}, range {color_range}: of nv12 and uyvy, {pixels} has none: leave them out")
@@ -90,7 +98,7 @@ def export(
     frame = FrameSpec(tensor="frame", width=width, height=height, pixels=pixels, matrix=matrix, range=color_range)
     clean = frame.model_copy(update={"tensor": "clean"})
 
-    unrolled, report = unroll(traced(trained.network, frame, clean))
+    unrolled, report = unroll(traced(trained.network, frame, clean, downscale))
     rewritten = rewrite(unrolled, rewrites)
     graph = with_rewrites(to_onnx(unrolled, frame.tensor, clean.tensor), rewritten)
     encoder_steps, decoder_steps = recurrent_steps(trained.network)
@@ -101,7 +109,7 @@ def export(
             name=trained.name,
             parameters=parameter_count(trained.network),
             weights=WEIGHTS,
-            config={"options": trained.options},
+            config={"options": trained.options} | ({"downscale": downscale} if downscale > 1 else {}),
         ),
         unroll=UnrollInfo(
             encoder_steps=encoder_steps,
@@ -122,15 +130,26 @@ def export(
     return bundle, report
 
 
-def traced(network: nn.Module, frame: FrameSpec, clean: FrameSpec) -> torch.fx.GraphModule:
+def traced(network: nn.Module, frame: FrameSpec, clean: FrameSpec, downscale: int = 1) -> torch.fx.GraphModule:
     """The naive unroll of a network between camera bytes."""
-    return trace(CameraModel(network, frame, clean).eval(), torch.empty(frame.shape, dtype=torch.uint8))
+    return trace(CameraModel(network, frame, clean, downscale).eval(), torch.empty(frame.shape, dtype=torch.uint8))
+
+
+def traced_bundle(bundle: Bundle) -> torch.fx.GraphModule:
+    """The naive unroll of what a bundle was exported from, its weights channels-last, which a CPU likes better."""
+    network = bundle_network(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return traced(network, bundle.manifest.input, bundle.manifest.output, bundle_downscale(bundle))
 
 
 def bundle_network(bundle: Bundle) -> nn.Module:
     """The PyTorch network a bundle was exported from, rebuilt from the weights beside its graphs."""
     model = bundle.manifest.model
     return load(str(bundle.file(model.weights)), **model.config.get("options", {})).network
+
+
+def bundle_downscale(bundle: Bundle) -> int:
+    """How much smaller its network sees the frames."""
+    return int(bundle.manifest.model.config.get("downscale", 1))
 
 
 def is_untrained(bundle: Bundle) -> bool:

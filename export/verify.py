@@ -1,8 +1,9 @@
 """Is the graph still the network? PyTorch against every graph of a bundle, at the bundle's own size.
 
 The output is judged byte by byte. A layer that does nothing hardly shows in a frame, so how large each tensor is that
-both sides have is judged as well, and in 8 bits, where that says less, each stored weight. Only where they differ does
-the comparison go inside: tensor by tensor, the traced network against the graph, to name the first that drifts.
+both sides have is judged as well, and in FP16 and 8 bits, where that says less, each stored constant. Only where they
+differ does the comparison go inside: tensor by tensor, the traced network against the graph, to name the first that
+drifts.
 """
 
 import logging
@@ -15,8 +16,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, fx
 
-from derain.export.drift import FAINT, changed_weight, first_drift
-from derain.export.exporter import bundle_network, traced
+from derain.export.drift import FAINT, changed_constant, first_drift
+from derain.export.exporter import traced_bundle
 from derain.export.onnx_graph import read_onnx
 from derain.export.probe import Magnitude, MagnitudeRunner, seeded_frame
 from derain.runtime import engines
@@ -144,7 +145,7 @@ def verify(
             seen = [runner.infer(picture).copy() for picture in pictures]
         release_freed_memory()
         model = read_onnx(bundle.graph(precision))
-        changed = changed_weight(read_onnx(bundle.graph()), model) if precision in EIGHT_BITS else None
+        changed = None if precision is Precision.FP32 else changed_constant(read_onnx(bundle.graph()), model)
         graph = MagnitudeRunner(model)
         judged = [
             _judged(precision, index, picture, _Answer(*graph(picture)), seen[index], expected[index], changed)
@@ -190,7 +191,7 @@ def _judged(
         return f"errs by {error:.1f} squared, expected at most {most:.1f}, {MAX_SHARE:.0%} of what the network changes"
 
     broken = f"is not finite, first in tensor {overflow!r}" if overflow else None
-    spoilt = f"has weight {changed!r} other than the FP32 graph's" if changed else None
+    spoilt = f"has constant {changed!r} other than the FP32 graph's" if changed else None
     drifted = f"has tensor {drift!r} of another magnitude than PyTorch" if drift else None
     return Verification(
         precision,
@@ -225,9 +226,7 @@ def _references(bundle: Bundle, frames: Sequence[Image]) -> list[_Answer]:
     The interpreter frees each tensor after its last reader. A call of the module would hold the states of every
     ConvLSTM until it returns: at 1280×720 that is gigabytes.
     """
-    manifest = bundle.manifest
-    network = bundle_network(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    reference = traced(network, manifest.input, manifest.output)
+    reference = traced_bundle(bundle)
     answers = []
     for frame in frames:
         measured = _Measurer(reference)

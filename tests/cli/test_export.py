@@ -22,6 +22,12 @@ def test_export_writes_a_bundle_and_says_what_the_unroller_removed(derain, tmp_p
         assert part in answer.out
 
 
+def test_a_downscale_is_told_by_export_and_by_inspect(derain, tmp_path):
+    answer = derain("export", "random:daiam-nano", "--out", tmp_path / "b", "--size", "64x48", "--downscale", 2)
+    assert "64x48 bgr8, downscale 2\n" in answer.out
+    assert "64x48 bgr8, downscale 2" in derain("inspect", tmp_path / "b").out
+
+
 def test_export_says_what_went_with_the_bundle_it_replaced(derain, bundle):
     command = ("export", "random:dam-zero", "--out", bundle.path, "--size", "36x28")
     assert "replaced" not in derain(*command).out

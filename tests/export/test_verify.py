@@ -65,6 +65,15 @@ def rewritten(bundle: Bundle, change, precision: Precision = Precision.FP32) -> 
     return with_graph(bundle, model, precision)
 
 
+def at_the_end(model: onnx.ModelProto, operator: str, value: np.ndarray | np.generic) -> None:
+    """Spoil the values that become the frame's bytes: `operator` of them and a constant of the graph's own."""
+    cast = next(node for node in model.graph.node if node.output[0] == "clean")
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), "spoiling"))
+    node = onnx.helper.make_node(operator, [cast.input[0], "spoiling"], ["spoilt"])
+    model.graph.node.insert(list(model.graph.node).index(cast), node)
+    cast.input[0] = "spoilt"
+
+
 def test_a_bundle_of_odd_frames_is_the_network_bit_by_bit_or_nearly(original):
     (result,) = verify(original)
     assert result.precision is Precision.FP32
@@ -171,16 +180,9 @@ def test_an_int8_graph_that_hardly_derains_does_not_pass_at_over_30_db(shipped, 
 
 
 def test_one_wrong_byte_does_not_pass_however_high_the_psnr(bundle):
-    def change(model: onnx.ModelProto) -> None:
-        graph = model.graph
-        cast = next(node for node in graph.node if node.output[0] == "clean")
-        speck = np.zeros((1, 25, 33, 3), np.float32)
-        speck[0, 12, 16, 1] = -3
-        graph.initializer.append(numpy_helper.from_array(speck, "speck"))
-        graph.node.insert(list(graph.node).index(cast), onnx.helper.make_node("Add", [cast.input[0], "speck"], ["sum"]))
-        cast.input[0] = "sum"
-
-    (result,) = verify(rewritten(bundle, change))
+    speck = np.zeros((1, 25, 33, 3), np.float32)
+    speck[0, 12, 16, 1] = -3
+    (result,) = verify(rewritten(bundle, partial(at_the_end, operator="Add", value=speck)))
     assert not result.passed
     assert result.total.psnr > 60 and result.total.max_abs_diff in (2, 3, 4)
     assert result.first_drift is None  # it lies behind the last tensor that both have
@@ -190,14 +192,10 @@ def test_an_fp16_graph_with_a_spoilt_border_does_not_pass_however_high_the_psnr(
     whole, _ = add_fp16(bundle, [seeded_frame(bundle.manifest.input, 0)], "seeded")
     assert all(result.passed for result in verify(whole))
     model = onnx.load(whole.graph(Precision.FP16))
-    cast = next(node for node in model.graph.node if node.output[0] == "clean")
     border = np.zeros((1, 25, 33, 3), np.float16)
     corner = pytorch_outputs(bundle, [seeded_frame(bundle.manifest.input, 0)])[0][-1, -1]
     border[0, -1, -1] = np.where(corner < 128, 16, -16)
-    model.graph.initializer.append(numpy_helper.from_array(border, "border"))
-    add = onnx.helper.make_node("Add", [cast.input[0], "border"], ["sum"])
-    model.graph.node.insert(list(model.graph.node).index(cast), add)
-    cast.input[0] = "sum"
+    at_the_end(model, "Add", border)
     spoilt = with_graph(whole, model, Precision.FP16)
     (fp16,) = [result for result in verify(spoilt) if result.precision is Precision.FP16]
     assert not fp16.passed
@@ -212,7 +210,7 @@ def test_a_change_too_small_to_see_passes(bundle):
 
 def test_every_graph_is_judged_by_its_own_precisions_measure(bundle):
     """A few grey levels are too much for FP32, fine for INT8."""
-    change = partial(scaled, name="network.global_decoder.out.bias", factor=1.03)
+    change = partial(at_the_end, operator="Mul", value=np.float32(0.98))
     both = rewritten(bundle, change, Precision.INT8)
     results = {result.precision: result for result in verify(both)}
     assert results[Precision.FP32].passed and results[Precision.INT8].passed
@@ -245,7 +243,26 @@ def test_a_layer_that_is_dead_in_8_bits_alone_does_not_pass_though_its_bias_is_t
     fp32, dead = verify(with_graph(copied(sound), model, precision))
     assert fp32.passed
     assert dead.total.psnr > MIN_PSNR[precision]
-    assert f"has weight '{weight.name.removesuffix('_q')}' other than the FP32 graph's" == dead.graph_fault
+    assert f"has constant '{weight.name.removesuffix('_q')}' other than the FP32 graph's" == dead.graph_fault
+
+
+@pytest.mark.parametrize(
+    ("precision", "constant", "factor"),
+    [
+        (Precision.FP16, "network_to_blocks_weight_in_482e6fec", 1.005),
+        (Precision.INT8, "network_to_blocks_weight_in_482e6fec", 1.05),
+        (Precision.FP8, "network.branches.drop.light.blocks.2.conv1.bias", 0),
+    ],
+)
+def test_a_constant_in_floating_point_that_is_not_the_fp32_graphs_does_not_pass_though_it_hardly_shows(
+    precision, constant, factor, in_8_bits, copied
+):
+    sound = ensure_fp16_graph(copied(in_8_bits[Precision.INT8 if precision is Precision.FP16 else precision]))
+    model = onnx.load(sound.graph(precision))
+    scaled(model, f"{constant}_fp16", factor)
+    spoilt = {result.precision: result for result in verify(with_graph(sound, model, precision))}[precision]
+    assert spoilt.total.psnr > MIN_PSNR[precision]
+    assert spoilt.graph_fault == f"has constant {constant!r} other than the FP32 graph's"
 
 
 def test_a_flat_frame_in_which_a_tensor_is_next_to_nothing_passes(in_8_bits):
