@@ -92,7 +92,7 @@ def run(comparison: Comparison, minutes: float | None, systems: list[str] | None
     waiting = {name: comparison.waits_for(name) for name in systems or ()}
     if behind := {teacher for teacher in waiting.values() if teacher is not None}:
         raise ValueError(f"{', '.join(sorted(behind))} must be trained first: name it with --system too")
-    print("all systems are complete: evaluate them")
+    print(f"{', '.join(systems or ['all systems'])}: complete, to be scored with `evaluate`")
 
 
 def budget(comparison: Comparison, minutes: float, systems: list[str] | None) -> None:
@@ -274,7 +274,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == "budget" and options.minutes is None:
         parser.error("budget: how many --minutes?")
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("derain").setLevel(logging.INFO)
+    # The runs that `budget` measures are of no length: what they say of their iterations would mislead.
+    logging.getLogger("derain").setLevel(logging.WARNING if options.command == "budget" else logging.INFO)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*(LeafSpec|many workers|the logging interval|`__len__` defined)")
     root, own = data_root(), options.folder / OWN_PROTOCOL

@@ -83,7 +83,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN[,RUN…]")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    draw([[Path(stage) for stage in run.split(",")] for run in given.runs], given.out)
+    try:
+        draw([[Path(stage) for stage in run.split(",")] for run in given.runs], given.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

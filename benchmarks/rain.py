@@ -86,10 +86,13 @@ def main() -> None:
     timed.add_argument("--rounds", type=int, default=15)
     timed.add_argument("--workers", type=int, default=0, help="processes that cut patches and render")
     options = parser.parse_args()
-    if options.verb == "sheet":
-        sheet(options.folder, options.out, options.frames, options.seed)
-    else:
-        rate(options.batch, options.rounds, options.workers)
+    try:
+        if options.verb == "sheet":
+            sheet(options.folder, options.out, options.frames, options.seed)
+        else:
+            rate(options.batch, options.rounds, options.workers)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

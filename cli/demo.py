@@ -38,6 +38,8 @@ def demo(
     from derain.runtime.sources import open_source
     from derain.training.models.weights import load
 
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, which is a file: name a folder")
     keep_freed_memory()
     console = Console()
     network = load(WEIGHTS).network

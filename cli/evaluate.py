@@ -63,9 +63,9 @@ def evaluate(
         raise typer.BadParameter("expected --pairs RAINY CLEAN, or --frames FOLDER for images without truth")
     if frames is not None and (panel is None or json is not None or group):
         raise typer.BadParameter(
-            "--frames has no truth to score against: give it --panel FILE.png, and no other option"
+            "--frames has no truth to score against: give it --panel FILE.png, and neither --json nor --group"
         )
-    refuse_overwriting({"--json": json, "--panel": panel}, _read_by(Path(model), pairs or (frames,)))
+    refuse_overwriting({"--json": json, "--panel": panel}, _read_by(model, pairs or (frames,)))
     keep_freed_memory()
     console = Console(markup=False)
     with ExitStack() as stack:
@@ -81,24 +81,31 @@ def evaluate(
         found = _kept((readers.read_groups if group else readers.read_pairs)(*pairs), total, shown)
         todo = track(found, "evaluating", total or None, console=console, transient=True)
         scores = scoring.evaluate(lambda image: look(image)[0], todo)
-        console.print(_table(f"mean of {len(scores['images'])}", scores))
+        groups = scores.get("groups", {})
+        if [means["count"] for means in groups.values()] != [len(scores["images"])]:  # else the one group is them all
+            console.print(_table(f"mean of {len(scores['images'])}", scores))
         if pairs[0].is_file() and len(scores["images"]) < 0.99 * total - 1:
             log.warning(
                 "%s: %d of some %d frames could be read: the mean is theirs", pairs[0], len(scores["images"]), total
             )
-        for name, means in scores.get("groups", {}).items():
+        for name, means in groups.items():
             console.print(_table(f"{name}: mean of {means['count']}", means))
         write_json(json, scores)
         if panel is not None:
             _draw(look, [(pair.name, pair.rainy, pair.clean) for pair in shown], panel)
 
 
-def _read_by(model: Path, pictures: Iterable[Path | None]) -> Iterator[Path]:
+def _is_bundle(model: str) -> bool:
+    """Whether a folder is named that is not a run's, of which `load` says what to name in it."""
+    return Path(model).is_dir() and not (Path(model) / "split.json").is_file()
+
+
+def _read_by(model: str, pictures: Iterable[Path | None]) -> Iterator[Path]:
     """The weights or the bundle's files, and clips or the images in folders: another file in them is nobody's input."""
     from derain.runtime.bundle import Bundle
     from derain.training.data import IMAGES
 
-    yield from files_of(Bundle.load(model)) if model.is_dir() else [model]
+    yield from files_of(Bundle.load(Path(model))) if _is_bundle(model) else [Path(model)]
     for place in pictures:
         if place is not None:
             yield place
@@ -141,7 +148,7 @@ def _opened(model: str, engine: str | None, stack: ExitStack) -> DerainWithMaps:
 
     from derain.training import evaluate as scoring
 
-    if not Path(model).is_dir():
+    if not _is_bundle(model):
         if engine is not None:
             fault = f"{engine!r} runs bundles, and {model} is weights: leave it out"
             raise typer.BadParameter(fault, param_hint="--engine")
@@ -190,6 +197,7 @@ def _draw(look: DerainWithMaps, images: list[tuple[str, "Image", Any]], file: Pa
     if not drawn:
         raise ValueError(f"{file}: a panel of {len(rows)} rows cannot be encoded as PNG: evaluate smaller images")
     write_bytes(file, data.tobytes())
+    typer.echo(f"{file}: {len(rows)} images, a row each")
 
 
 def _table(title: str, means: dict[str, Any]) -> Any:

@@ -31,14 +31,17 @@ def synthesize(
     rain: Annotated[Rain, typer.Option("--rain", help="What rain.")] = Rain.BOTH,
     strength: Annotated[float, typer.Option("--strength", help="0 none, 0.25 drizzle, 0.5 moderate, 1 heavy.")] = 0.5,
     seed: Annotated[int, typer.Option("--seed", help="The same seed renders the same rain.", min=0, max=2**32 - 1)] = 0,
-    sequence: Annotated[bool, typer.Option("--sequence", help="The folder holds consecutive frames.")] = False,
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="The folder holds consecutive frames, 25 a second.")
+    ] = False,
     style: Annotated[Style, typer.Option("--style", help="How streaks look.")] = Style.MIXED,
     wiper: Annotated[float, typer.Option("--wiper", help="Seconds between two sweeps; 0: no wiper.")] = 0.0,
 ) -> None:
     """Render rain over clean frames: pairs and exact masks, seeded.
 
-    A clip also becomes rainy.mkv and clean.mkv (lossless). A folder with data and gt inside, raindrop pairs in
-    Qian et al.'s layout, becomes JRSRD.
+    A clip also becomes rainy.mkv and clean.mkv (lossless).
+
+    A folder of real raindrop pairs, with data and gt inside as Qian et al.'s, gets streaks of four strengths a pair.
     """
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"--strength is {strength}, expected 0..1: 0 is no rain, 0.5 moderate, 1 heavy")

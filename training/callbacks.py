@@ -88,7 +88,9 @@ class SaveWeights(lightning.Callback):
             seed=str(self.config.seed),
             measured=json.dumps(measured),
         )
-        log.info("iteration %d: %s", trainer.global_step, measured)
+        if measured:
+            told = ", ".join(f"{name} {value}" for name, value in measured.items())
+            log.info("iteration %d: %s dB", trainer.global_step, told)
 
 
 class Panels(lightning.Callback):

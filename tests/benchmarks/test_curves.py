@@ -58,3 +58,9 @@ def test_the_plots_name_every_run_and_are_the_same_each_time(curves, run, tmp_pa
 def test_a_folder_without_a_run_is_named(curves, tmp_path):
     with pytest.raises(FileNotFoundError, match="expected the folder of a run of `derain train`"):
         curves.curve([tmp_path], "val/gain")
+
+
+def test_a_folder_without_a_run_is_told_in_one_line(curves, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["curves.py", str(tmp_path), "--out", str(tmp_path / "c.svg")])
+    with pytest.raises(SystemExit, match=r"error: no .*metrics\.csv: expected the folder of a run"):
+        curves.main()

@@ -19,6 +19,13 @@ def test_the_demo_derains_its_own_clip_and_leaves_what_it_names(derain, tmp_path
     assert Bundle.load(tmp_path / "out" / "bundle").manifest.model.name == "daiam-nano"
 
 
+def test_a_demo_in_the_place_of_a_file_is_refused_with_the_mend(derain, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    fault = derain("demo", "--out", tmp_path / "taken").fault
+    assert fault.endswith("taken, which is a file: name a folder")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_the_demo_runs_again_over_its_own_output(derain, tmp_path, monkeypatch):
     monkeypatch.setattr("derain.cli.demo.FRAMES_A_SCENE", 2)
     monkeypatch.setattr("derain.cli.demo.SHOWN", 1)

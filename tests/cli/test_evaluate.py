@@ -74,6 +74,7 @@ def test_groups_are_written_with_a_table_each_and_a_panel(nano_weights, groups, 
     assert set(strict_json(told)) == {*METRICS, "images", "groups"}
     for part in ("mean of 4", "heavy, strength 1: mean of 2", "light, strength 0.25: mean of 2"):
         assert part in answer.out
+    assert f"{panel}: 4 images, a row each" in answer.out
     drawn = cv2.imread(str(panel))[..., ::-1]
     assert drawn.shape == (4 * (49 + BAR), 5 * 66, 3)  # rainy, output, truth and two maps of each
     (first, *_) = read_groups(groups, groups)
@@ -84,9 +85,24 @@ def test_groups_are_written_with_a_table_each_and_a_panel(nano_weights, groups, 
     assert [tile.image.shape for tile in maps] == [(1, 49, 66)] * 2
 
 
+def test_pairs_of_one_strength_have_one_table_that_names_it(nano_weights, groups, derain):
+    told = derain("evaluate", nano_weights, "--pairs", groups / "light" / "rainy", groups / "light" / "clean").out
+    assert told.count("psnr_rgb") == told.count("strength 0.25: mean of 2") == 1
+
+
+def test_for_a_runs_folder_the_weights_in_it_are_named(derain, nano_weights, pairs, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "split.json").write_text("{}")
+    (run / "weights.safetensors").write_bytes(nano_weights.read_bytes())
+    fault = derain("evaluate", run, "--pairs", *pairs).fault
+    assert fault == f"{run} is a run's folder: name its weights, {run / 'weights.safetensors'}"
+
+
 def test_images_without_truth_get_a_panel_only_and_are_not_mixed_with_pairs(nano_weights, picture, derain, tmp_path):
     photos = write_frames(tmp_path / "photos", [picture(index, 66, 49) for index in range(2)])
-    assert derain("evaluate", nano_weights, "--frames", photos, "--panel", tmp_path / "p.png").told.strip() == ""
+    told = derain("evaluate", nano_weights, "--frames", photos, "--panel", tmp_path / "p.png").told
+    assert told.strip() == f"{tmp_path / 'p.png'}: 2 images, a row each"
     assert cv2.imread(str(tmp_path / "p.png")).shape == (2 * (49 + BAR), 4 * 66, 3)
     for wrong in ((), ("--frames", photos), ("--frames", photos, "--pairs", photos, photos)):
         assert derain("evaluate", nano_weights, *wrong).status == 2

@@ -325,7 +325,7 @@ def command(images, repository, monkeypatch):
     return importlib.import_module("comparison")
 
 
-def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, capsys):
+def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, capsys, caplog):
     protocol = tmp_path / "p.yaml"
     protocol.write_text(yaml.safe_dump(SMALL | {"systems": {"daiam-nano": SMALL["systems"]["daiam-nano"]}}))
 
@@ -334,9 +334,10 @@ def test_the_command_line_trains_scores_counts_and_tells(command, tmp_path, caps
         return capsys.readouterr().out
 
     planned = told("budget", "--minutes", "60", "--protocol", str(protocol))
+    assert not [told for told in caplog.messages if told.startswith("iteration")]
     assert planned.endswith("c/protocol.yaml: 8 patches for each of 1 systems\n")
     protocol.unlink()
-    assert told("run") == "daiam-nano: 8 of 8 patches\nall systems are complete: evaluate them\n"
+    assert told("run") == "daiam-nano: 8 of 8 patches\nall systems: complete, to be scored with `evaluate`\n"
     assert told("evaluate").endswith("on 4 pairs; 8 of 8 patches seen\n")
     assert told("cost") == "daiam-nano: 371,456 parameters, 5.6 GMAC\n"
     assert "| `daiam-nano` | 371,456 | 5.6 | — |" in told("table")
@@ -350,7 +351,8 @@ def test_the_command_line_trains_the_systems_it_is_given_and_refuses_to_ignore_t
     protocol.write_text(yaml.safe_dump(SMALL))
     shared = ("--protocol", str(protocol), "--folder", str(tmp_path / "c"))
     command.main(["run", "--system", "daiam-nano", *shared])
-    assert capsys.readouterr().out.startswith("daiam-nano: 8 of 8 patches\n")
+    told = "daiam-nano: 8 of 8 patches\ndaiam-nano: complete, to be scored with `evaluate`\n"
+    assert capsys.readouterr().out == told
     assert [folder.name for folder in (tmp_path / "c").iterdir()] == ["daiam-nano"]
     with pytest.raises(SystemExit, match="error: no system 'x'"):
         command.main(["run", "--system", "x", *shared])

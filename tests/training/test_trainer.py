@@ -2,7 +2,9 @@
 
 import csv
 import json
+import logging
 import math
+import re
 from pathlib import Path
 
 import cv2
@@ -79,6 +81,15 @@ def test_a_run_leaves_its_weights_and_everything_needed_to_repeat_it(images):
     torch.manual_seed(0)
     fresh = build("daiam-nano").state_dict()
     assert any((trained.network.state_dict()[key] - value).abs().max() > 1e-3 for key, value in fresh.items())
+
+
+def test_a_validation_is_told_in_decibels_and_a_time_slice_without_one_only_by_its_checkpoint(images, caplog):
+    caplog.set_level(logging.INFO, "derain")
+    train(config(images), minutes=0)
+    assert [told for told in caplog.messages if told.startswith("iteration")] == ["iteration 1 of 6: checkpoint"]
+    train(config(images), resume=True)
+    told = next(message for message in caplog.messages if message.startswith("iteration 3:"))
+    assert re.fullmatch(r"iteration 3: val/psnr_input [\d.]+, val/psnr [\d.]+, val/gain -?[\d.]+ dB", told)
 
 
 def test_a_run_lowers_its_loss(images):

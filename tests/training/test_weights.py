@@ -50,6 +50,16 @@ def test_fp32_weights_come_back_bit_by_bit_with_all_that_was_said_of_them(weight
     assert [path.name for path in weights.parent.iterdir()] == [weights.name]
 
 
+def test_equal_weights_are_equal_files_whatever_order_their_notes_are_written_in(network, tmp_path):
+    notes = {f"note{number}": f'"{number}", é' for number in range(8)}
+    files = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for file in files:
+        save_weights(file, network, "daiam-nano", OPTIONS, torch.float16, **notes)
+    assert len({file.read_bytes() for file in files}) == 1
+    assert load(str(files[0])).notes == notes
+    assert load_file(files[0]).keys() == network.state_dict().keys()
+
+
 def test_fp16_weights_come_back_as_fp32_rounded_once_at_half_the_size(weights, network, tmp_path):
     half = tmp_path / "half.safetensors"
     save_weights(half, network, "daiam-nano", OPTIONS, torch.float16)

@@ -41,7 +41,7 @@ def save_weights(
         if not torch.isfinite(value).all():
             raise ValueError(f"{path} is left as it was: {key} is not finite any more: lower optimiser.learning_rate")
     metadata = {"model": name, "options": json.dumps(options, sort_keys=True), **notes}
-    write_bytes(path, save(tensors, metadata))
+    write_bytes(path, _in_order(save(tensors, metadata)))
 
 
 def resolve(weights: str) -> Path:
@@ -144,10 +144,24 @@ def _runs(notes: dict[str, str]) -> list[dict[str, str]]:
     return [run for part in json.loads(notes["mean_of"]) for run in _runs(part)]
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """The strings beside the tensors: of the JSON that follows its length in 8 bytes."""
+def _header(content: bytes) -> tuple[dict[str, Any], int]:
+    """What a file says of its tensors and of itself, JSON behind its length in 8 bytes; and where it ends."""
     end = 8 + int.from_bytes(content[:8], "little")
-    return dict(json.loads(content[8:end]).get("__metadata__") or {})
+    return json.loads(content[8:end]), end
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The strings beside the tensors."""
+    return dict(_header(content)[0].get("__metadata__") or {})
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its notes sorted: safetensors shuffles them, and equal runs would leave unlike files."""
+    header, end = _header(content)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _check_fit(network: nn.Module, tensors: dict[str, torch.Tensor], path: Path, name: str) -> None:

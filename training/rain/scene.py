@@ -141,8 +141,9 @@ def render(
         seed: a number, a `torch.Generator`, or int64 [B], one an image. The same seeds give the same rain.
         config: what rain; None: the training mix.
         strength: [B] or one number in 0..1, instead of the configuration's.
-        frames: what the images are parts of: they get the rain that the frames have there, to a rounding (noise is
-            drawn anew, as it is the same everywhere). None: the images are frames.
+        frames: what the images are parts of: they get the rain that the frames have there, to a rounding. But noise is
+            drawn anew, as it is the same everywhere, and the glass, of half the resolution, is sampled a pixel aside
+            where an image begins at an odd row or column. None: the images are frames.
 
     Raises:
         ValueError: the images have another shape or type, or a strength is outside 0..1.
