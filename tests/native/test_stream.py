@@ -62,6 +62,9 @@ def test_a_report_goes_into_a_pipe_and_a_reader_that_goes_away_costs_neither_cli
     command = [program, "run", bundle.path, "--source", "test://rain?live=1&frames=20&fps=20", "--sink"]
     piped = subprocess.run([*command, "null://", "--json", "/dev/stdout"], capture_output=True, text=True, check=True)
     validate(json.loads(piped.stdout[piped.stdout.index("{\n") : piped.stdout.rindex("}\n") + 1]))
+    alone = subprocess.run([*command, "null://", "--json", "-"], capture_output=True, text=True, check=True)
+    validate(json.loads(alone.stdout))
+    assert "capture to present" in alone.stderr
     clip, report = tmp_path / "clip.mkv", tmp_path / "report.json"
     with subprocess.Popen([*command, clip, "--json", report], stdout=subprocess.PIPE) as process:
         process.stdout.close()

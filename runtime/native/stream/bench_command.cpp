@@ -207,7 +207,7 @@ void add_bench(CLI::App& app) {
         ->capture_default_str();
     add_deadline(verb, choice->deadline_ms, "As for `derain-stream run`.");
     verb.add_option("--source", choice->source, "Where the first 30 frames come from.")->capture_default_str();
-    verb.add_option("--json", choice->json, "Write the report with every frame's times to this file.");
+    verb.add_option("--json", choice->json, "Write the report with every frame's times to this file; -: stdout.");
     verb.callback([choice] { bench(*choice); });
 }
 

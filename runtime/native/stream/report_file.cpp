@@ -1,5 +1,7 @@
 #include "report_file.hpp"
 
+#include <cstdio>
+#include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -13,6 +15,8 @@ namespace derain {
 
 namespace {
 
+constexpr const char* standard_output = "-";
+
 bool same(const std::filesystem::path& one, const std::filesystem::path& other) {
     std::error_code error;  // neither need be there
     return behind_links(one) == behind_links(other) || std::filesystem::equivalent(one, other, error);
@@ -25,11 +29,18 @@ void write_report(const std::filesystem::path& path, const nlohmann::ordered_jso
         return;
     }
     const std::string text = report.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    if (path == standard_output) {
+        std::fputs(text.c_str(), stdout);
+        std::fflush(stdout);
+        return;
+    }
     write_bytes(path, std::as_bytes(std::span(text)));
 }
 
 void check_report(const std::filesystem::path& path) {
-    if (!path.empty()) {
+    if (path == standard_output) {
+        std::cout.rdbuf(std::cerr.rdbuf());
+    } else if (!path.empty()) {
         check_place(path);
     }
 }

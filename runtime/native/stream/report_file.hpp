@@ -11,11 +11,11 @@
 
 namespace derain {
 
-/// Writes a report by atomic rename; without a path nothing. A byte that is no UTF-8, as a file's name may have, is
-/// replaced.
+/// Writes a report by atomic rename, or to stdout for "-"; without a path nothing. A byte that is no UTF-8, as a file's
+/// name may have, is replaced.
 void write_report(const std::filesystem::path& path, const nlohmann::ordered_json& report, int indent);
 
-/// Before the work: Error where a report could not be written to `path`.
+/// Before the work: Error where a report could not be written to `path`. All else is told on stderr for "-".
 void check_report(const std::filesystem::path& path);
 
 /// A bundle's own files.

@@ -175,7 +175,7 @@ void add_run(CLI::App& app) {
                  "The raw frame goes out where the derained one is not there this long after its capture. Live "
                  "sources: 500 unless given, inf for none; files: none.");
     verb.add_option("--truth", choice->truth, "The clean frames of the source, to report PSNR against.");
-    verb.add_option("--json", choice->json, "Write the report to this file.");
+    verb.add_option("--json", choice->json, "Write the report to this file; -: stdout.");
     verb.callback([choice] { derain_stream(*choice); });
 }
 
