@@ -110,6 +110,9 @@ def compare_reports(console: "Console", a: Path, b: Path) -> dict[str, Any]:
         tell_if_busy(console, report)
     if one.before.hardware != other.before.hardware:
         console.print("measured on different machines, so the verdict is about both machine and engine")
+    if one.passed_through or other.passed_through:
+        raw = "raw frames count in capture to present, which judges what went out: inference judges the engine"
+        console.print(raw, soft_wrap=True)
     changes = {stage: compare_stage(one, other, stage) for stage in ("inference", "capture_to_present")}
     for stage, result in changes.items():
         console.print(

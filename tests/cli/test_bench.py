@@ -56,6 +56,14 @@ def test_only_other_hardware_is_another_machine(report, derain, tmp_path):
     assert told == [False, False, True, True]
 
 
+def test_a_comparison_of_runs_with_raw_frames_says_what_its_verdicts_are_about(report, derain, tmp_path):
+    paths = [tmp_path / f"{number}.json" for number in range(2)]
+    for number, path in enumerate(paths):
+        path.write_text(report.model_copy(update={"passed_through": number}).model_dump_json())
+    told = [derain("bench", "--compare", paths[0], path).told for path in paths]
+    assert ["inference judges the engine" in one for one in told] == [False, True]
+
+
 def test_reports_that_cannot_be_compared_are_refused(report, derain, tmp_path):
     a, b, c, d, e = (tmp_path / f"{name}.json" for name in "abcde")
     a.write_text(report.model_dump_json())
