@@ -89,8 +89,8 @@ def summarise(console: Console, report: "RunReport", place: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
     say(
-        f"{report.presented} of {report.frames} frames to {place}, {report.fps:.1f} frames/s, "
-        f"{report.outside_engine_share:.1%} of the time outside the engine"
+        f"{report.presented} of {report.frames} frames to {place}, {report.presented - report.passed_through} of them "
+        f"derained, {report.fps:.1f} frames/s, {report.outside_engine_share:.1%} of the time outside the engine"
     )
     for why, count in report.why.items():
         say(f"{count} not derained: {why}")

@@ -166,6 +166,7 @@ def test_policy_and_deadline_are_obeyed_and_what_was_not_derained_is_told(derain
     assert (told["policy"], told["deadline_ms"]) == ("latest", 0.001)
     assert told["deadline_misses"] >= 1
     assert told["frames"] == told["presented"] + told["dropped"] == 20
+    assert f"{told['presented'] - told['passed_through']} of them derained" in out
     assert "not derained: missed its deadline" in out
 
 

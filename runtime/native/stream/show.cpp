@@ -55,8 +55,8 @@ void LiveLine::show(const Status& status) {
 void summarise(const RunReport& report, const std::string& place) {
     auto& out = std::cout;
     out << std::fixed << std::setprecision(1) << report.presented << " of " << report.frames << " frames to " << place
-        << ", " << report.fps << " frames/s, " << 100 * report.outside_engine_share
-        << "% of the time outside the engine\n";
+        << ", " << report.presented - report.passed_through << " of them derained, " << report.fps << " frames/s, "
+        << 100 * report.outside_engine_share << "% of the time outside the engine\n";
     for (const auto& [why, count] : report.why) {
         out << count << " not derained: " << why << "\n";
     }
