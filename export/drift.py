@@ -36,8 +36,8 @@ def changed_constant(plain: onnx.ModelProto, graph: onnx.ModelProto) -> str | No
     A layer may be dead and its output yet as large as PyTorch's, by its bias, and a wrong bias hardly shows: what is
     stored tells.
     """
-    expected = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.graph.initializer}
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    expected = {t.name: numpy_helper.to_array(t) for t in plain.graph.initializer}
+    stored: dict[str, NDArray[Any]] = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     scales = {node.input[0]: node.input[1] for node in graph.graph.node if node.op_type == "DequantizeLinear"}
     for held, seen in stored.items():
         name = held.removesuffix("_q" if held in scales else "_fp16")
