@@ -9,8 +9,7 @@ import torch
 from gpu_cases import API, Case, Frames
 from torch import Tensor, nn
 
-from derain.export.camera import CameraModel
-from derain.export.exporter import bundle_downscale
+from derain.export.camera import CameraModel, downscale_of
 from derain.runtime import engines
 from derain.runtime.engines.onnxruntime import command_for_cuda, load_cuda_libraries
 from derain.runtime.engines.tensorrt_api import APIS, errors, logger
@@ -113,7 +112,7 @@ def pytorch(case: Case, precision: Precision, frame: Tensor, clean: Tensor, comp
     torch.backends.cudnn.benchmark = True  # as ONNX Runtime's exhaustive search
     manifest = case.bundle.manifest
     network = load(str(case.bundle.file(manifest.model.weights))).network
-    model = CameraModel(Half(network), manifest.input, manifest.output, bundle_downscale(case.bundle))
+    model = CameraModel(Half(network), manifest.input, manifest.output, downscale_of(manifest.model))
     module: Any = model.eval().to(frame.device)
     module = module.to(memory_format=torch.channels_last)
     if compiled:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.runtime.manifest import FrameSpec
+from derain.runtime.manifest import FrameSpec, ModelInfo
 from derain.runtime.pixels import PixelFormat, rgb_to_yuv
 from derain.training.models import size_multiple
 
@@ -113,6 +113,11 @@ class CameraModel(nn.Module):
         small = F.avg_pool2d(rainy, self.downscale)
         change = self.network(small)[0].image - small
         return rainy + F.interpolate(change, scale_factor=self.downscale, mode="bilinear")
+
+
+def downscale_of(model: ModelInfo) -> int:
+    """By how much a bundle's network sees the frames smaller."""
+    return int(model.config.get("downscale", 1))
 
 
 def _to_bytes(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from derain.export.camera import CameraModel
+from derain.export.camera import CameraModel, downscale_of
 from derain.export.onnx_graph import to_onnx
 from derain.export.rewrite import DEFAULT, rewrite, with_rewrites
 from derain.export.trace import trace
@@ -138,18 +138,13 @@ def traced(network: nn.Module, frame: FrameSpec, clean: FrameSpec, downscale: in
 def traced_bundle(bundle: Bundle) -> torch.fx.GraphModule:
     """The naive unroll of what a bundle was exported from, its weights channels-last, which a CPU likes better."""
     network = bundle_network(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return traced(network, bundle.manifest.input, bundle.manifest.output, bundle_downscale(bundle))
+    return traced(network, bundle.manifest.input, bundle.manifest.output, downscale_of(bundle.manifest.model))
 
 
 def bundle_network(bundle: Bundle) -> nn.Module:
     """The PyTorch network a bundle was exported from, rebuilt from the weights beside its graphs."""
     model = bundle.manifest.model
     return load(str(bundle.file(model.weights)), **model.config.get("options", {})).network
-
-
-def bundle_downscale(bundle: Bundle) -> int:
-    """How much smaller its network sees the frames."""
-    return int(bundle.manifest.model.config.get("downscale", 1))
 
 
 def is_untrained(bundle: Bundle) -> bool:
