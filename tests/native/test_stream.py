@@ -65,6 +65,9 @@ def test_a_report_goes_into_a_pipe_and_a_reader_that_goes_away_costs_neither_cli
     alone = subprocess.run([*command, "null://", "--json", "-"], capture_output=True, text=True, check=True)
     validate(json.loads(alone.stdout))
     assert "of them derained" in alone.stderr and "capture to present" in alone.stderr
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run([*command, "null://", "--json", "-"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert lost.returncode == 1 and b"stdout: No space left on device: the report is not written" in lost.stderr
     clip, report = tmp_path / "clip.mkv", tmp_path / "report.json"
     with subprocess.Popen([*command, clip, "--json", report], stdout=subprocess.PIPE) as process:
         process.stdout.close()

@@ -1,5 +1,6 @@
 #include "report_file.hpp"
 
+#include <cerrno>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -30,8 +31,9 @@ void write_report(const std::filesystem::path& path, const nlohmann::ordered_jso
     }
     const std::string text = report.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
     if (path == standard_output) {
-        std::fputs(text.c_str(), stdout);
-        std::fflush(stdout);
+        if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+            throw Error("stdout: " + std::generic_category().message(errno) + ": the report is not written");
+        }
         return;
     }
     write_bytes(path, std::as_bytes(std::span(text)));
