@@ -1,4 +1,4 @@
-"""What `export --downscale` does to detail as fine as a pixel: `python benchmarks/downscale.py WEIGHTS FRAMES`.
+"""What `export --downscale` does to detail as fine as a pixel: `… --weights NAME --frames FOLDER`.
 
 Enlarged frames have no fine detail, which flatters a smaller view. Here each frame is a crop of a larger camera's: its
 detail is the finest there can be, and its rain as large as that camera sees it. Prints PSNR in dB over RGB, the mean
@@ -45,8 +45,8 @@ def measure(weights: str, folder: Path, every: int) -> dict[int, list[float]]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("weights")
-    parser.add_argument("frames", type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--frames", type=Path, required=True)
     parser.add_argument("--every", type=int, default=7)
     given = parser.parse_args()
     try:
