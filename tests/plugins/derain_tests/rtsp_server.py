@@ -15,7 +15,7 @@ factory.set_launch(
     f"( videotestsrc is-live=true pattern=ball ! video/x-raw,width={width},height={height},framerate=30/1 "
     "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96 )"
 )
-factory.set_shared(True)
+factory.set_shared(False)  # shared, GStreamer 1.22's server aborts now and then when its clients went while it stood
 server = GstRtspServer.RTSPServer(service=port)
 if login:
     role = Gst.Structure.new_empty("viewer")
