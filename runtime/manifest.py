@@ -11,6 +11,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=65535)]
+"""Of a frame, in pixels: its size in bytes is far from any overflow, in C++ too."""
 
 
 class Precision(StrEnum):
@@ -33,8 +35,8 @@ class FrameSpec(_Checked):
     """
 
     tensor: str
-    width: Positive
-    height: Positive
+    width: Side
+    height: Side
     pixels: PixelFormat = PixelFormat.BGR8
     matrix: ColorMatrix = ColorMatrix.BT601
     range: ColorRange = ColorRange.LIMITED

@@ -58,6 +58,7 @@ def test_a_missing_folder_and_a_folder_without_a_manifest_say_how_to_make_a_bund
         ({"graphs": [{"precision": "fp32", "file": "../x"}]}, ["graphs.0.file", "'../x'"]),
         ({"graphs": [{"precision": "fp64", "file": "x"}]}, ["graphs.0.precision", "'fp32'", "'fp64'"]),
         ({"graphs": [{"precision": "fp32", "file": "graph.fp32.onnx"}] * 2}, ["one graph a precision", "fp32, fp32"]),
+        ({"input": {"tensor": "frame", "width": 65536, "height": 16}}, ["input.width", "65535", "got 65536"]),
         (
             {"input": {"tensor": "frame", "width": 33, "height": 16, "pixels": "nv12"}},
             ["input", "33", "even", "32 or 34"],
@@ -70,7 +71,10 @@ def test_a_manifest_that_is_not_understood_is_refused_by_key_and_value(bundle, c
 
 
 def test_a_manifest_that_is_not_json_is_refused(bundle):
-    (bundle.path / "manifest.json").write_text('{"schema_version": 1,')
+    manifest = bundle.path / "manifest.json"
+    manifest.write_text("\ufeff" + manifest.read_text())
+    assert "not JSON" in fault(bundle.path)
+    manifest.write_text('{"schema_version": 1,')
     told = fault(bundle.path)
     assert "not JSON" in told
     assert f"remove {bundle.path} and export it again" in told  # export would not replace what it cannot tell

@@ -194,6 +194,9 @@ std::string_view to_string(Precision precision) { return word_of(precision_words
 Precision parse_precision(std::string_view word) { return value_of(precision_words, word); }
 
 Manifest Manifest::parse(std::string_view text) {
+    if (text.starts_with("\xEF\xBB\xBF")) {  // which the JSON library skips, and the Python runtime refuses
+        throw Error("not JSON (it begins with a byte-order mark)");
+    }
     json document;
     try {
         document = json::parse(text, refuse_depth);

@@ -141,7 +141,9 @@ INSTANTIATE_TEST_SUITE_P(Every, ManifestNeeds,
 
 TEST(Manifest, RefusesWhatIsNotJson) {
     const BundleFiles files;
-    for (const char* text : {"", "{", "[]", "\xff", R"({"a": 1e999})"}) {
+    const std::string marked = "\xEF\xBB\xBF" + files.manifest.dump();
+    for (const std::string& text : {std::string(), std::string("{"), std::string("[]"), std::string("\xff"),
+                                    std::string(R"({"a": 1e999})"), marked}) {
         put(files.path() / "manifest.json", text);
         EXPECT_THAT(told([&] { return Bundle::load(files.path()); }),
                     AllOf(HasSubstr("manifest.json: "), Not(HasSubstr("\n"))))
