@@ -1,12 +1,13 @@
 """Pairs of rainy and clean pictures on disk: two folders, groups of folders, or two clips."""
 
 import json
+import logging
 import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,11 @@ from PIL import Image as Header
 from derain.training.data import list_images, read_rgb
 
 Image = NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
+
+STILL = 10
+"""Frames of a clip that are the same to the last bit, from the first on: a camera's are not."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,8 @@ def read_clips(rainy: Path, clean: Path) -> Iterator[Pair]:
     Raises:
         ValueError: a clip cannot be opened, they are of unlike size, or one ends before the other.
     """
-    for index, (wet, dry) in enumerate(zip_longest(_frames(rainy), _frames(clean))):
+    clips = (told_if_still(_frames(clip), clip) for clip in (rainy, clean))
+    for index, (wet, dry) in enumerate(zip_longest(*clips)):
         if wet is None or dry is None:
             shorter, longer = (rainy, clean) if wet is None else (clean, rainy)
             raise ValueError(f"{shorter} ends after {index} frames, {longer} does not: expected one number of frames")
@@ -222,6 +229,20 @@ def check_name(path: Path) -> None:
     except UnicodeEncodeError as error:
         shown = os.fsencode(name).decode(errors="backslashreplace")
         raise ValueError(f"{shown}: its name is not UTF-8: rename it") from error
+
+
+def told_if_still(frames: Iterator[Image], clip: Path) -> Iterator[Image]:
+    """The frames as they come; a warning where they begin with STILL times the same one.
+
+    OpenCV from 4.13 on does not convert interlaced frames and does not say so; it gives the one before, or black.
+    """
+    first = list(islice(frames, STILL))
+    if len(first) == STILL and all(np.array_equal(first[0], frame) for frame in first[1:]):
+        log.warning(
+            "%s: its first %d frames are all the same: if it is interlaced, deinterlace it, as by "
+            "`ffmpeg -i … -vf yadif …`: OpenCV from 4.13 on does not convert it", clip, STILL,
+        )  # fmt: skip
+    yield from chain(first, frames)
 
 
 def _frames(clip: Path) -> Iterator[Image]:

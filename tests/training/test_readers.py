@@ -198,6 +198,20 @@ def test_a_header_is_read_without_decoding_the_picture(tmp_path):
         read_rgb(tmp_path / "cut.png")
 
 
+@pytest.mark.parametrize(("alike", "told"), [(9, 0), (10, 1)])
+def test_a_clip_that_stands_still_from_its_first_frame_on_may_be_interlaced(alike, told, tmp_path, caplog):
+    still, moving = tmp_path / "still.mkv", tmp_path / "moving.mkv"
+    write_clip(still, [flat(50)] * alike + [flat(90)])
+    write_clip(moving, [flat(10 * index) for index in range(alike + 1)])
+    words = f"{still}: its first 10 frames are all the same: if it is interlaced"
+    seen = [pair.rainy[0, 0, 0] for pair in read_clips(still, moving)]
+    assert seen == [50] * alike + [90]
+    assert caplog.text.count(words) == told
+    assert synthesize(still, tmp_path / "out", 0, RainConfig()) == alike + 1
+    assert caplog.text.count(words) == 2 * told
+    assert str(moving) not in caplog.text
+
+
 def test_a_clip_whose_name_opencv_cannot_be_told_is_refused(tmp_path):
     plain, clip = tmp_path / "clip.mkv", tmp_path / "grö\udcdfe.mkv"
     write_clip(plain, [flat(0)] * 2)

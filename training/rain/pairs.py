@@ -22,7 +22,7 @@ from derain.training.data import IMAGES, read_rgb, to_tensor
 from derain.training.rain import counter_rng as rng
 from derain.training.rain.clip import RainyClip
 from derain.training.rain.scene import MASK_FULL, RainConfig, RainyBatch, compose, draw_weather, item_seeds, render
-from derain.training.readers import check_name
+from derain.training.readers import check_name, told_if_still
 
 log = logging.getLogger(__name__)
 
@@ -219,14 +219,14 @@ def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
     if not capture.isOpened():
         raise ValueError(f"{source} cannot be opened as a video clip; it may be truncated: copy or re-encode it")
 
-    def frames() -> Iterator[tuple[str, Tensor]]:
-        index = unread = since = 0
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        read = unread = since = 0
         while True:
             more, image = capture.read()
             if more:
-                yield f"{index:06d}", to_tensor(np.ascontiguousarray(image[..., ::-1], np.uint8)).unsqueeze(0)
-                index, since = index + 1, 0
-            elif index + unread < total and since < MOST_DAMAGED:
+                yield np.ascontiguousarray(image[..., ::-1], np.uint8)
+                read, since = read + 1, 0
+            elif read + unread < total and since < MOST_DAMAGED:
                 unread, since = unread + 1, since + 1  # the clip may go on behind what is damaged
             else:
                 break
@@ -234,7 +234,10 @@ def _open_clip(source: Path) -> tuple[float, int, Iterator[tuple[str, Tensor]]]:
         if unread:
             log.warning("%s: %d of %d frames cannot be read and are left out", source, unread, total)
 
-    return (fps if fps > 0 else 25.0), total, frames()
+    named = (
+        (f"{index:06d}", to_tensor(image).unsqueeze(0)) for index, image in enumerate(told_if_still(frames(), source))
+    )
+    return (fps if fps > 0 else 25.0), total, named
 
 
 def _write(folder: Path, pairs: Iterator[Pair], total: int, report: Report | None, fps: float | None) -> int:
