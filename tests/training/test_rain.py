@@ -12,6 +12,7 @@ from torch import Tensor
 from derain.training.rain import MASK_FULL, RainConfig, render
 from derain.training.rain.drops import Glass, make_glass, see_through
 from derain.training.rain.frames import Frames
+from derain.training.rain.scene import draw_weather, item_seeds
 from derain.training.rain.streaks import STYLES
 
 
@@ -101,6 +102,21 @@ def test_the_training_mix_holds_every_kind_and_every_strength() -> None:
     streaks, drops = (mask.flatten(1).amax(1) > 0.02 for mask in (batch.mask_streak, batch.mask_drop))
     assert (streaks & drops).float().mean() > 0.4
     assert (streaks & ~drops).any() and (drops & ~streaks).any()
+
+
+def test_a_share_of_the_images_stays_dry_where_the_strength_is_drawn_and_the_others_have_the_rain_they_had() -> None:
+    seeds = item_seeds(3, 400)
+    wet, mixed = (draw_weather(seeds, RainConfig(kinds="both", dry=share)) for share in (0.0, 0.1))
+    dry = mixed.streak_strength == 0
+    assert 20 < dry.sum() < 60 and wet.streak_strength.min() >= 0.05
+    assert torch.equal(dry, mixed.drop_strength == 0)
+    assert torch.equal(mixed.streak_strength[~dry], wet.streak_strength[~dry])
+    for given in ({"strength": 0.5}, {}):
+        config = RainConfig(kinds="both", dry=1.0, **given)
+        told = draw_weather(seeds, config, None if given else 0.5)
+        assert bool((told.streak_strength == 0.5).all())
+    image = scene(1)
+    assert torch.equal(render(image, 3, RainConfig(dry=1.0)).rainy, image)
 
 
 def test_an_image_does_not_change_with_its_neighbours_in_the_batch() -> None:

@@ -29,6 +29,7 @@ class RainConfig(BaseModel):
     Attributes:
         kinds: `streaks`, `drops`, `both`, or `mixed`: per image, both (70 %), streaks only or drops only.
         strength: 0 (none), 0.25 (drizzle), 0.5 (moderate) to 1 (heavy); None draws 0.05..1 uniformly per image.
+        dry: where the strength is drawn, the share of images that get none.
         style: of the streaks; `mixed` draws one per image (physical 50 %, noise 25 %, sharp 25 %).
         frame_height: rows of the frame that the images are crops of; streaks and drops grow with it.
         wiper: seconds between two sweeps of the wiper in a clip; None: no wiper. Stills are not wiped.
@@ -39,6 +40,7 @@ class RainConfig(BaseModel):
 
     kinds: Literal["streaks", "drops", "both", "mixed"] = "mixed"
     strength: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    dry: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     style: Literal["mixed", "physical", "noise", "sharp"] = "mixed"
     frame_height: Annotated[int, Field(ge=16)] = 480
     wiper: Annotated[float, Field(ge=0.8)] | None = None
@@ -109,7 +111,7 @@ def draw_weather(seed: Tensor, config: RainConfig, strength: Tensor | float | No
     """
     chosen = config.strength if strength is None else strength
     if chosen is None:
-        power = rng.uniform(seed, 11, low=0.05, high=1.0)
+        power = rng.uniform(seed, 11, low=0.05, high=1.0) * (rng.uniform(seed, 14) >= config.dry)
     else:
         power = torch.as_tensor(chosen, dtype=torch.float32, device=seed.device).expand(seed.shape)
         if not bool(((power >= 0) & (power <= 1)).all()):
