@@ -36,7 +36,7 @@ def train(
     from derain.cli.data import data_root
     from derain.training.callbacks import Interrupted
     from derain.training.checkpoints import iterations_done
-    from derain.training.config import read_config, read_tree
+    from derain.training.config import overridden, read_config, read_tree
     from derain.training.records import is_run
     from derain.training.trainer import train as run
 
@@ -46,9 +46,8 @@ def train(
     known = "LeafSpec|many workers|worker processes|the logging interval|`__len__` defined"
     warnings.filterwarnings("ignore", message=f".*({known})")
     overrides = list(set_ or [])
-    root, data = data_root(), read_tree(config).get("data")
-    named = isinstance(data, dict) and "root" in data
-    if root is not None and not named and not any(override.startswith("data.root=") for override in overrides):
+    root, data = data_root(), overridden(read_tree(config), overrides).get("data")
+    if root is not None and not (isinstance(data, dict) and "root" in data):
         overrides.append(f"data.root={dumps(str(root))}")  # a string, whatever YAML would make of it
     if resume is not None:
         overrides.append(f"out={dumps(str(resume))}")

@@ -92,9 +92,6 @@ def export(
         if not options:
             raise ValueError(f"--steps {steps}: {trained.name} has none to choose: leave it out")
         trained = load(weights, **dict.fromkeys(options, steps))
-    for name, value in trained.network.state_dict().items():
-        if not value.isfinite().all():
-            raise ValueError(f"{weights}: tensor {name!r} is not finite: expected weights of a run that converged")
     frame = FrameSpec(tensor="frame", width=width, height=height, pixels=pixels, matrix=matrix, range=color_range)
     clean = frame.model_copy(update={"tensor": "clean"})
 

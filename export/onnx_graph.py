@@ -99,9 +99,15 @@ def _with_names(model: onnx.ModelProto, graph: fx.GraphModule) -> onnx.ModelProt
     return model
 
 
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+
+
 @dataclass(frozen=True)
 class GraphSummary:
-    """An ONNX graph in numbers. `macs` is of convolutions and matrix products, `weights_bytes` of stored constants."""
+    """An ONNX graph in numbers. `macs` is of convolutions and matrix products, `weights_bytes` of stored constants.
+
+    `parameters` are the values of constants but for scales and zero points: as many in 8 bits as in FP32.
+    """
 
     operators: dict[str, int]
     macs: int
@@ -123,12 +129,17 @@ def summarise(path: Path) -> GraphSummary:
     shapes = tensor_shapes(model)
     constants = list(graph.initializer)
     constants += [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
+    quantisation = {name for node in graph.node if node.op_type in _QUANTISING for name in node.input[1:]}
     sizes = [math.prod(tensor.dims) for tensor in constants]
     weights_bytes = sum(len(onnx.numpy_helper.to_array(tensor).tobytes()) for tensor in constants)
     return GraphSummary(
         operators=dict(sorted(Counter(node.op_type for node in graph.node).items())),
         macs=sum(_macs(node, shapes) for node in graph.node),
-        parameters=sum(size for size, tensor in zip(sizes, constants, strict=True) if tensor.dims),
+        parameters=sum(
+            size
+            for size, tensor in zip(sizes, constants, strict=True)
+            if tensor.dims and tensor.name not in quantisation
+        ),
         weights_bytes=weights_bytes,
         file_bytes=path.stat().st_size,
         largest_constant=max(sizes, default=0),

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed."""
 
+import ctypes
 import errno
 import os
 import secrets
@@ -7,6 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Of Linux's fcntl.h and fs.h."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where a disk or a quota has no room left."""
@@ -83,8 +87,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes `path`'s place when the block ends well and vanishes when it does not.
 
-    A folder that was at `path` is moved aside for the exchange and removed after it. Raises OSError as
-    `check_directory_place`.
+    A folder that was at `path` changes places with it in one step and is removed after it; on file systems that cannot,
+    it is moved aside before. Raises OSError as `check_directory_place`.
     """
     check_directory_place(path)
     path = behind_links(path)
@@ -93,6 +97,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     try:
         with _full_disk_told_of(path):
             yield temporary
+        if path.exists() and _exchange(temporary, path):
+            return
         if path.exists():
             path.rename(aside)
         try:
@@ -104,6 +110,12 @@ def new_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names at once, as Linux's renameat2 does; False where the system or file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    return renameat2 is not None and renameat2(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), RENAME_EXCHANGE) == 0
 
 
 def behind_links(path: Path) -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from derain.training.data import DataConfig
 from derain.training.distillation import DistillConfig
@@ -45,9 +45,13 @@ class OptimiserConfig(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short_runs_warm_up_shortly(cls, tree: Any) -> Any:
-        if isinstance(tree, dict) and "warm_up" not in tree and isinstance(tree.get("iterations"), int):
-            return {**tree, "warm_up": min(200, tree["iterations"] // 10)}
-        return tree
+        if not isinstance(tree, dict) or "warm_up" in tree:
+            return tree
+        try:
+            iterations = TypeAdapter(int).validate_python(tree.get("iterations"))
+        except ValidationError:  # which is told of `iterations` itself
+            return tree
+        return {**tree, "warm_up": min(200, iterations // 10)}
 
     @model_validator(mode="after")
     def _rises_then_falls(self) -> Self:

@@ -86,6 +86,9 @@ def training_files(config: DataConfig) -> list[Path]:
         refuse_test_only(config, folder, "data.folders")
         every = _held_out_every(config, folder)
         files += [f for i, f in enumerate(list_images(config.root / folder)) if every is None or i % every]
+    for file in files:
+        if file.is_symlink():  # git-annex, DVC and caches of downloads keep links for files
+            refuse_test_only(config, str(file.resolve()), "data.folders")
     return [file for file in files if file.name not in TEST_FRAMES]
 
 

@@ -71,7 +71,10 @@ def _means(images: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def derain_with(network: nn.Module, device: str = "cpu") -> Callable[[Image], Image]:
-    """A function that derains one RGB uint8 image of any size with a network, padding it to the network's multiple."""
+    """A function that derains one RGB uint8 image of any size with a network, padding it to the network's multiple.
+
+    It raises ValueError where what comes out is not finite.
+    """
     look = derainer_with_maps(network, device)
     return lambda image: look(image)[0]
 
@@ -87,6 +90,8 @@ def derainer_with_maps(network: nn.Module, device: str = "cpu") -> Callable[[Ima
         with torch.inference_mode():
             prediction = network(x)[0]
         clean = prediction.image[0, :, :height, :width]
+        if not clean.isfinite().all():
+            raise ValueError("the derained image is not finite: the weights are too large, or its run did not converge")
         maps = [Tile(tile.caption, tile.image[:, :height, :width]) for tile in attention_tiles(prediction)]
         return (clean.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy(), maps
 

@@ -170,7 +170,10 @@ def intensities(folder: Path) -> Callable[[str], str]:
     strength = config.get("strength") if isinstance(config, dict) else ""
     if not (strength is None or isinstance(strength, (int, float))):
         return lambda name: ""
-    if strengths := note.get("strengths"):  # JRSRD: N_rain_0, N_rain_1 and so on
+    strengths = note.get("strengths", [])  # JRSRD: N_rain_0, N_rain_1 and so on
+    if not (isinstance(strengths, list) and all(isinstance(number, (int, float)) for number in strengths)):
+        return lambda name: ""
+    if strengths:
         told = {str(number): f"strength {strength:.2g}" for number, strength in enumerate(strengths)}
         return lambda name: told.get(name.rpartition("_")[2], "")
     return lambda name: "strength drawn" if strength is None else f"strength {strength:g}"

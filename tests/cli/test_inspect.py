@@ -4,10 +4,15 @@ import json
 import re
 import shutil
 
+import onnx
+import pytest
+
+from derain.calibration.qdq import activations, layers, quantize
 from derain.export.exporter import export
+from derain.export.fp16 import to_fp16
 from derain.export.onnx_graph import summarise
 from derain.export.rewrite import REWRITES
-from derain.runtime.manifest import EngineEntry, Quality
+from derain.runtime.manifest import EngineEntry, Precision, Quality
 from derain.training.models import build, parameter_count
 from derain_tests.verbs import strict_json
 
@@ -58,6 +63,17 @@ def test_inspect_reports_a_bare_onnx_file_by_the_same_keys(derain, bundle, tmp_p
     assert {"parameters", "macs", "macs_naive", "operators", "weights_bytes", "file_bytes"} <= told.keys()
     assert told["macs"] == bundle.manifest.unroll.macs and told["macs_naive"] is None
     assert 0 < told["parameters"] <= parameter_count(build("daiam-nano"))
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.FP8])
+def test_a_graph_has_as_many_parameters_in_every_precision(precision, bundle):
+    model = onnx.load(bundle.graph())
+    if precision is Precision.FP16:
+        other = to_fp16(model)
+    else:
+        other = quantize(model, dict.fromkeys(activations(model), 3.0), precision, layers(model))
+    onnx.save(other, bundle.path / "other.onnx")
+    assert summarise(bundle.path / "other.onnx").parameters == summarise(bundle.graph()).parameters
 
 
 def test_no_report_takes_the_place_of_what_is_inspected(derain, bundle, tmp_path):

@@ -1,6 +1,7 @@
 """`derain train`: configuration, overrides, slices, and a full disk."""
 
 import re
+import shutil
 import signal
 
 import pytest
@@ -49,6 +50,21 @@ def test_what_the_configuration_names_goes_before_derain_data(derain, run_file, 
     assert derain("train", run_file(), "--set", "optimiser.iterations=1").status == 0
     resolved = yaml.safe_load((tmp_path / "small/run/config.yaml").read_text())
     assert resolved["data"]["root"] == str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("named", ["in the file", "in an override", "nowhere"])
+def test_a_root_is_the_last_one_named_and_derain_datas_where_none_is(named, derain, run_file, tmp_path, monkeypatch):
+    for root in ("file", "environment", "override"):
+        shutil.copytree(tmp_path / "data", tmp_path / root)
+    monkeypatch.setenv("DERAIN_DATA", str(tmp_path / "environment"))
+    folders = {"folders": ["train"], "validation": "test", "patch": 32}
+    in_file = run_file(data={"root": str(tmp_path / "file"), **folders})
+    given = {"root": str(tmp_path / "override"), **folders} if named == "in an override" else folders
+    options = () if named == "in the file" else ("--set", f"data={yaml.safe_dump(given, default_flow_style=True)}")
+    assert derain("train", in_file, *options, "--set", "optimiser.iterations=1").status == 0
+    resolved = yaml.safe_load((tmp_path / "small/run/config.yaml").read_text())
+    wanted = {"in the file": "file", "in an override": "override", "nowhere": "environment"}[named]
+    assert resolved["data"]["root"] == str(tmp_path / wanted)
 
 
 def test_a_run_is_not_begun_from_the_file_its_resolved_configuration_goes_to(derain, run_file, tmp_path):

@@ -121,7 +121,8 @@ def test_a_key_that_stands_twice_is_told_with_its_line_and_a_merge_is_none(writt
 
 @pytest.mark.parametrize(("iterations", "warm_up"), [(1, 0), (60, 6), (1999, 199), (2000, 200), (15000, 200)])
 def test_the_warm_up_of_a_short_run_is_a_tenth_of_it(iterations, warm_up):
-    assert OptimiserConfig(iterations=iterations).warm_up == warm_up
+    for given in (iterations, float(iterations), str(iterations)):
+        assert OptimiserConfig.model_validate({"iterations": given}).warm_up == warm_up
 
 
 @pytest.mark.parametrize(("text", "part"), [("a: [1", "is not YAML"), ("- 1", "holds list"), ("", "holds NoneType")])

@@ -101,6 +101,18 @@ def test_a_root_inside_what_is_for_testing_only_does_not_let_it_in(root, inside,
         training_files(DataConfig(root=root / inside, folders=(folder,)))
 
 
+def test_links_to_test_images_do_not_let_them_in(root):
+    (root / "mine").mkdir()
+    for file in list_images(root / "rain100/clean"):
+        (root / "mine" / file.name).symlink_to(file)
+    with pytest.raises(ValueError, match=r"^data\.folders names '.*rain100/clean/.*', .*for testing only: take it out"):
+        training_files(DataConfig(root=root, folders=("mine",)))
+    for link in (root / "mine").iterdir():
+        link.unlink()
+        link.symlink_to(list_images(root / "backgrounds/bsds")[0])
+    assert len(training_files(DataConfig(root=root, folders=("mine",)))) > 0
+
+
 def test_a_folder_of_which_nothing_is_held_out_validates_whole_unless_it_is_trained_on(root):
     assert (
         len(held_out_files(DataConfig(root=root, folders=("backgrounds/camvid",), validation="backgrounds/bsds"))) == 3

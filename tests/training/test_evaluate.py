@@ -9,7 +9,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from derain.training.evaluate import derain_with, evaluate
-from derain.training.models import Branch, Prediction, build
+from derain.training.models import Branch, Prediction, build, size_multiple
+from derain.training.models.weights import load
 from derain.training.readers import Pair, read_pairs
 from derain.training.scores import EQUAL, METRICS, luma, score
 
@@ -51,6 +52,26 @@ def test_scores_are_scikit_image_s(picture):
     y_a, y_b = ((16 + picture @ np.array([65.481, 128.553, 24.966])) / 255 for picture in (a, b))
     assert ours["psnr_y"] == pytest.approx(peak_signal_noise_ratio(y_b, y_a, data_range=1.0), abs=1e-3)
     assert ours["ssim_y"] == pytest.approx(structural_similarity(y_b, y_a, **wang), abs=1e-4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(61, 47), (33, 25)])
+def test_a_frame_of_any_size_is_derained_as_if_its_edge_went_on(width, height, picture, lively_weights):
+    network = load(str(lively_weights("daiam-nano"))).network
+    image = picture(1, width, height)
+    multiple = size_multiple(network)
+    padded = np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+    with torch.inference_mode():
+        whole = network(torch.from_numpy(padded.astype(np.float32) / 255).permute(2, 0, 1)[None])[0].image
+    expected = (whole[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()[:height, :width]
+    np.testing.assert_array_equal(derain_with(network)(image), expected)
+
+
+def test_an_output_that_is_not_finite_gets_no_score(picture):
+    network = build("daiam-nano").eval()
+    with torch.no_grad():
+        network.global_decoder.out.bias.fill_(float("inf"))
+    with pytest.raises(ValueError, match="the derained image is not finite"):
+        derain_with(network)(picture(1))
 
 
 @pytest.mark.parametrize(("folder", "rgb", "y"), [("light", 25.52, 26.90), ("heavy", 12.13, 13.55)])

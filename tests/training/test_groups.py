@@ -40,7 +40,16 @@ def test_pairs_that_synthesize_made_are_told_apart_by_their_strength(made):
 
 
 @pytest.mark.parametrize(
-    "note", ["{", "[]", '{"config": "mine"}', '{"derain": 1}', '{"derain": "1", "strengths": [0.5]}']
+    "note",
+    [
+        "{",
+        "[]",
+        '{"config": "mine"}',
+        '{"derain": 1}',
+        '{"derain": "1", "strengths": [0.5]}',
+        '{"derain": "1", "config": {"strength": null}, "strengths": 3}',
+        '{"derain": "1", "config": {"strength": null}, "strengths": ["much"]}',
+    ],
 )
 def test_a_rain_json_that_says_nothing_of_an_image_leaves_it_without_a_group(made, tmp_path, note):
     shutil.copytree(made / "pairs/light", tmp_path / "light")

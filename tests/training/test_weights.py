@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from derain.training.average import average
+from derain.training.config import TrainConfig
 from derain.training.models import build
 from derain.training.models.weights import SHIPPED, load, resolve, save_weights
+from derain.training.trainer import Deraining
 
 OPTIONS = {"encoder_steps": 2, "decoder_steps": 1}
 
@@ -68,6 +71,25 @@ def test_fp16_weights_come_back_as_fp32_rounded_once_at_half_the_size(weights, n
     for key, value in network.state_dict().items():
         assert state[key].dtype == torch.float32
         assert torch.equal(state[key], value.half().float()), key
+
+
+@pytest.mark.parametrize("use", ["load", "average", "train from", "learn from"])
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor_whatever_they_are_for(use, weights, tmp_path):
+    spoilt = load_file(weights)
+    spoilt["global_decoder.out.weight"][0, 0, 0, 0] = float("nan")
+    path = tmp_path / "spoilt.safetensors"
+    save_file(spoilt, path, metadata={"model": "daiam-nano", "options": json.dumps(OPTIONS)})
+    network = {"name": "daiam-nano", "options": OPTIONS}
+    rest = {"optimiser": {"iterations": 1}, "out": tmp_path / "run"}
+    uses = {
+        "load": lambda: load(str(path)),
+        "average": lambda: average([str(weights), str(path)], tmp_path / "mean.safetensors"),
+        "train from": lambda: Deraining(TrainConfig(network={**network, "start": str(path)}, **rest)),
+        "learn from": lambda: Deraining(TrainConfig(network=network, **rest, distill={"teacher": str(path)})),
+    }
+    told = rf"^{path}: tensor 'global_decoder\.out\.weight' is not finite: expected weights of a run that converged$"
+    with pytest.raises(ValueError, match=told):
+        uses[use]()
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1e5])

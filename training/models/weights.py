@@ -108,8 +108,8 @@ def load(weights: str, **overrides: Any) -> Trained:
 
     Raises:
         FileNotFoundError: see `resolve`.
-        ValueError: see `resolve`; not a safetensors file, made by something else, or tensors that do not fit the
-            named architecture.
+        ValueError: see `resolve`; not a safetensors file, made by something else, tensors that do not fit the
+            named architecture, or are not finite.
     """
     if weights.startswith("random:"):
         name = weights.removeprefix("random:")
@@ -134,6 +134,9 @@ def load(weights: str, **overrides: Any) -> Trained:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} does not describe a network of this version: {error}") from error
     _check_fit(network, tensors, path, name)
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path}: tensor {key!r} is not finite: expected weights of a run that converged")
     network.load_state_dict(tensors)
     return Trained(network, name, options, notes, path, content)
 
