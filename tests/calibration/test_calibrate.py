@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from derain.calibration.calibrate import calibrate
 from derain.calibration.ranges import Method
-from derain.calibration.sensitivity import LayerCost, smallest_kept
+from derain.calibration.sensitivity import Judge, LayerCost, smallest_kept
 from derain.export.exporter import export
 from derain.export.fp16 import overflowing, to_fp16
 from derain.export.lint import findings
+from derain.export.onnx_graph import read_onnx
 from derain.runtime import engines
 from derain.runtime.bundle import Bundle
 from derain.runtime.frames import Frame, from_bgr
@@ -214,3 +215,20 @@ def test_the_search_measures_the_graph_as_it_will_run(bundle, clip, monkeypatch)
     monkeypatch.setattr(module, "to_fp16", coarse)
     with pytest.raises(ValueError, match="no layer can be in 8 bits"):
         run(bundle, clip, max_loss=2 * alone.loss_db)
+
+
+def test_every_frame_is_held_against_the_clean_one_of_its_own_number(bundle, clip):
+    truth = [Frame(frame.id, 0, np.full_like(frame.image, 10 + 20 * frame.id), 0) for frame in clip]
+    made, result = run(bundle, clip, truth=truth)
+    for precision, told in ((Precision.FP32, result.psnr_rgb_fp32), (Precision.INT8, result.psnr_rgb)):
+        with engines.create("onnxruntime", made, precision) as engine:
+            scores = [psnr(engine.infer(clip[number].image), truth[number].image) for number in result.judged]
+        assert told == pytest.approx(np.mean(scores), abs=0.05)
+
+
+def test_without_clean_frames_fp32_is_taken_to_be_at_32_db(original, clip):
+    """Errors that add: one grey level everywhere, on 255² / 10^3.2 squared grey levels of FP32's own."""
+    images = [frame.image for frame in clip[:2]]
+    judge = Judge(read_onnx(original.graph()), images, None, original.manifest.output)
+    off = [np.where(image < 128, image + 1, image - 1).astype(np.uint8) for image in judge.expected]
+    assert judge.loss(off) == pytest.approx(10 * np.log10(1 + 10**3.2 / 255**2))

@@ -102,3 +102,14 @@ def test_a_live_source_is_refused_because_it_would_never_end():
         with pytest.raises(ValueError, match=r"^the camera: a live source, which never ends: expected a clip"):
             recorded(camera, "the camera")
         assert recorded(clip, "the clip") is clip
+
+
+def test_of_the_two_most_alike_the_one_nearer_to_the_new_frame_goes():
+    chosen = choose(clip([plain(level) for level in (0, 2, 100, 200, 1, 3)]), SPEC, 4, "clip")
+    assert [int(frame.image[0, 0, 0]) for frame in chosen] == [0, 100, 200, 3]
+
+
+def test_in_one_pass_the_chosen_come_to_lie_nearly_as_far_apart_as_can_be():
+    levels = np.random.default_rng(1).integers(0, 256, 300)
+    chosen = sorted(int(frame.image[0, 0, 0]) for frame in choose(clip(list(map(plain, levels))), SPEC, 4, "clip"))
+    assert np.diff(chosen).min() >= 70  # 85 at best

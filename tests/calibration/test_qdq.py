@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from derain.calibration.qdq import activations, layers, quantize
+from derain.calibration.qdq import MAX_LEVEL, _scales, activations, layers, quantize
 from derain.export.exporter import export
 from derain.export.fp16 import to_fp16
 from derain.export.lint import findings
@@ -165,3 +165,13 @@ def test_a_channel_of_zero_weights_stays_zero_and_finite(fp32):
     tensor.CopyFrom(numpy_helper.from_array(value, name))
     made = constants(quantize(model, dict.fromkeys(activations(model), 3.0), Precision.INT8, layers(model)))
     assert not made[f"{name}_q"][1].any() and made[f"{name}_scale"][1] > 0
+
+
+@pytest.mark.parametrize("precision", EIGHT)
+def test_a_scale_is_the_next_of_fp16_that_holds_the_limit_and_never_one_that_loses_digits(precision):
+    limits = 10 ** np.random.default_rng(0).uniform(-6, 4, 1000)
+    scales, exact = _scales(limits, precision).astype(np.float64), limits / MAX_LEVEL[precision]
+    assert (scales * MAX_LEVEL[precision] >= limits).all()
+    normal = exact > 2.0**-14
+    assert (scales[~normal] == 2.0**-14).all() and (~normal).any()
+    assert (scales[normal] < exact[normal] * (1 + 2.0**-10)).all()

@@ -76,3 +76,9 @@ def test_a_tensor_of_zeros_gets_a_range_all_the_same(method):
     assert histogram(np.zeros(100)).limit(method, Precision.INT8) == 1.0
     constant = histogram(np.full(100, 0.25)).limit(method, Precision.INT8)
     assert constant == pytest.approx(0.25, rel=0.01)
+
+
+def test_exact_zeros_do_not_move_the_limit_that_entropy_finds(normal):
+    alone = histogram(normal).limit(Method.ENTROPY, Precision.INT8)
+    padded = histogram(normal, np.zeros(10 * len(normal))).limit(Method.ENTROPY, Precision.INT8)
+    assert padded == pytest.approx(alone, rel=0.05)

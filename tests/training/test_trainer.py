@@ -203,3 +203,39 @@ def test_a_run_is_validated_in_its_own_rain(images, changes):
         assert own.mask_streak.max() == 0
     else:
         assert (own.rainy - own.clean).square().mean() < (joint.rainy - joint.clean).square().mean() / 4
+
+
+def test_held_out_frames_have_each_strength_in_turn_and_rain_of_their_own(images):
+    module = Deraining(config(images))
+    module.tally = torch.zeros(3)
+    picture = to_tensor(cv2.imread(str(images / "test/000.png")))
+    rains = [module.validation_step((index, picture), 0)["rain"] for index in range(5)]
+    changes = [(rain.rainy - rain.clean).square().mean() for rain in rains]
+    assert changes[0] < changes[1] < changes[2] < changes[3]
+    assert changes[4] < changes[1] and not torch.equal(rains[4].rainy, rains[0].rainy)
+    assert torch.equal(module.validation_step((0, picture), 0)["rain"].rainy, rains[0].rainy)
+
+
+def test_adam_learns_without_weight_decay(images):
+    optimiser = Deraining(config(images)).configure_optimizers()["optimizer"]
+    assert type(optimiser) is torch.optim.Adam
+    assert all(group["weight_decay"] == 0 for group in optimiser.param_groups)
+
+
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(images, monkeypatch):
+    """Adam moves as far whatever the gradients' size, so what counts is what it is given."""
+    norms = []
+    step = torch.optim.Adam.step
+
+    def spy(self, closure=None):
+        def seen():
+            loss = closure()
+            gradients = [value.grad for group in self.param_groups for value in group["params"]]
+            norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+            return loss
+
+        return step(self, seen)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    train(config(images, optimiser={"gradient_clip": 0.01}))
+    assert len(norms) == 6 and max(norms) == pytest.approx(0.01, rel=1e-3)
