@@ -44,10 +44,10 @@ def measure(weights: str, folder: Path, every: int) -> dict[int, list[float]]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--frames", type=Path, required=True)
-    parser.add_argument("--every", type=int, default=7)
+    parser.add_argument("--every", type=int, default=7, help="(7)")
     given = parser.parse_args()
     try:
         table = measure(given.weights, given.frames, given.every)

@@ -31,7 +31,14 @@ def bench(
     ] = 30.0,
     seconds: Annotated[float, typer.Option(help="How long to measure, after the warm-up.", min=0.1, max=1e6)] = 40.0,
     warm_up: Annotated[float, typer.Option(help="Seconds to run before the measurement.", min=0, max=1e6)] = 2.0,
-    deadline: Annotated[float | None, typer.Option(metavar="MS", help="As for `derain run`.", min=0.001)] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS",
+            help="Send the raw frame on if the derained one is not ready so long after its capture; else never.",
+            min=0.001,
+        ),
+    ] = None,
     source: Annotated[
         str, typer.Option(help=f"Source of the {PICTURES} frames that are shown in turn.")
     ] = "test://rain",

@@ -58,7 +58,7 @@ def _show(console: Any, path: Path, answer: dict[str, Any]) -> None:
         smaller = manifest["model"]["config"].get("downscale", 1)
         seen = f", downscale {smaller}" if smaller > 1 else ""
         table.add_row("frames", f"{frame['width']}x{frame['height']} {frame['pixels']}{seen}")
-    table.add_row("parameters", f"{answer['parameters']:,}")
+    table.add_row("parameters" if manifest else "parameters left in it", f"{answer['parameters']:,}")
     table.add_row("MACs a frame", f"{answer['macs']:,}")
     if naive := answer["macs_naive"]:
         table.add_row("before the unroller", f"{naive:,} ({1 - answer['macs'] / naive:.1%} removed)")

@@ -134,7 +134,7 @@ def verify(
     precisions = engines.precisions(engine, bundle)
     if not precisions:
         mend = f"derain build {quote(str(bundle.path))} --precision fp16 --api {engine}"
-        raise ValueError(f"{bundle.path}: {engine} has no engine in it: run `{mend}`")
+        raise ValueError(f"{bundle.path}: no engine for {engine} in it: run `{mend}`")
     pictures = [seeded_frame(bundle.manifest.input, seed), *frames]
     expected = _references(bundle, pictures)
     release_freed_memory()

@@ -156,5 +156,6 @@ def limitations() -> dict[str, tuple[str, str]]:
 
 def _backend(name: str) -> type[Engine]:
     if name not in _backends:
-        raise ValueError(f"engine {name!r} is unknown, known are: {', '.join(sorted(_backends))}")
+        elsewhere = "; openvino is an engine of `derain-stream`" if name == "openvino" else ""
+        raise ValueError(f"engine {name!r} is unknown, known are: {', '.join(sorted(_backends))}{elsewhere}")
     return _backends[name]

@@ -67,7 +67,10 @@ class LiveServer:
 
     def __init__(self, view: LiveView, host: str, port: int, token: str | None = None) -> None:
         if token is not None and len(token) < SHORTEST:
-            raise ValueError(f"--token of {len(token)} characters, expected at least {SHORTEST}: leave it out for one")
+            raise ValueError(
+                f"the token (--token or DERAIN_TOKEN) has {len(token)} characters, expected at least {SHORTEST}: give "
+                "none, and one is made"
+            )
         self.token = token or (None if is_local(host) else secrets.token_urlsafe(24))
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:

@@ -19,7 +19,10 @@ class Pipeline(LiveCapture):
     def __init__(self, location: str, spec: FrameSpec) -> None:
         shown = redact(f"gst:{location}")
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
-            raise OSError(f"{shown}: this OpenCV has no GStreamer, as pip's has not: use the distribution's OpenCV")
+            raise OSError(
+                f"{shown}: this OpenCV has no GStreamer, as pip's has not: use `derain-stream`, or an OpenCV of 4.11 "
+                "or newer that was built with it"
+            )
         pipeline = location if "appsink" in location else location + APPSINK
         video = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         if not video.isOpened():

@@ -68,7 +68,7 @@ def test_verify_lists_the_precisions_that_an_engine_lacks(derain, bundle, monkey
     monkeypatch.setitem(base._backends, "half-only", HalfOnly)
     mend = f"run `derain build {bundle.path} --precision {{}} --api half-only`"
     missing = derain("verify", bundle.path, "--engine", "half-only").fault
-    assert missing == f"{bundle.path}: half-only has no engine in it: {mend.format('fp16')}"
+    assert missing == f"{bundle.path}: no engine for half-only in it: {mend.format('fp16')}"
     ensure_fp16_graph(bundle)
     answer = derain("verify", bundle.path, "--engine", "half-only")
     assert answer.status == 0 and "fp16: passed" in answer.out

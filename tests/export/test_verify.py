@@ -315,7 +315,7 @@ def bleaching(monkeypatch) -> str:
 
 
 def test_an_engine_is_verified_in_the_precisions_it_has_and_refused_where_it_has_none(bundle, bleaching):
-    with pytest.raises(ValueError, match=r"bleaching has no engine in it: run `derain build .* --api bleaching`"):
+    with pytest.raises(ValueError, match=r"no engine for bleaching in it: run `derain build .* --api bleaching`"):
         verify(bundle, bleaching)
     (result,) = verify(ensure_fp16_graph(bundle), bleaching)
     assert result.precision is Precision.FP16 and result.passed
