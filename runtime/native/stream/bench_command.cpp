@@ -205,7 +205,8 @@ void add_bench(CLI::App& app) {
     verb.add_option("--warm-up", choice->warm_up_s, "Seconds to run before the measurement.")
         ->check(CLI::Range(0.0, 1e6))
         ->capture_default_str();
-    add_deadline(verb, choice->deadline_ms, "As for `derain-stream run`.");
+    add_deadline(verb, choice->deadline_ms,
+                 "Send the raw frame on if the derained one is not ready so long after its capture; else never.");
     verb.add_option("--source", choice->source, "Where the first 30 frames come from.")->capture_default_str();
     verb.add_option("--json", choice->json, "Write the report with every frame's times to this file; -: stdout.");
     verb.callback([choice] { bench(*choice); });

@@ -2,9 +2,11 @@
 #include <cmath>
 #include <csignal>
 #include <ctime>
+#include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "choices.hpp"
 #include "commands.hpp"
@@ -79,7 +81,12 @@ void conclude(const RunChoice& choice, const RunReport& report, const nlohmann::
     if (document.contains("psnr_rgb")) {
         const auto told = [&document](const char* which) {
             const auto& value = document["psnr_rgb"][which];
-            return value.is_null() ? std::string("identical") : value.dump() + " dB";
+            if (value.is_null()) {
+                return std::string("identical");
+            }
+            std::ostringstream rounded;
+            rounded << std::fixed << std::setprecision(2) << value.get<double>() << " dB";
+            return rounded.str();
         };
         std::cout << "PSNR (RGB) against the truth: input " << told("input") << ", output " << told("output") << "\n";
     }

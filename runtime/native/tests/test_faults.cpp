@@ -299,6 +299,25 @@ TEST(Faults, AStopLeavesAnEngineThatHangsBehindAndIsAskedForNoMore) {
     testing::HangingEngine::let_go(std::exchange(engine, nullptr));
 }
 
+TEST(Faults, WhatASinkHasToSayIsTold) {
+    class Warning final : public Sink {
+       public:
+        Warning() : Sink("memory", testing::make_spec("clean")) {}
+
+       private:
+        void put(std::span<const std::byte>, std::int64_t, bool) override {
+            if (written() == 1) {
+                warn("memory: nearly full");
+            }
+        }
+    } sink;
+    std::vector<std::string> told;
+    const auto source = std::make_shared<testing::MemorySource>(testing::noise(4), 1000);
+    run(testing::opened(std::make_shared<testing::ScriptedEngine>()), source, sink,
+        {.tell = [&](std::string_view line) { told.emplace_back(line); }});
+    EXPECT_EQ(told, std::vector<std::string>{"memory: nearly full"});
+}
+
 TEST(Faults, AStopEndsAFileToo) {
     const Finished done({.source = "test://rain?frames=100000", .stop = [] { return true; }});
     EXPECT_LT(done.report.frames, 100);

@@ -119,11 +119,17 @@ TEST(Streams, ACoderSlowerThanTheCameraIsGivenItsFramesAndNotTheirRepetitions) {
     const FrameSpec spec{.tensor = "clean", .width = 640, .height = 480};
     const auto sink = open_sink(path, spec, 200, true);  // noise of that size takes FFV1 longer than 5 ms
     const auto picture = testing::noise(1, spec.bytes()).front();
+    std::vector<std::string> told;
     for (int frame = 0; frame < 6; ++frame) {
         sink->write(picture.bytes(), second_ns + frame * 50 * testing::ms_ns);
+        if (const auto warning = sink->take_warning()) {
+            told.push_back(*warning);
+        }
     }
     sink->close();
     EXPECT_LT(read_all(path, spec).size(), 12U);
+    ASSERT_EQ(told.size(), 1U);
+    EXPECT_NE(told.front().find(" ms, one is due every 5 ms: frames are lost"), std::string::npos) << told.front();
 }
 
 TEST(Streams, ARateThatMpeg4HasNoNumberForIsRounded) {
@@ -368,6 +374,26 @@ TEST(Streams, AFolderThatCannotBeWrittenIsAWriteError) {
     const auto sink = open_sink("frames://" + (folder.path() / "pictures").string(), testing::make_spec("clean"));
     std::ofstream(folder.path() / "pictures") << "x";
     EXPECT_THROW(sink->write(testing::grey(1).bytes()), WriteError);
+}
+
+TEST(Streams, AFolderTakesTheFramesOfOneRunAtATime) {
+    for (const bool there : {true, false}) {
+        const testing::Folder folder;
+        const auto path = (folder.path() / "out").string();
+        if (there) {
+            std::filesystem::create_directory(path);
+        }
+        const auto open = [&] { return open_sink("frames://" + path, testing::make_spec("clean")); };
+        const auto picture = testing::noise(2);
+        auto first = open();
+        auto other = there ? nullptr : open();
+        first->write(picture[0].bytes());
+        EXPECT_EQ(fault([&] { (other ? std::move(other) : open())->write(picture[1].bytes()); }),
+                  path + ": another run writes to it: give another folder");
+        first->close();
+        EXPECT_EQ(fault([&] { open(); }), path + ": already holds 1 PNG files: remove them or give another folder");
+        EXPECT_FALSE(first->take_warning());
+    }
 }
 
 TEST(Streams, APlaceThatCannotBeWrittenIsToldWhenTheSinkIsOpened) {

@@ -167,6 +167,9 @@ void Loop::present(const Outgoing& outgoing) {
         drop(frame.id, frame.asked_ns, frame.captured_ns, Why::sink);
         return;
     }
+    if (const auto warning = sink_.take_warning(); warning && hooks_.tell) {
+        hooks_.tell(*warning);
+    }
     FrameRecord record{.id = frame.id,
                        .asked_ns = frame.asked_ns,
                        .captured_ns = frame.captured_ns,

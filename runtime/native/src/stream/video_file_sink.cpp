@@ -44,6 +44,8 @@ std::optional<int> codec_of(const std::filesystem::path& path) {
     return codec == codecs.end() ? std::nullopt : std::optional(codec->second);
 }
 
+std::string milliseconds(double ns) { return std::to_string(std::llround(ns / 1e6)) + " ms"; }
+
 /// A clip: lossless FFV1 in .mkv, Motion JPEG in .avi, MPEG-4 in .mp4.
 ///
 /// Written under a temporary name beside the target and renamed at close, also after an error, so that the target is
@@ -134,7 +136,15 @@ class VideoFile final : public Sink {
         const auto at_ns = static_cast<double>(captured_ns);
         due_ns_ = std::max(last_.empty() ? at_ns : due_ns_, at_ns - second_ns);
         const double most = std::floor(period_ns() / takes_ns_);  // before the first was coded it is infinite
-        return std::llrint(std::min((at_ns - due_ns_) / period_ns(), most));
+        const double missing = std::round((at_ns - due_ns_) / period_ns());
+        if (missing > 0 && most < 1 && !told_) {
+            told_ = true;
+            warn(location() + ": coding a frame takes " + milliseconds(takes_ns_) + ", one is due every " +
+                 milliseconds(period_ns()) +
+                 ": frames are lost, and the clip plays faster than the camera saw: .avi and .mp4 take less than "
+                 ".mkv, and a smaller frame less than a larger");
+        }
+        return std::llrint(std::min(missing, most));
     }
 
     void encode(const cv::Mat& bgr) {
@@ -165,6 +175,7 @@ class VideoFile final : public Sink {
     std::uintmax_t encoded_ = 0;
     double due_ns_ = 0;    // the clip's next frame
     double takes_ns_ = 0;  // to code a frame, of late
+    bool told_ = false;
     cv::Mat last_;
 };
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "derain/error.hpp"
 #include "derain/frame.hpp"
@@ -38,14 +40,19 @@ class Sink {
     [[nodiscard]] const FrameSpec& spec() const { return spec_; }
     /// Frames written so far.
     [[nodiscard]] std::int64_t written() const { return written_; }
+    /// What whoever writes to it should be told, where there is something new.
+    [[nodiscard]] std::optional<std::string> take_warning() { return std::exchange(warning_, std::nullopt); }
 
    protected:
     virtual void put(std::span<const std::byte> image, std::int64_t captured_ns, bool raw) = 0;
+
+    void warn(std::string warning) { warning_ = std::move(warning); }
 
    private:
     std::string location_;
     FrameSpec spec_;
     std::int64_t written_ = 0;
+    std::optional<std::string> warning_;
 };
 
 }  // namespace derain
