@@ -37,6 +37,14 @@ def test_it_clears_moderate_rain_on_unseen_driving_frames(name, least, data_root
     assert np.mean(gains) >= least
 
 
+@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 38.0), ("daiam-small", 38.0), ("daiam-edge", 41.0)])
+def test_it_leaves_dry_driving_frames_nearly_as_they_are(name, least, data_root):
+    network = load(name).network
+    with torch.inference_mode():
+        frames = [to_tensor(read_rgb(file))[None] for file in list_images(data_root / "sequences" / "camvid_val")[::12]]
+        assert np.mean([float(psnr(network(frame)[0].image, frame)) for frame in frames]) >= least
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rain", ["streak", "drop"])
 def test_attention_maps_follow_the_rain_of_their_own_kind(data_root, rain, name):
