@@ -71,7 +71,8 @@ def first_drift(bundle: Bundle, precision: Precision, frame: Image) -> str | Non
             wanted = expected[name]
             if seen.shape != wanted.shape:
                 continue  # a convolution that lost its dead gates
-            error = _rms(seen.astype(np.float32) - wanted) / max(FAINT, _rms(wanted))
+            with np.errstate(invalid="ignore"):  # inf − inf: what is no number is a drift
+                error = _rms(seen.astype(np.float32) - wanted) / max(FAINT, _rms(wanted))
             if not error <= DRIFT[precision]:
                 log.info("%s differs by %.2g of its magnitude", name, error)
                 return name

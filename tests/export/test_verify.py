@@ -122,17 +122,18 @@ def test_a_nan_in_the_graph_does_not_pass(bundle):
     assert result.first_drift == "drop_encoder_head_conv2d"
 
 
-def test_weights_that_are_not_finite_do_not_pass_though_both_sides_agree(bundle, tmp_path):
+@pytest.mark.filterwarnings("error")
+def test_weights_that_overflow_do_not_pass_though_both_sides_agree(bundle, tmp_path):
     network = bundle_network(bundle)
     head = network.branches["drop"].encoder.head
     with torch.no_grad():
-        head.bias[3] = float("nan")
-    weights = tmp_path / "nan.safetensors"
+        head.weight[3] = torch.finfo(torch.float32).max
+    weights = tmp_path / "large.safetensors"
     options = json.dumps(bundle.manifest.model.config["options"])
     save_file(network.state_dict(), weights, {"model": "daiam-nano", "options": options})
     model = onnx.load(bundle.graph())
-    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("drop.encoder.head.bias")]
-    bias.CopyFrom(numpy_helper.from_array(head.bias.detach().numpy(), bias.name))
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name.endswith("drop.encoder.head.weight")]
+    weight.CopyFrom(numpy_helper.from_array(head.weight.detach().numpy(), weight.name))
     spoilt = bundle.add({"weights.safetensors": weights, "graph.fp32.onnx": model.SerializeToString()})
     (result,) = verify(spoilt)
     assert result.total == Distance(math.inf, 0)
