@@ -27,8 +27,8 @@ FRAME, FRAMES = (360, 480, 3), 32
 WARM_UP = 3
 
 
-def sheet(folder: Path, out: Path, frames: int, seed: int) -> None:
-    """Draw the contact sheet of `frames` images spread over a folder."""
+def sheet(folder: Path, out: Path, frames: int, seed: int, defocus: float) -> None:
+    """Draw the contact sheet of `frames` images spread over a folder, `defocus` as in `RainConfig`."""
     files = list_images(folder)
     rows = []
     for kind in ("streaks", "drops", "both"):
@@ -36,7 +36,7 @@ def sheet(folder: Path, out: Path, frames: int, seed: int) -> None:
             clean = to_tensor(read_rgb(file))[None]
             tiles = []
             for strength in STRENGTHS:
-                config = RainConfig(kinds=kind, strength=strength, frame_height=clean.shape[-2])
+                config = RainConfig(kinds=kind, strength=strength, frame_height=clean.shape[-2], defocus=defocus)
                 tiles.append(Tile(f"{kind}, strength {strength:g}", render(clean, seed + number, config).rainy[0]))
             rows.append(tiles)
     if not cv2.imwrite(str(out), np.ascontiguousarray(panel(rows)[..., ::-1])):
@@ -81,6 +81,7 @@ def main() -> None:
     drawn.add_argument("--out", type=Path, required=True, help="the PNG to write")
     drawn.add_argument("--frames", type=int, default=2, help="rows of each kind of rain")
     drawn.add_argument("--seed", type=int, default=1)
+    drawn.add_argument("--defocus", type=float, default=0.0, help="of the windscreen, as derain synthesize has it")
     timed = verbs.add_parser("rate", help="patches a second")
     timed.add_argument("--batch", type=int, default=32)
     timed.add_argument("--rounds", type=int, default=15)
@@ -88,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         if options.verb == "sheet":
-            sheet(options.folder, options.out, options.frames, options.seed)
+            sheet(options.folder, options.out, options.frames, options.seed, options.defocus)
         else:
             rate(options.batch, options.rounds, options.workers)
     except (ValueError, OSError) as error:

@@ -36,6 +36,10 @@ def synthesize(
     ] = False,
     style: Annotated[Style, typer.Option("--style", help="How streaks look.")] = Style.MIXED,
     wiper: Annotated[float, typer.Option("--wiper", help="Seconds between two sweeps; 0: no wiper.")] = 0.0,
+    defocus: Annotated[
+        float,
+        typer.Option("--defocus", help="Blur of the windscreen: a disc's diameter, in pixels of a frame of 480 rows."),
+    ] = 0.0,
 ) -> None:
     """Render rain over clean frames: pairs and exact masks, seeded.
 
@@ -51,6 +55,10 @@ def synthesize(
         raise ValueError(f"--wiper is {wiper}, but {clean} holds stills: add --sequence, or leave the wiper out")
     if wiper and rain is Rain.STREAKS:
         raise ValueError(f"--wiper is {wiper}, but --rain streaks leaves no drop to wipe: leave the wiper out")
+    if not 0.0 <= defocus <= 100.0:
+        raise ValueError(f"--defocus is {defocus}, expected 0 (drops are sharp) to 100 pixels of a frame 480 rows high")
+    if defocus and rain is Rain.STREAKS:
+        raise ValueError(f"--defocus is {defocus}, but --rain streaks leaves no drop to blur: leave it out")
     if style is not Style.MIXED and rain is Rain.DROPS:
         raise ValueError(f"--style is {style.value}, but --rain drops has no streaks: leave the style out")
     from derain.cli.stream import quiet_decoders
@@ -65,12 +73,20 @@ def synthesize(
     from derain.training.rain.pairs import synthesize as render_pairs
 
     jrsrd = holds_drop_pairs(clean)
-    if jrsrd and (rain, strength, style, wiper, sequence) != (Rain.BOTH, 0.5, Style.MIXED, 0.0, False):
+    given = (rain, strength, style, wiper, defocus, sequence)
+    if jrsrd and given != (Rain.BOTH, 0.5, Style.MIXED, 0.0, 0.0, False):
         raise ValueError(
             f"{clean} holds raindrop pairs, which become JRSRD, the rain of the paper: expected --out and --seed alone"
         )
     config = RainConfig.model_validate(
-        {"kinds": rain.value, "strength": strength, "style": style.value, "wiper": wiper or None, "scale_jitter": 1.2}
+        {
+            "kinds": rain.value,
+            "strength": strength,
+            "style": style.value,
+            "wiper": wiper or None,
+            "defocus": defocus,
+            "scale_jitter": 1.2,
+        }
     )
     console = Console(stderr=True)
     columns = (TextColumn("rain"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

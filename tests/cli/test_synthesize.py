@@ -128,7 +128,7 @@ def test_real_raindrop_pairs_become_jrsrd_with_four_rising_intensities(tmp_path:
     assert (note["config"]["kinds"], note["config"]["style"], note["config"]["strength"]) == ("streaks", "noise", None)
     groups = [pair.group for pair in read_pairs(tmp_path / "out" / "rainy", tmp_path / "out" / "clean")]
     assert groups[:4] == ["strength 0.0001", "strength 0.33", "strength 0.67", "strength 1"]
-    for option in (("--strength", 0.7), ("--rain", "drops"), ("--sequence",)):
+    for option in (("--strength", 0.7), ("--rain", "drops"), ("--sequence",), ("--defocus", 8)):
         fault = refused(tmp_path / "qian", tmp_path / "again", *option, ways=())
         assert "become JRSRD, the rain of the paper: expected --out and --seed alone" in fault
 
@@ -139,6 +139,8 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(stills: Path, clip:
     assert "expected 0..1" in refused(stills, out, "--strength", 1.5)
     assert "expected 0..1" in refused(stills, out, "--strength", "nan")
     assert "--wiper" in refused(stills, out, "--wiper", 0.1)
+    for wrong in (-1.0, 101.0, "nan"):
+        assert f"--defocus is {wrong}, expected 0" in refused(stills, out, "--defocus", wrong)
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(tmp_path / "empty", out)
     (tmp_path / "notes.txt").write_text("rain")
@@ -249,6 +251,22 @@ def test_an_option_that_this_rain_would_ignore_is_refused(stills: Path, tmp_path
     assert "--wiper is 3.0, but --rain streaks leaves no drop to wipe" in refused(
         stills, tmp_path / "o", *streaks, "--wiper", 3
     )
+    assert "--defocus is 8.0, but --rain streaks leaves no drop to blur" in refused(
+        stills, tmp_path / "o", "--rain", "streaks", "--defocus", 8
+    )
+
+
+def test_a_lens_out_of_focus_softens_the_drops_and_is_noted(stills: Path, tmp_path: Path, run) -> None:
+    run(stills, tmp_path / "sharp", "--rain", "drops", "--style", "mixed")
+    run(stills, tmp_path / "soft", "--rain", "drops", "--style", "mixed", "--defocus", 60)
+
+    def finest(out: Path) -> float:
+        masks = [mask.astype(float) for mask in load(out, "mask_drop")]
+        return float(max(np.abs(np.diff(mask, axis=1)).max() for mask in masks))
+
+    assert finest(tmp_path / "soft") < 0.6 * finest(tmp_path / "sharp")
+    note = json.loads((tmp_path / "soft" / "rain.json").read_text())
+    assert note["config"]["defocus"] == 60
 
 
 @pytest.mark.parametrize(("seed", "bound"), [(-1, "than or equal to 0"), (2**32, "4294967295")])

@@ -36,7 +36,16 @@ class RainyClip:
         weather = self._weather.repeat(index.numel())
         seed = rng.derive(weather.seed, 21)
         seconds = index.to(torch.float32) / self.fps
-        return make_glass(seed, weather.drop_strength, weather.scale, height, width, seconds, self.config.wiper)
+        return make_glass(
+            seed,
+            weather.drop_strength,
+            weather.scale,
+            height,
+            width,
+            seconds,
+            self.config.wiper,
+            defocus=weather.defocus,
+        )
 
     def render(self, clean: Tensor, index: int | Tensor) -> RainyBatch:
         """Rain over frames of the clip.

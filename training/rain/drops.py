@@ -2,8 +2,9 @@
 
 A drop is a spherical cap with a random contour. Refraction through it shows the scene upside down and in wide angle
 (Roser and Geiger 2009; Hao et al. 2019): the pixel at p sees the scene at p' = c - M·(p - c)/r for a drop at c of
-radius r, where M is the half-width of its view. The camera focuses on the scene, so edges and contents are blurred:
-the glass is rendered at half the resolution and brought up, and the view is sampled from a shrunken scene.
+radius r, where M is the half-width of its view. Edges and contents are soft: the glass is rendered at half the
+resolution and brought up, and the view is sampled from a shrunken scene. A camera near to the glass that focuses on the
+scene sees more: a disc of every point of the glass (`lens`).
 """
 
 from dataclasses import dataclass
@@ -14,24 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from derain.training.rain import counter_rng as rng
+from derain.training.rain import lens
 from derain.training.rain.frames import Frames, Place
 
 
 @dataclass(frozen=True)
 class Glass:
-    """A sheet of wet glass; every field [B, ·, H, W] of the frame's size.
+    """A sheet of wet glass; every field [B, ·, H, W], of the frame's size and `around` pixels on each side.
 
     Attributes:
         alpha: 0 (dry) to 1 (all that is seen is seen through water), one channel.
         shift: where a pixel looks, (x, y) minus its own position, in pixels, two channels.
         gain: factor on the refracted light (dark rim, bright foot), one channel.
         glint: added light in units of the ambient light (highlights), one channel.
+        defocus: the diameter in pixels of the disc that the lens makes of its points, [B]; None: it is in focus.
+        around: what is drawn of it around the image, as the lens spreads that into it.
     """
 
     alpha: Tensor
     shift: Tensor
     gain: Tensor
     glint: Tensor
+    defocus: Tensor | None = None
+    around: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ def make_glass(
     seconds: Tensor | None = None,
     wiper: float | None = None,
     place: Place | None = None,
+    defocus: Tensor | None = None,
 ) -> Glass:
     """Render the drops on each image's windscreen.
 
@@ -75,9 +82,17 @@ def make_glass(
         seconds: [B], the time; any order of times gives the same glass at the same time. None: time 0.
         wiper: seconds between two sweeps; None: no wiper.
         place: where in the windscreen's picture these rows and columns are; None: they are all of it.
+        defocus: [B], the diameter in pixels of the disc that the lens makes of a point of the glass; None: of a point
+            a point. The windscreen goes on behind the picture's edges then.
     """
     time = torch.zeros_like(strength) if seconds is None else seconds
     place = Place.whole(seed.numel(), height, width, seed.device) if place is None else place
+    around = 0
+    if defocus is not None:
+        reach = lens.margin(defocus)
+        around = int(reach.max())
+        place = place.widened(reach, around)
+        height, width = height + 2 * around, width + 2 * around
     stamps = [
         _stamps(seed, strength, scale, place, time, wiper, size, 1000 * (number + 1))
         for number, size in enumerate(SIZES)
@@ -87,7 +102,7 @@ def make_glass(
     sheet = _paint(drops, seed.numel(), rows, columns)
     sheet = F.interpolate(sheet, scale_factor=2, mode="bilinear", align_corners=False)[:, :, :height, :width]
     alpha, dx, dy, gain, glint = sheet.unbind(1)
-    return Glass(alpha[:, None], torch.stack([dx, dy], 1), gain[:, None], glint[:, None])
+    return Glass(alpha[:, None], torch.stack([dx, dy], 1), gain[:, None], glint[:, None], defocus, around)
 
 
 def see_through(glass: Glass, scene: Tensor, ambient: Tensor, frames: Frames | None = None) -> Tensor:
@@ -97,15 +112,19 @@ def see_through(glass: Glass, scene: Tensor, ambient: Tensor, frames: Frames | N
     scene comes out bit by bit.
     """
     frames = Frames.whole(scene) if frames is None else frames
-    height, width = scene.shape[-2:]
+    height, width = glass.alpha.shape[-2:]
     place = frames.place
-    across = (2 * (place.columns(width)[:, None, :] + glass.shift[:, 0]) + 1) / place.width[:, None, None] - 1
-    down = (2 * (place.rows(height)[:, :, None] + glass.shift[:, 1]) + 1) / place.height[:, None, None] - 1
+    columns, rows = place.columns(width) - glass.around, place.rows(height) - glass.around
+    across = (2 * (columns[:, None, :] + glass.shift[:, 0]) + 1) / place.width[:, None, None] - 1
+    down = (2 * (rows[:, :, None] + glass.shift[:, 1]) + 1) / place.height[:, None, None] - 1
     looks = torch.stack([across, down], -1)
     sample = partial(F.grid_sample, mode="bilinear", padding_mode="reflection", align_corners=False)
     seen = torch.cat([sample(view[None], look[None]) for view, look in zip(frames.views, looks, strict=True)])
     wet = (seen * glass.gain + ambient * glass.glint).clamp(0.0, 1.0)
-    return torch.lerp(scene, wet, glass.alpha)
+    if glass.defocus is None:
+        return torch.lerp(scene, wet, glass.alpha)
+    water = lens.defocus(torch.cat([glass.alpha, glass.alpha * wet], 1), glass.defocus, glass.around)
+    return (scene * (1 - water[:, :1]) + water[:, 1:]).clamp(0.0, 1.0)
 
 
 def _stamps(

@@ -30,6 +30,10 @@ class Place(NamedTuple):
         """The same for the images numbered `which`."""
         return Place(*(value[which] for value in self))
 
+    def widened(self, own: Tensor, drawn: int) -> "Place":
+        """Of images `drawn` pixels wider on each side, in frames that are `own` ([B]) pixels wider on each side."""
+        return Place(self.top + own - drawn, self.left + own - drawn, self.height + 2 * own, self.width + 2 * own)
+
     def rows(self, count: int) -> Tensor:
         """The rows of `count` rows in the frame: [B, count]."""
         return self.top[:, None] + torch.arange(count, device=self.top.device)

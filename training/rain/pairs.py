@@ -34,7 +34,7 @@ PARTS = ("rainy", "drops", "clean", "mask_streak", "mask_drop")
 JRSRD_STRENGTHS = (0.0001, 1 / 3, 2 / 3, 1.0)
 """Four intensities an image; with the `noise` style these are the paper's noise levels of 20 % to 60 %."""
 
-JRSRD = {"kinds": "streaks", "style": "noise", "strength": None, "wiper": None}
+JRSRD = {"kinds": "streaks", "style": "noise", "strength": None, "wiper": None, "defocus": 0.0}
 """The rain of JRSRD; its strengths are `JRSRD_STRENGTHS`, in turn. It has the haze of far rain, which the paper
 does not speak of and which makes the stronger ones stronger."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from derain.training.rain import counter_rng as rng
@@ -23,6 +23,9 @@ FRAME_ROWS = 512
 """Rows over which the veil's mean is taken, whatever the frame has."""
 
 
+Diameter = Annotated[float, Field(ge=0.0, le=100.0)]
+
+
 class RainConfig(BaseModel):
     """What rain to render.
 
@@ -34,6 +37,10 @@ class RainConfig(BaseModel):
         frame_height: rows of the frame that the images are crops of; streaks and drops grow with it.
         wiper: seconds between two sweeps of the wiper in a clip; None: no wiper. Stills are not wiped.
         scale_jitter: per image, sizes are multiplied by up to this factor or its inverse.
+        defocus: the disc that the lens, focused far away, makes of a point of the windscreen: its diameter in pixels of
+            a frame 480 rows high, which is the aperture's, times the focal length in pixels, divided by the distance
+            from lens to glass. Two numbers: drawn between them for each image, small ones more often (uniform in the
+            square root). 0: drops are as sharp as they are drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +52,14 @@ class RainConfig(BaseModel):
     frame_height: Annotated[int, Field(ge=16)] = 480
     wiper: Annotated[float, Field(ge=0.8)] | None = None
     scale_jitter: Annotated[float, Field(ge=1.0, le=4.0)] = 1.4
+    defocus: Diameter | tuple[Diameter, Diameter] = 0.0
+
+    @field_validator("defocus")
+    @classmethod
+    def _rising(cls, value: float | tuple[float, float]) -> float | tuple[float, float]:
+        if isinstance(value, tuple) and value[0] > value[1]:
+            raise ValueError(f"expected the smaller diameter first, as [{value[1]:g}, {value[0]:g}]")
+        return value
 
 
 class RainyBatch(NamedTuple):
@@ -73,12 +88,13 @@ class Weather(NamedTuple):
     drop_strength: Tensor
     scale: Tensor
     wind: Wind
+    defocus: Tensor | None
 
     def repeat(self, count: int) -> "Weather":
         """The same weather, of one image, for `count` frames."""
         every = torch.zeros(count, dtype=torch.int64, device=self.seed.device)
         own = (self.seed[every], self.streak_strength[every], self.drop_strength[every], self.scale[every])
-        return Weather(*own, self.wind.select(every))
+        return Weather(*own, self.wind.select(every), None if self.defocus is None else self.defocus[every])
 
 
 def item_seeds(seed: int | Tensor | torch.Generator, batch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -124,7 +140,13 @@ def draw_weather(seed: Tensor, config: RainConfig, strength: Tensor | float | No
         with_drops = torch.full_like(pick, config.kinds != "streaks", dtype=torch.bool)
     jitter = config.scale_jitter ** rng.uniform(seed, 13, low=-1.0, high=1.0)
     scale = config.frame_height / 480.0 * jitter
-    return Weather(seed, power * with_streaks, power * with_drops, scale, draw_wind(seed, config.style, scale))
+    wind = draw_wind(seed, config.style, scale)
+    return Weather(seed, power * with_streaks, power * with_drops, scale, wind, _draw_defocus(seed, config, scale))
+
+
+def _draw_defocus(seed: Tensor, config: RainConfig, scale: Tensor) -> Tensor | None:
+    low, high = config.defocus if isinstance(config.defocus, tuple) else (config.defocus, config.defocus)
+    return (low + (high - low) * rng.uniform(seed, 15) ** 2) * scale if high else None
 
 
 def render(
@@ -156,7 +178,14 @@ def render(
     weather = draw_weather(seeds, config, strength)
     frames = Frames.whole(clean) if frames is None else frames
     size = (clean.shape[-2], clean.shape[-1])
-    glass = make_glass(rng.derive(seeds, 21), weather.drop_strength, weather.scale, *size, place=frames.place)
+    glass = make_glass(
+        rng.derive(seeds, 21),
+        weather.drop_strength,
+        weather.scale,
+        *size,
+        place=frames.place,
+        defocus=weather.defocus,
+    )
     return compose(clean, weather, glass, rng.derive(seeds, 22), frames)
 
 
