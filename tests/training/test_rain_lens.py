@@ -53,8 +53,25 @@ def test_out_of_focus_drops_are_soft_and_all_of_their_water_stays() -> None:
     # Moved by a pixel, a disc gains what lies under half of its rim: at most its diameter's share of its area, 0.08.
     assert blurred.diff(dim=2).max() < 0.09 and wet.diff(dim=2).max() > 0.3
     # The windscreen goes on behind the picture's edges, from where discs reach into it.
-    edge, middle = blurred[:, :3].mean(), blurred[:, 40:-40].mean()
-    assert edge > 0.75 * middle
+    edges = (blurred[:, :3], blurred[:, -3:], blurred[:, :, :3], blurred[:, :, -3:])
+    assert all(edge.mean() > 0.75 * blurred.mean() for edge in edges)
+    assert all(edge.mean() < 1.3 * blurred.mean() for edge in edges)
+
+
+def test_a_margin_holds_its_disc_and_is_even() -> None:
+    diameters = torch.linspace(0.01, 60.0, 500)
+    assert (margin(diameters) >= diameters / 2 + 0.5).all() and (margin(diameters) <= diameters / 2 + 3).all()
+    assert (margin(diameters) % 2 == 0).all() and margin(torch.zeros(1)) == 0
+
+
+def test_glass_in_focus_beside_glass_that_is_not_looks_as_by_itself() -> None:
+    seeds, strength, clean, light = torch.arange(2), torch.full((2,), 0.7), scene(2), torch.ones(2, 3, 1, 1)
+    alone = make_glass(seeds, strength, torch.ones(2), 96, 128)
+    beside = make_glass(seeds, strength, torch.ones(2), 96, 128, defocus=torch.tensor([0.0, 20.0]))
+    sharp, mixed = see_through(alone, clean, light), see_through(beside, clean, light)
+    # But at the outermost pixels, where the glass, drawn at half the size, cannot look over the edge by itself.
+    torch.testing.assert_close(sharp[0, :, 1:-1, 1:-1], mixed[0, :, 1:-1, 1:-1], rtol=0, atol=1e-4)
+    assert not torch.allclose(sharp[1], mixed[1], atol=0.05)
 
 
 @pytest.mark.parametrize("disc", [6.0, (0.0, 24.0)])
