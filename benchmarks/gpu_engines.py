@@ -58,7 +58,9 @@ def captured(work: Work) -> Work:
         work()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # On the stream of those runs: on another, TensorRT would make its preparations again, inside the capture.
+    stream = torch.cuda.current_stream()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         work()
 
     def replay(held: Work = work) -> None:  # a graph knows addresses, and nobody else holds what lies there

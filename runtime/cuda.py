@@ -23,6 +23,9 @@ class GpuError(OSError):
     """CUDA, its driver or the GPU refuses; the message is one line with CUDA's own words."""
 
 
+STREAM_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING, which pycuda has no name for."""
+
 NO_GPU = "no GPU that CUDA can use ({}): install or update NVIDIA's driver, or take another --engine"
 
 
@@ -104,7 +107,9 @@ class CudaPython(Cuda):
         properties = self._call("cudaGetDeviceProperties", 0)
         self.architecture = f"sm{properties.major}{properties.minor}"
         self.name = properties.name.split(b"\0")[0].decode()
-        self._stream = self._call("cudaStreamCreate")
+        # A blocking stream would wait for whatever else this process does on CUDA's default stream, and while such a
+        # stream is captured CUDA refuses that.
+        self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         self.stream = int(self._stream)
         self._frees.callback(self._call, "cudaStreamDestroy", self._stream)
 
@@ -181,7 +186,10 @@ class PyCuda(Cuda):
     """On pycuda, for machines that have only that. It has no CUDA graphs, and a thread must take the context first."""
 
     def __init__(self) -> None:
-        self._driver: Any = import_module("pycuda.driver")
+        try:
+            self._driver: Any = import_module("pycuda.driver")
+        except ImportError as error:  # it is linked against the driver's library, which a machine without one lacks
+            raise GpuError(NO_GPU.format(error)) from error
         try:
             self._driver.init()
         except self._driver.Error as error:
@@ -191,8 +199,10 @@ class PyCuda(Cuda):
         self.name = device.name()
         self._context = _primary_context()
         self._frees = ExitStack()
-        self._stream = self._here(self._driver.Stream)
+        self._stream = self._here(self._driver.Stream, STREAM_NON_BLOCKING)
         self.stream = int(self._stream.handle)
+        self._events: list[Any] = []
+        self._frees.callback(self._here, self._forget)
 
     def _here(self, function: Callable[..., Any], *arguments: Any) -> Any:
         self._context.push()
@@ -230,13 +240,19 @@ class PyCuda(Cuda):
         return work
 
     def event(self) -> Any:  # noqa: D102
-        return self._here(self._driver.Event)
+        self._events.append(self._here(self._driver.Event))
+        return len(self._events) - 1
 
     def record(self, event: Any) -> None:  # noqa: D102
-        self._here(event.record, self._stream)
+        self._here(self._events[event].record, self._stream)
 
     def elapsed_ms(self, start: Any, end: Any) -> float:  # noqa: D102
-        return float(self._here(start.time_till, end))
+        return float(self._here(self._events[start].time_till, self._events[end]))
+
+    def _forget(self) -> None:
+        """Pycuda destroys streams and events with their last reference, for which their context must be current."""
+        self._events.clear()
+        self._stream = None
 
     def close(self) -> None:  # noqa: D102
         with self._frees:

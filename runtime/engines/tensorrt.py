@@ -132,11 +132,15 @@ class _TensorRTEngine(Engine):
 
     def _close(self) -> None:
         self._work = self._buffers = self._events = None
-        while self._held:
-            self._held.pop(0)
         gpu, self._gpu = self._gpu, None
-        if gpu is not None:
-            gpu.close()
+        try:
+            if gpu is not None and self._held:  # an interrupted frame may still be on its way through them
+                gpu.synchronize()
+        finally:
+            while self._held:
+                self._held.pop(0)
+            if gpu is not None:
+                gpu.close()
 
     def _of_this_version(self, version: str) -> list[EngineEntry]:
         """The bundle's engines of this precision and API, if one is of the version that is installed."""

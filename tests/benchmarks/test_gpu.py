@@ -51,8 +51,13 @@ def test_a_captured_frame_keeps_what_its_graph_addresses(gpu, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, capture_error_mode: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the stream of the runs before")
+    streams = []
+    monkeypatch.setattr(
+        torch.cuda, "graph", lambda graph, stream, capture_error_mode: streams.append(stream) or nullcontext()
+    )
     replay, buffer = make()
+    assert streams == ["the stream of the runs before"]
     gc.collect()
     assert buffer() is not None
     replay()

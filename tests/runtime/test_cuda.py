@@ -15,6 +15,7 @@ class FakeRuntime:
     """
 
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaStreamNonBlocking = 1  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class FakeRuntime:
                 return 900, None
             if name == "cudaStreamBeginCapture":
                 self.capturing = True
+            assert name != "cudaStreamCreateWithFlags" or arguments == (self.cudaStreamNonBlocking,)
             if "Free" in name or "Destroy" in name:
                 del self.held[arguments[0]]
             if not any(word in name for word in ("Malloc", "Create", "Instantiate", "EndCapture")):
@@ -66,7 +68,8 @@ def test_what_a_gpu_made_is_freed_with_it(runtime):
     gpu.record(event)
     launch()
     kinds = sorted(name for name, _ in runtime.held.values())
-    assert kinds == ["cudaEventCreate", "cudaGraphInstantiate", "cudaMalloc", "cudaMallocHost", "cudaStreamCreate"]
+    made = ["cudaEventCreate", "cudaGraphInstantiate", "cudaMalloc", "cudaMallocHost", "cudaStreamCreateWithFlags"]
+    assert kinds == made
     gpu.close()
     assert not runtime.held
 
@@ -92,3 +95,12 @@ def test_a_gpu_that_fails_while_it_is_closed_is_freed_as_far_as_it_can_be(runtim
     with pytest.raises(cuda.GpuError, match="cudaFreeHost: CUDA error 700, an illegal memory access: see `derain doc"):
         gpu.close()
     assert [name for name, _ in runtime.held.values()] == ["cudaMallocHost"]
+
+
+def test_pycuda_where_the_driver_is_missing_is_a_machine_without_a_gpu(monkeypatch):
+    def load(name):
+        raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(cuda, "import_module", load)
+    with pytest.raises(cuda.GpuError, match=r"^no GPU that CUDA can use \(libcuda.so.1: cannot open .*\): install or"):
+        cuda.PyCuda()

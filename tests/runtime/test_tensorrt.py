@@ -67,6 +67,22 @@ def test_a_frame_goes_up_through_the_network_and_down_and_the_result_is_the_call
         engine.device_milliseconds()
 
 
+def test_a_frame_that_was_interrupted_is_waited_for_before_the_network_is_freed(with_engine, fake, noise):
+    bundle = with_engine()
+    gpu = fake(bundle.manifest.input.shape)
+    with pytest.raises(KeyboardInterrupt), create(bundle) as engine:
+        engine.infer(noise[0])
+        gpu.did.clear()
+
+        def interrupted() -> None:
+            gpu.did.append("launch")
+            raise KeyboardInterrupt
+
+        engine._work = interrupted
+        engine.infer(noise[0])
+    assert gpu.did == ["event", "launch", "synchronize", "free the context", "close"]
+
+
 def test_the_time_on_the_device_is_a_stage_of_its_own_in_a_run_and_in_a_bench(with_engine, fake, noise, validate):
     bundle = with_engine()
     fake(bundle.manifest.input.shape)
@@ -263,7 +279,7 @@ def test_a_gpu_that_cannot_be_closed_hides_neither_the_reason_nor_the_next_openi
     gpu = fake(bundle.manifest.input.shape)
     with engine:
         gpu.did.clear()
-    assert gpu.did == ["close"]
+    assert gpu.did == ["synchronize", "free the context", "close"]
 
 
 def test_without_a_provider_of_cuda_the_engine_says_which_package_adds_one(monkeypatch):

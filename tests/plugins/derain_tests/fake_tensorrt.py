@@ -74,10 +74,16 @@ class FakeTensorRT:
             gpu.memory[self.addresses["clean"]][:] = 255 - gpu.memory[self.addresses["frame"]]
             return works
 
-        context = SimpleNamespace(set_tensor_address=self.addresses.__setitem__, execute_async_v3=execute)
+        class Context(SimpleNamespace):
+            def __del__(self) -> None:
+                gpu.did.append("free the context")
+
+        addresses = self.addresses
         engine = SimpleNamespace(
             device_memory_size_v2=needs,
-            create_execution_context=lambda: context if fits else None,
+            create_execution_context=lambda: (
+                Context(set_tensor_address=addresses.__setitem__, execute_async_v3=execute) if fits else None
+            ),
             get_tensor_shape=lambda name: shape,
             get_tensor_dtype=lambda name: "uint8",
         )
