@@ -2,8 +2,8 @@
 
 `sheet` draws clean frames (rows) under rain of four strengths (columns): streaks, then drops, then both. `rate` counts
 the patches of 112×112 with both rains rendered in a second, on the GPU where there is one. Its last line is what a
-training run gets of its loader, which must not keep it waiting: patches cut from frames in memory and rendered by
-`--workers` processes beside this one (0: by this one).
+training run gets of its loader, which must not keep it waiting: patches cut from frames in memory and rendered, as the
+run's file given with `--config` has them, by `--workers` processes beside this one (0: by this one).
 """
 
 import argparse
@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import torch
 
+from derain.training.allocator import keep_freed_memory
+from derain.training.config import read_config
 from derain.training.data import list_images, read_rgb, to_tensor
 from derain.training.panels import Tile, panel
 from derain.training.patches import RenderedPatches, ResumableLoader
@@ -44,8 +46,12 @@ def sheet(folder: Path, out: Path, frames: int, seed: int, defocus: float) -> No
     print(f"{len(rows)} rows of {len(STRENGTHS)} strengths in {out}")
 
 
-def rate(batch: int, rounds: int, workers: int) -> None:
-    """Print the patches rendered in a second, and those a loader cuts and renders: medians of `rounds` batches."""
+def rate(batch: int, rounds: int, workers: int, run: Path | None) -> None:
+    """Print the patches rendered in a second, of `rounds` batches' median, and those a loader cuts and renders.
+
+    Workers have batches ready, and several finish at once: the loader's rate is that of many, after those.
+    """
+    keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clean = torch.rand(batch, 3, PATCH, PATCH, device=device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -54,9 +60,17 @@ def rate(batch: int, rounds: int, workers: int) -> None:
         told = f"{name}: {style} streaks and drops"
         report(told, batch, rounds, device, lambda seed, config=config: render(clean, seed, config))
     images = [np.random.default_rng(seed).integers(0, 256, FRAME, np.uint8) for seed in range(FRAMES)]
-    patches = RenderedPatches(images, RainConfig(kinds="both"), batch, PATCH, 1, 0, rounds + WARM_UP)
-    batches = iter(ResumableLoader(patches, workers, lambda: 0))
-    report(f"loader with {workers} workers: mixed streaks and drops", batch, rounds, device, lambda _: next(batches))
+    rain = RainConfig(kinds="both") if run is None else read_config(run).rain
+    ready, counted = max(WARM_UP, 2 * workers), max(rounds, 10 * workers)
+    batches = iter(ResumableLoader(RenderedPatches(images, rain, batch, PATCH, 1, 0, ready + counted), workers, int))
+    for _ in range(ready):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(counted):
+        next(batches)
+    seconds = (time.perf_counter() - start) / counted
+    told = "mixed streaks and drops" if run is None else f"the rain of {run}"
+    print(f"loader with {workers} workers: {told}, batch {batch}: {batch / seconds:.0f} patches/s of {PATCH}x{PATCH}")
 
 
 def report(told: str, batch: int, rounds: int, device: torch.device, work: Callable[[int], object]) -> None:
@@ -86,12 +100,13 @@ def main() -> None:
     timed.add_argument("--batch", type=int, default=32)
     timed.add_argument("--rounds", type=int, default=15)
     timed.add_argument("--workers", type=int, default=0, help="processes that cut patches and render")
+    timed.add_argument("--config", type=Path, help="a training run's file, for the loader's rain")
     options = parser.parse_args()
     try:
         if options.verb == "sheet":
             sheet(options.folder, options.out, options.frames, options.seed, options.defocus)
         else:
-            rate(options.batch, options.rounds, options.workers)
+            rate(options.batch, options.rounds, options.workers, options.config)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from derain.training.allocator import keep_freed_memory
 from derain.training.atomic import naming_the_run
 from derain.training.callbacks import Checkpoints, Interrupted, MovingAverage, Panels, SaveWeights, Stopped
 from derain.training.checkpoints import SafetensorsCheckpointIO
@@ -81,9 +82,10 @@ class Deraining(lightning.LightningModule):
             raise ValueError(
                 f"data.patch is {config.data.patch}, expected a multiple of {multiple} for {config.network.name!r}"
             )
-        if config.machine.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teacher = None if config.distill is None else Teacher(config.distill, self.network, config.data.patch)
+        if config.machine.channels_last:
+            for network in (self.network, *([] if self.teacher is None else [self.teacher.network])):
+                network.to(memory_format=torch.channels_last)
 
     def training_step(self, rain: RainyBatch, iteration: int) -> Tensor:
         """One iteration on patches in rain."""
@@ -204,6 +206,7 @@ def train(config: TrainConfig, resume: bool = False, minutes: float | None = Non
 def _train(config: TrainConfig, resume: bool, minutes: float | None, progress: bool) -> Path:
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     torch.set_num_threads(config.machine.threads or torch.get_num_threads())
+    keep_freed_memory()
     lightning.seed_everything(config.seed, verbose=False)
     if config.machine.accelerator in ("gpu", "cuda") and not torch.accelerator.is_available():
         raise ValueError(

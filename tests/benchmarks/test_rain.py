@@ -1,6 +1,7 @@
-"""The contact sheet of rendered rain."""
+"""The contact sheet of rendered rain, and its rate."""
 
 import importlib.util
+import re
 import sys
 
 import cv2
@@ -34,3 +35,14 @@ def test_a_sheet_has_a_row_of_four_strengths_for_each_frame_and_kind_of_rain(rai
 def test_frames_that_are_not_there_are_told_in_one_line(rain, tmp_path):
     with pytest.raises(SystemExit, match=r"error: no images in .*: expected a folder of"):
         rain("sheet", tmp_path / "none", "--out", tmp_path / "sheet.png")
+
+
+def test_a_loader_of_two_workers_is_not_faster_than_two_processes_can_be(rain, tmp_path, capsys):
+    """Its workers hand over several batches at once: the time between two says nothing."""
+    run = tmp_path / "run.yaml"
+    run.write_text("network: {name: daiam-nano}\nrain: {kinds: both}\noptimiser: {iterations: 1}\nout: runs/x\n")
+    rain("rate", "--batch", 2, "--rounds", 5, "--workers", 2, "--config", run)
+    lines = capsys.readouterr().out.splitlines()
+    rates = [int(re.search(r"(\d+) patches/s of 112x112", line)[1]) for line in lines]
+    assert len(rates) == 5 and f"loader with 2 workers: the rain of {run}, batch 2" in lines[-1]
+    assert 0 < rates[-1] < 2 * 2 * rates[0]

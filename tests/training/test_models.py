@@ -189,6 +189,26 @@ def test_the_convlstm_computes_its_equations(lively):
     assert_same(lstm(x), lstm(x, LSTMState(torch.zeros_like(hidden), torch.zeros_like(cell))))
 
 
+def test_the_convlstms_first_step_in_training_leaves_out_what_zeros_make_nothing_of(lively, monkeypatch):
+    lstm = lively(ConvLSTM(3, 5)).train()
+    x = torch.randn(2, 3, 6, 7)
+    zeros = LSTMState(torch.zeros(2, 5, 6, 7), torch.zeros(2, 5, 6, 7))
+    computed = []
+    monkeypatch.setattr(F, "conv2d", lambda *a, conv2d=F.conv2d, **k: computed.append(a[1].shape) or conv2d(*a, **k))
+    seen = []
+    for state in (None, zeros):
+        lstm.zero_grad()
+        hidden, cell = lstm(x, state)
+        (hidden.square().sum() + cell.sum()).backward()
+        seen.append([hidden, cell, lstm.gates.weight.grad.clone(), lstm.gates.bias.grad.clone()])
+    for first, general in zip(*seen, strict=True):
+        torch.testing.assert_close(first, general)
+    assert computed == [(15, 3, 3, 3), (20, 8, 3, 3)]
+    computed.clear()
+    lstm.eval()(x)
+    assert computed == [(20, 8, 3, 3)], "what is exported is the loop as it is written"
+
+
 @torch.no_grad()
 def test_a_resblock_without_weights_is_its_activation():
     block = ResBlock(2)

@@ -74,9 +74,23 @@ class ConvLSTM(nn.Module):
 
     def forward(self, x: Tensor, state: LSTMState | None = None) -> LSTMState:
         """One step: x [B, C_in, H, W] and the previous state (None: zeros) give the next; its hidden is the output."""
+        if state is None and self.training:
+            return self._first(x)
         hidden, cell = self.zero_state(x) if state is None else state
         i, f, g, o = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
+
+    def _first(self, x: Tensor) -> LSTMState:
+        """The step from zeros without what they make nothing of, h's half of the convolution and the gate f.
+
+        Equal to the bit, gradients too. Only training takes it: what is exported is the loop as it is written, and
+        leaving this out is the unroller's work.
+        """
+        weights, biases = (part.chunk(4) for part in (self.gates.weight[:, : x.shape[1]], self.gates.bias))
+        weight, bias = (torch.cat([gates[0], *gates[2:]]) for gates in (weights, biases))
+        i, g, o = F.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)
+        cell = torch.sigmoid(i) * torch.tanh(g)
         return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
 
 
