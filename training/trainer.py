@@ -85,7 +85,7 @@ class Deraining(lightning.LightningModule):
         self.teacher = None if config.distill is None else Teacher(config.distill, self.network, config.data.patch)
         if config.machine.channels_last:
             for network in (self.network, *([] if self.teacher is None else [self.teacher.network])):
-                network.to(memory_format=torch.channels_last)
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def training_step(self, rain: RainyBatch, iteration: int) -> Tensor:
         """One iteration on patches in rain."""

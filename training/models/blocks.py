@@ -87,8 +87,11 @@ class ConvLSTM(nn.Module):
         Equal to the bit, gradients too. Only training takes it: what is exported is the loop as it is written, and
         leaving this out is the unroller's work.
         """
-        weights, biases = (part.chunk(4) for part in (self.gates.weight[:, : x.shape[1]], self.gates.bias))
-        weight, bias = (torch.cat([gates[0], *gates[2:]]) for gates in (weights, biases))
+        assert self.gates.bias is not None
+        weight, bias = (
+            torch.cat([part[: self.channels], part[2 * self.channels :]])
+            for part in (self.gates.weight[:, : x.shape[1]], self.gates.bias)
+        )
         i, g, o = F.conv2d(x, weight, bias, padding=1).chunk(3, dim=1)
         cell = torch.sigmoid(i) * torch.tanh(g)
         return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
