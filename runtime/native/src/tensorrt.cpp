@@ -62,14 +62,20 @@ std::string version_here() {
            std::to_string(getInferLibPatchVersion()) + "." + std::to_string(getInferLibBuildVersion());
 }
 
-/// Error where the library that was loaded is not of the release whose classes this was compiled for.
+/// The release of TensorRT that has the classes of this one: TensorRT-RTX has those of TensorRT 10 up to 1.4, and those
+/// of 11 from 1.5 on.
+constexpr int release_of_classes(int major, int minor) { return major == 1 ? (minor < 5 ? 10 : 11) : major; }
+
+/// Error where the library that was loaded has other classes than this was compiled for: any call of them would be of
+/// another function.
 void check_release() {
-#if !DERAIN_TENSORRT_RTX
-    if (getInferLibMajorVersion() != NV_TENSORRT_MAJOR) {
-        throw Error(std::string(api) + " " + version_here() + " was loaded, this libderain is built for " +
-                    std::to_string(NV_TENSORRT_MAJOR) + ": build it again, or see LD_LIBRARY_PATH");
+    const int here = release_of_classes(getInferLibMajorVersion(), getInferLibMinorVersion());
+    constexpr int compiled = release_of_classes(NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR);
+    if (here != compiled) {
+        throw Error(std::string(api) + " " + version_here() + " was loaded, this libderain is built with headers of " +
+                    std::to_string(NV_TENSORRT_MAJOR) + "." + std::to_string(NV_TENSORRT_MINOR) +
+                    ", whose classes are others: build it again, or see LD_LIBRARY_PATH");
     }
-#endif
 }
 
 std::vector<char> read_bytes(const std::filesystem::path& path) {
