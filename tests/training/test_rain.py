@@ -1,6 +1,7 @@
 """Rain over still images: strength, seeds, masks, and what a drop shows."""
 
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -180,11 +181,13 @@ def test_bytes_in_place_of_floats_are_refused_with_the_mend() -> None:
 
 
 @pytest.mark.parametrize("height", [96, 480])
-@pytest.mark.parametrize("style", ["physical", "sharp"])
-def test_a_part_of_a_frame_has_the_rain_that_the_frame_has_there(style: str, height: int) -> None:
+@pytest.mark.parametrize(
+    "look", [{"style": "physical"}, {"style": "sharp"}, {"style": "physical", "defocus": (0.0, 24.0)}]
+)
+def test_a_part_of_a_frame_has_the_rain_that_the_frame_has_there(look: dict[str, Any], height: int) -> None:
     """But for its outermost pixels, where the glass, which is drawn at half the size, cannot look over the edge."""
     frame, seeds = scene(4, height, 2 * height), torch.arange(4)
-    config = RainConfig(kinds="both", style=style, frame_height=height)
+    config = RainConfig(kinds="both", frame_height=height, **look)
     whole = render(frame, seeds, config, 0.8)
     tops, lefts = torch.tensor([0, 20, height - 64, 32]), torch.tensor([0, 2 * height - 80, 40, 30])
     here = [(slice(None), slice(top, top + 64), slice(left, left + 80)) for top, left in zip(tops, lefts, strict=True)]
