@@ -51,7 +51,7 @@ import yaml
 from derain.cli.data import data_root
 from derain.export.exporter import traced
 from derain.export.unroll import unroll
-from derain.runtime.manifest import FrameSpec, Precision
+from derain.runtime.manifest import FrameSpec, Manifest, Precision
 from derain.training.atomic import write_text
 from derain.training.comparison.budget import Pace, fitted
 from derain.training.comparison.evaluation import evaluate_system, read_evaluations, read_json
@@ -140,7 +140,7 @@ def cost(comparison: Comparison) -> None:
         held = {name: old if old.get("on") == here else {**old, "ms": None} for name, old in held.items()}
     costs: dict[str, dict[str, Any]] = {}
     for name, network in distinct(comparison).items():
-        counts = counted(network)
+        counts = counted(comparison, name)
         old = held.get(name, {})
         costs[name] = {**counts, "ms": None}
         if counts.items() <= old.items() and old.get("ms") is not None:
@@ -197,10 +197,8 @@ def prepared(comparison: Comparison, system: str) -> dict[str, str]:
         comparison.weights(system),
         case_folder(comparison, system),
     )
-    with suppress(OSError, ValueError):
-        model = gpu_cases.read_case(case).bundle.manifest.model
-        if (model.name, model.config.get("options", {})) == (network.name, network.options):
-            return {}
+    if made_before(comparison, system) is not None:
+        return {}
     with TemporaryDirectory() as folder:
         if not weights.is_file():
             weights = Path(folder) / "weights.safetensors"
@@ -209,8 +207,24 @@ def prepared(comparison: Comparison, system: str) -> dict[str, str]:
     return made if isinstance(made, dict) else {}
 
 
-def counted(config: NetworkConfig) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of a frame after and before the unroller."""
+def made_before(comparison: Comparison, system: str) -> Manifest | None:
+    """What a system's case says of itself, where one of its network has been made."""
+    import gpu_cases
+
+    network = comparison.protocol.systems[system].network
+    with suppress(OSError, ValueError):
+        manifest = gpu_cases.read_case(case_folder(comparison, system)).bundle.manifest
+        if (manifest.model.name, manifest.model.config.get("options", {})) == (network.name, network.options):
+            return manifest
+    return None
+
+
+def counted(comparison: Comparison, system: str) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of a frame after and before the unroller: its case's, or counted now."""
+    if (manifest := made_before(comparison, system)) is not None:
+        unrolled = manifest.unroll
+        return {"parameters": manifest.model.parameters, "macs": unrolled.macs, "macs_naive": unrolled.macs_naive}
+    config = comparison.protocol.systems[system].network
     frame = FrameSpec(tensor="frame", width=WIDTH, height=HEIGHT)
     network = build(config.name, **config.options).eval()
     report = unroll(traced(network, frame, frame.model_copy(update={"tensor": "clean"})))[1]

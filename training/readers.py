@@ -6,8 +6,9 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain, islice, zip_longest
+from itertools import accumulate, chain, islice, zip_longest
 from pathlib import Path
 
 import cv2
@@ -110,11 +111,11 @@ class ImageFile:
 
 
 def decoded(files: Iterable[Path], room: float) -> Iterator[Image | ImageFile]:
-    """The images, as far as `room` bytes hold them, and the files of those beyond."""
-    for path in files:
-        file = ImageFile(path)
-        room -= math.prod(file.shape)
-        yield file.read() if room >= 0 else file
+    """The images, as far as `room` bytes hold them, and the files of those beyond; all cores decode."""
+    found = [ImageFile(path) for path in files]
+    held = [end <= room for end in accumulate(math.prod(file.shape) for file in found)]
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(lambda file, fits: file.read() if fits else file, found, held)
 
 
 def read_pairs(rainy: Path, clean: Path) -> Iterator[Pair]:

@@ -15,7 +15,7 @@ from derain.export.unroll import unroll
 from derain.export.verify import verify
 from derain.runtime.manifest import Precision
 from derain.runtime.pixels import PixelFormat
-from derain.training.models import PEERS, build
+from derain.training.models import build
 
 PIXELS = 720 * 480
 SIZE, SMALLEST = (34, 26), (MIN_SIDE, MIN_SIDE)
@@ -56,9 +56,9 @@ class Image(nn.Module):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", ["rescan", "prenet-qian"])
 def test_the_exported_peer_is_its_eager_self(name, lively):
-    """At 1e-4 of the values' size, which these weights keep near one."""
+    """At 1e-4 of the values' size, which these weights keep near one; the chain holds the other two."""
     network = Image(lively(build(name)))
     x = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(1))
     graph, report = unroll(trace(network, x))
@@ -90,9 +90,7 @@ def test_a_peer_is_left_with_the_arithmetic_that_can_reach_its_output(name, of_p
     assert summary.largest_constant < PIXELS * 3 and summary.weights_bytes < 1.02 * 4 * summary.parameters
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("rescan", SIZE), ("prenet", SIZE), ("qian", SIZE), ("qian-prenet", SMALLEST)]
-)
+@pytest.mark.parametrize(("name", "size"), [("rescan", SIZE), ("prenet", SIZE), ("qian-prenet", SMALLEST)])
 def test_a_peers_bundle_is_verified_and_becomes_engines(name, size, lively_weights, tmp_path):
     """Frames in a camera's bytes, and sides that are no multiple of the network's; of the chains one, the smallest."""
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT-RTX to build engines with: pip install 'derain[rtx]'")

@@ -7,17 +7,25 @@ import sys
 import pytest
 
 LOOP = """
-import resource, sys
-import torch
+import ctypes, resource, sys
 from derain.training.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for round in range(12):
-    if round == 2:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.ones(2 * 2**20) for _ in range(8)]  # 8 MiB each
-    del blocks
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def fill_and_free():
+    blocks = [libc.malloc(16 * 2**20) for _ in range(6)]
+    for block in blocks:
+        ctypes.memset(block, 1, 16 * 2**20)
+    for block in reversed(blocks):
+        libc.free(block)
+
+fill_and_free()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    fill_and_free()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -134,7 +134,10 @@ def test_what_cost_times_is_made_before_and_once(command, empty, monkeypatch, ca
         monkeypatch.setattr(command, name, value)
     systems = {name: empty.protocol.systems[name] for name in ("daiam-nano", "student")}
     some = replace(empty, protocol=empty.protocol.model_copy(update={"systems": systems}))
+    counted = command.counted(some, "daiam-nano")
     command.prepare(some)
+    monkeypatch.delattr(command, "traced")
+    assert command.counted(some, "daiam-nano") == counted, "and not while a GPU waits"
     made = some.folder / "cases/daiam-nano/bundle/manifest.json"
     before = made.stat().st_mtime_ns
     command.prepare(some)
