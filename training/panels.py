@@ -51,5 +51,6 @@ def _draw(tile: Tile, height: int) -> NDArray[np.uint8]:
     image = values.expand(3, -1, -1).permute(1, 2, 0).numpy()
     drawn = np.zeros((height + BAR, image.shape[1], 3), np.uint8)
     drawn[BAR : BAR + image.shape[0]] = image
-    cv2.putText(drawn, tile.caption, (3, BAR - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+    caption = tile.caption.encode("ascii", "backslashreplace").decode()  # all that OpenCV's letters can write
+    cv2.putText(drawn, caption, (3, BAR - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
     return drawn

@@ -14,6 +14,7 @@ from derain.runtime.bundle import Bundle
 from derain.runtime.engines.base import Engine, register
 from derain.runtime.frames import Image
 from derain.runtime.manifest import FrameSpec, Precision
+from derain.runtime.names import check_name
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors, which are raised as well; warnings are for a graph's author
         graph = self.bundle.graph(self.precision)
+        check_name(graph)
         try:
             providers = [(self.provider, dict(self.provider_options))]
             left_out = as_written(options, fp8=self.precision is Precision.FP8)

@@ -11,6 +11,7 @@ import numpy as np
 
 from derain.runtime.frames import Image
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.names import check_address
 from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Sink"]] = {}
@@ -82,6 +83,8 @@ def open_sink(uri: str, spec: FrameSpec, fps: float | None = None, live: bool = 
         raise ValueError(f"sink {redact(uri)}: scheme {scheme!r} is unknown, known are: {', '.join(sorted(_kinds))}")
     if scheme in ("file", "frames") and not location:  # it would be the current folder, for a shell's unset variable
         raise ValueError(f"sink {uri!r}: names no file or folder: give its path, or . for this folder")
+    if scheme not in ("file", "frames"):
+        check_address(uri)
     sink = _kinds[scheme](location, spec, fps)
     sink.live = live
     return sink

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from derain.runtime.frames import Frame, Image, from_bgr, scaled
 from derain.runtime.manifest import FrameSpec
+from derain.runtime.names import check_address
 from derain.runtime.redact import redact
 
 _kinds: dict[str, type["Source"]] = {}
@@ -159,6 +160,8 @@ def open_source(uri: str, spec: FrameSpec) -> Source:
     location = location.removeprefix("//")
     if scheme in ("file", "frames") and not location:  # it would be the current folder, for a shell's unset variable
         raise ValueError(f"source {uri!r}: names no file or folder: give its path, or . for this folder")
+    if scheme not in ("file", "frames"):
+        check_address(uri)
     source = _kinds[scheme](location, spec)
     source.uri = uri
     return source

@@ -1,11 +1,13 @@
 """Engines by name, on what they run, and what they refuse."""
 
 import importlib.util
+import shutil
 
 import numpy as np
 import pytest
 
 from derain.runtime import engines
+from derain.runtime.bundle import Bundle
 from derain.runtime.engines import base
 from derain.runtime.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine
 from derain.runtime.manifest import Precision
@@ -122,6 +124,12 @@ def test_a_graph_that_is_no_onnx_is_told_in_one_line(make_bundle):
     with pytest.raises(ValueError, match=r"graph\.fp32\.onnx: ONNX Runtime cannot load it") as caught:
         engines.create("onnxruntime", make_bundle(graph=b"not a graph")).open()
     assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_whose_name_onnx_runtime_cannot_be_told_is_refused(bundle, tmp_path):
+    moved = shutil.copytree(bundle.path, tmp_path / "grö\udcdfe")
+    with pytest.raises(ValueError, match=r"/grö\\xdfe/graph\.fp32\.onnx: its name is not UTF-8: rename it"):
+        engines.create("onnxruntime", Bundle.load(moved)).open()
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def test_a_wrong_image_is_refused_and_what_was_written_before_stays_readable(tmp
         ("file://{}/fifo", FileExistsError, "fifo: is a device or a pipe, expected a file: give another"),
         ("file://{}/link.mkv", FileExistsError, r"link\.mkv: is a device or a pipe, expected a file: give another"),
         ("file://{}/grö\udcdfe/out.mkv", ValueError, r"/grö\\xdfe/out\.mkv: its name is not UTF-8: rename it"),
+        ("display://grö\udcdfe", ValueError, r"^display://grö\\xdfe: is not UTF-8: write it in UTF-8"),
         ("file://{}/taken/out.mkv", NotADirectoryError, "taken is a file, so .*out.mkv cannot be made"),
         ("frames://{}/taken/out", NotADirectoryError, "taken is a file, so .*000000.png cannot be made"),
         ("", ValueError, "sink '': names no file or folder: give its path, or . for this folder"),

@@ -100,6 +100,11 @@ def test_a_clip_whose_name_opencv_cannot_be_told_is_refused(tmp_path, make_spec)
         open_source(str(clip), make_spec())
 
 
+def test_a_camera_whose_address_opencv_cannot_be_told_is_refused_without_its_credentials(make_spec):
+    with pytest.raises(ValueError, match=r"^rtsp://\*\*\*@127\.0\.0\.1:1/grö\\xdfe: is not UTF-8: write it in UTF-8"):
+        open_source("rtsp://me:secret@127.0.0.1:1/grö\udcdfe", make_spec())
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
 def test_a_truncated_clip_gives_what_there_is_then_says_how_much_is_missing(suffix, tmp_path, noise, make_spec):
     clip = tmp_path / f"clip{suffix}"

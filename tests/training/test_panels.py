@@ -23,6 +23,12 @@ def test_a_panel_sets_tiles_side_by_side_under_their_captions_and_rows_below_eac
     assert not drawn[BAR + 10 : BAR + 20, 60:].any() and not drawn[20 + 2 * BAR :, 60:].any()
 
 
+def test_a_caption_is_drawn_whatever_a_file_is_called():
+    """OpenCV ends the process where a name is not UTF-8."""
+    drawn = [panel([[Tile(caption, torch.zeros(1, 10, 120))]]) for caption in ("gr\udcff", "gr\\udcff", "gr")]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
 def test_values_outside_the_range_are_clamped_and_an_empty_panel_is_refused():
     drawn = panel([[Tile("", torch.tensor([-1.0, 0.25, 7.0]).reshape(1, 1, 3))]])
     assert drawn[BAR, :, 0].tolist() == [0, 64, 255]
