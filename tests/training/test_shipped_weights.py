@@ -50,7 +50,7 @@ def test_it_clears_drops_on_a_windscreen_out_of_focus(name, least, data_root):
     assert np.mean(gains) >= least
 
 
-@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 38.0), ("daiam-small", 38.0), ("daiam-edge", 44.0)])
+@pytest.mark.parametrize(("name", "least"), [("daiam-nano", 42.0), ("daiam-small", 44.0), ("daiam-edge", 44.0)])
 def test_it_leaves_dry_driving_frames_nearly_as_they_are(name, least, data_root):
     network = load(name).network
     with torch.inference_mode():
