@@ -15,7 +15,7 @@ from derain.cli.main import app
 from derain.export.exporter import export
 from derain.runtime.bundle import Bundle
 from derain.runtime.shared_frames import SharedFrames
-from derain.training.models import build
+from derain.training.models import COMPACT_PEERS, build
 from derain.training.models.registry import names
 
 DOCUMENTS = ("README.md", "runtime/*.md", "runtime/native/*.md", "training/*.md", "training/weights/*.md")
@@ -101,7 +101,7 @@ def test_the_table_of_networks_is_whole_and_its_parameters_are_right(documents):
         for these, counts in rows
         for name, count in zip(re.findall(r"`([^`]+)`", these), re.split(r", (?=\d)", counts) * 3, strict=False)
     }
-    assert {name for name in names() if name not in told} == {"dam-nano", "d-daiam-nano", "prenet-nano"}
+    assert {name for name in names() if name not in told} == {"dam-nano", "d-daiam-nano", *COMPACT_PEERS}
     for name, count in told.items():
         assert sum(parameter.numel() for parameter in build(name).parameters()) == count, name
 

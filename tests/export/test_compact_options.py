@@ -13,9 +13,11 @@ NANO_COMPARISON = [
     ("dam-nano", {"attention": "zero"}),
     ("dam-nano", {"attention": "odd"}),
     ("d-daiam-nano", {"stages": 3}),
-    ("prenet-nano", {}),
+    ("rescan-nano", {}),
+    ("prenet-qian-nano", {"residual": True}),
 ]
-"""What training/configs/comparison-nano.yaml compares besides the compact family and shorter chains of it."""
+"""What training/configs/comparison-nano.yaml compares besides the compact family and shorter chains of it; a
+chain of peers holds the other two."""
 
 OPTIONS = [
     {"head": "plain"},

@@ -6,7 +6,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from derain.training.losses import LossConfig, derain_loss
-from derain.training.models import PEERS, build, names, parameter_count, recurrent_steps, size_multiple
+from derain.training.models import (
+    COMPACT_PEERS,
+    PEERS,
+    build,
+    names,
+    parameter_count,
+    recurrent_steps,
+    size_multiple,
+)
 from derain.training.models.blocks import LSTMState, ReluBlock, whitening
 from derain.training.models.initialise import initialise
 from derain.training.models.prenet import PReNetState
@@ -115,6 +123,40 @@ def test_prenet_nano_recurs_on_whitened_blocks_and_adds_its_rain_to_the_frame(li
 
 
 @torch.no_grad()
+def test_rescan_nano_takes_the_rain_of_whitened_blocks_off_the_frame(lively):
+    network = lively(build("rescan-nano", steps=2))
+    assert (size_multiple(network), recurrent_steps(build("rescan-nano"))) == (4, (1, 4))
+    rainy, states, (weight, bias) = frames(), [None] * 5, whitening(4)
+    image = rainy
+    for _ in range(2):
+        seen = F.conv2d(F.pixel_unshuffle(image, 4), weight, bias)
+        for index, layer in enumerate(network.layers):
+            seen = states[index] = layer(seen, states[index])
+        rain = network.out(network.act(network.weigh(network.conv(seen))))
+        image = rainy - F.pixel_shuffle(rain, 4)
+    torch.testing.assert_close(network(rainy)[0].image, image)
+
+
+@torch.no_grad()
+def test_qian_nano_draws_its_map_and_its_images_in_blocks(lively):
+    network = lively(build("qian-nano", steps=2, residual=True))
+    assert (size_multiple(network), recurrent_steps(build("qian-nano"))) == (16, (4, 1))
+    rainy, (weight, bias) = frames(height=32, width=48), whitening(4)
+    blocks = F.conv2d(F.pixel_unshuffle(rainy, 4), weight, bias)
+    attention, lstm = torch.full((1, 16, 8, 12), 0.5), None
+    for _ in range(2):
+        seen = network.attentive.blocks(network.attentive.conv(torch.cat([blocks, attention], 1)).relu())
+        lstm = network.attentive.lstm(seen, lstm)
+        attention = network.attentive.head(lstm.hidden).sigmoid()
+    prediction, _ = network(rainy)
+    torch.testing.assert_close(prediction.branches["rain"].attention, F.pixel_shuffle(attention, 4))
+    quarter, _, full = (F.pixel_shuffle(image, 4) for image in network.autoencoder(torch.cat([blocks, attention], 1)))
+    torch.testing.assert_close(prediction.image, rainy + full)
+    assert quarter.shape == (1, 3, 8, 12)
+    torch.testing.assert_close(prediction.earlier[0].image, rainy + F.interpolate(quarter, scale_factor=4))
+
+
+@torch.no_grad()
 def test_a_relu_block_is_its_equation(lively):
     block, x = lively(ReluBlock(3)), torch.randn(1, 3, 8, 8)
     inner = F.conv2d(x, block.conv1.weight, block.conv1.bias, padding=1).relu()
@@ -197,9 +239,9 @@ def test_the_autoencoder_has_sixteen_convolutions_of_which_four_are_dilated():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["qian-prenet", "prenet-qian"])
+@pytest.mark.parametrize("name", ["qian-prenet", "prenet-qian", "qian-prenet-nano", "prenet-qian-nano"])
 def test_a_chain_derains_what_its_first_network_leaves(name, lively):
-    network, x = lively(build(name)), frames()
+    network, x = lively(build(name)), frames(height=32, width=48)
     first, second = network.stages
     middle = first(x)[0]
     prediction, states = network(x)
@@ -225,7 +267,7 @@ def test_panels_show_qians_map_and_the_loss_takes_it(lively):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", (*PEERS, *COMPACT_PEERS))
 @pytest.mark.parametrize("init", ["he", "gaussian"])
 def test_a_peer_starts_in_the_range_of_images(name, init):
     torch.manual_seed(0)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, ToBlocks, conv3x3
 from derain.training.models.prediction import Prediction
@@ -31,7 +30,9 @@ class PReNet(nn.Module):
     def __init__(self, steps: int = 6, width: int = 32, blocks: int = 5, scale: int = 1) -> None:
         super().__init__()
         self.steps, self.scale = steps, scale
-        self.to_blocks = ToBlocks(scale) if scale > 1 else nn.Identity()
+        self.to_blocks, self.from_blocks = (
+            (ToBlocks(scale), nn.PixelShuffle(scale)) if scale > 1 else (nn.Identity(), nn.Identity())
+        )
         self.conv = conv3x3(6 * scale**2, width)
         self.lstm = ConvLSTM(width, width)
         self.blocks = nn.Sequential(*(ReluBlock(width) for _ in range(blocks)))
@@ -42,8 +43,7 @@ class PReNet(nn.Module):
         image, lstm = (rainy, None) if state is None else state
         seen = torch.cat([self.to_blocks(rainy), self.to_blocks(image)], dim=1)
         lstm = self.lstm(torch.relu(self.conv(seen)), lstm)
-        rain = self.out(self.blocks(lstm.hidden))
-        return PReNetState(rainy + (F.pixel_shuffle(rain, self.scale) if self.scale > 1 else rain), lstm)
+        return PReNetState(rainy + self.from_blocks(self.out(self.blocks(lstm.hidden))), lstm)
 
     def forward(self, rainy: Tensor, state: PReNetState | None = None) -> tuple[Prediction, PReNetState]:
         """Derain RGB frames [B, 3, H, W] in 0…1; `state` continues a video, None starts one."""

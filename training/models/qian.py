@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, conv3x3
+from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, ToBlocks, conv3x3
 from derain.training.models.prediction import Branch, Prediction
 
 START = 0.5
@@ -14,7 +14,7 @@ START = 0.5
 
 
 class AttentionState(NamedTuple):
-    """State of the attentive-recurrent network: its last map [B, 1, H, W] in 0…1 and its LSTM's."""
+    """State of the attentive-recurrent network: its last map [B, scale², H, W] in 0…1 and its LSTM's."""
 
     attention: Tensor
     lstm: LSTMState
@@ -27,18 +27,18 @@ class AttentiveRecurrentNet(nn.Module):
     more (θ^{N-t}, θ = 0.8); here the last is supervised, as the one protocol does with every network's.
     """
 
-    def __init__(self, steps: int = 4, width: int = 32, blocks: int = 5) -> None:
+    def __init__(self, steps: int = 4, width: int = 32, blocks: int = 5, scale: int = 1) -> None:
         super().__init__()
-        self.steps = steps
-        self.conv = conv3x3(4, width)
+        self.steps, self.values = steps, scale**2
+        self.conv = conv3x3(4 * self.values, width)
         self.blocks = nn.Sequential(*(ReluBlock(width) for _ in range(blocks)))
         self.lstm = ConvLSTM(width, width)
-        self.head = conv3x3(width, 1)
+        self.head = conv3x3(width, self.values)
 
     def forward(self, rainy: Tensor, state: AttentionState | None = None) -> AttentionState:
-        """All recurrent steps on rainy [B, 3, H, W]."""
+        """All recurrent steps on rainy [B, 3·scale², H, W]."""
         for _ in range(self.steps):
-            attention, lstm = (torch.full_like(rainy[:, :1], START), None) if state is None else state
+            attention, lstm = (torch.full_like(rainy[:, : self.values], START), None) if state is None else state
             features = self.blocks(torch.relu(self.conv(torch.cat([rainy, attention], dim=1))))
             lstm = self.lstm(features, lstm)
             state = AttentionState(torch.sigmoid(self.head(lstm.hidden)), lstm)
@@ -55,24 +55,28 @@ class ContextualAutoencoder(nn.Module):
     nearer to the 6.00 M that are reported of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 64, scale: int = 1) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(4, 64, kernel_size=5, padding=2)
-        self.down = _chain(_down(64, 128), conv3x3(128, 128))
+        colours, w1, w2, w4 = 3 * scale**2, width, 2 * width, 4 * width
+        self.enter = nn.Conv2d(4 * scale**2, w1, kernel_size=5, padding=2)
+        self.down = _chain(_down(w1, w2), conv3x3(w2, w2))
         self.bottom = _chain(
-            _down(128, 256),
-            *(conv3x3(256, 256) for _ in range(2)),
-            *(nn.Conv2d(256, 256, kernel_size=3, padding=step, dilation=step) for step in (2, 4, 8, 16)),
-            *(conv3x3(256, 256) for _ in range(2)),
+            _down(w2, w4),
+            *(conv3x3(w4, w4) for _ in range(2)),
+            *(conv3x3(w4, w4, dilation) for dilation in (2, 4, 8, 16)),
+            *(conv3x3(w4, w4) for _ in range(2)),
         )
-        self.up_half = conv3x3(256, 128)
-        self.mix_half = conv3x3(128, 128)
-        self.up_full = conv3x3(128, 64)
-        self.mix_full = conv3x3(64, 32)
-        self.out_quarter, self.out_half, self.out = conv3x3(256, 3), conv3x3(128, 3), conv3x3(32, 3)
+        self.up_half = conv3x3(w4, w2)
+        self.mix_half = conv3x3(w2, w2)
+        self.up_full = conv3x3(w2, w1)
+        self.mix_full = conv3x3(w1, w1 // 2)
+        self.out_quarter, self.out_half = conv3x3(w4, colours), conv3x3(w2, colours)
+        self.out = conv3x3(w1 // 2, colours)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, 4, H, W], H and W multiples of 4; images [B, 3, ·, ·] at a quarter, half and all of the resolution."""
+        """x [B, 4·scale², H, W], H and W multiples of 4; images [B, 3·scale², ·, ·] at a quarter, half and all of the
+        resolution.
+        """
         at_full = torch.relu(self.enter(x))
         at_half = self.down(at_full)
         bottom = self.bottom(at_half)
@@ -88,26 +92,32 @@ class Qian(nn.Module):
     squared error has the gradient of that against the averaged truth. Its one map is of all rain. No discriminator and
     no perceptual loss: the comparison trains every network alike. `residual` adds the rainy frame to every image, as in
     `DAiAM`; the paper does not.
+
+    `blocks` above 1 is ours, as `PReNet`'s `scale`: maps and images come back through depth-to-space.
     """
 
-    scale = 4
-
-    def __init__(self, steps: int = 4, residual: bool = False) -> None:
+    def __init__(self, steps: int = 4, residual: bool = False, width: int = 64, blocks: int = 1) -> None:
         super().__init__()
-        self.residual = residual
-        self.attentive = AttentiveRecurrentNet(steps)
-        self.autoencoder = ContextualAutoencoder()
+        self.residual, self.scale = residual, 4 * blocks
+        self.to_blocks, self.from_blocks = (
+            (ToBlocks(blocks), nn.PixelShuffle(blocks)) if blocks > 1 else (nn.Identity(), nn.Identity())
+        )
+        self.attentive = AttentiveRecurrentNet(steps, width // 2, scale=blocks)
+        self.autoencoder = ContextualAutoencoder(width, blocks)
 
     def forward(self, rainy: Tensor, state: AttentionState | None = None) -> tuple[Prediction, AttentionState]:
-        """Derain RGB frames [B, 3, H, W] in 0…1, H and W multiples of 4; `state` continues a video."""
-        state = self.attentive(rainy, state)
-        coarse_and_full = self.autoencoder(torch.cat([rainy, state.attention], dim=1))
+        """Derain RGB frames [B, 3, H, W] in 0…1, H and W multiples of `scale`; `state` continues a video."""
+        seen = self.to_blocks(rainy)
+        state = self.attentive(seen, state)
+        parts = self.autoencoder(torch.cat([seen, state.attention], dim=1))
+        coarse_and_full = [self.from_blocks(part) for part in parts]
         images = [F.interpolate(image, size=rainy.shape[-2:], mode="nearest") for image in coarse_and_full[:-1]]
         images.append(coarse_and_full[-1])
         if self.residual:
             images = [rainy + image for image in images]
         *coarse, image = images
-        return Prediction(image, {"rain": Branch(state.attention)}, tuple(Prediction(i, {}) for i in coarse)), state
+        branch = Branch(self.from_blocks(state.attention))
+        return Prediction(image, {"rain": branch}, tuple(Prediction(i, {}) for i in coarse)), state
 
 
 def _chain(*convolutions: nn.Conv2d) -> nn.Sequential:

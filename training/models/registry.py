@@ -18,15 +18,18 @@ from derain.training.models.rescan import RESCAN
 PEERS = ("rescan", "prenet", "qian", "qian-prenet", "prenet-qian")
 """What the paper compares with (Table 6)."""
 
+COMPACT_PEERS = tuple(f"{name}-nano" for name in PEERS)
+"""The same in the compact design."""
+
 _STEPS = ("encoder_steps", "decoder_steps")
 _PEERS_STEPS = {
     "rescan": ("steps",),
     "prenet": ("steps",),
-    "prenet-nano": ("steps",),
     "qian": ("steps",),
     "qian-prenet": (),
     "prenet-qian": (),
 }
+_PEERS_STEPS |= {f"{name}-nano": options for name, options in _PEERS_STEPS.items()}
 """Options of the networks whose recurrent steps are not set by _STEPS."""
 
 _JOINT = ("streak", "drop")
@@ -41,12 +44,12 @@ def _stages(stage: Callable[..., nn.Module], stages: int = 2, differential: bool
     return MultiStage([stage(**options) for _ in range(stages)], differential)
 
 
-def _qian_prenet(residual: bool = False) -> MultiStage:
-    return MultiStage([Qian(residual=residual), PReNet()], differential=False)
+def _qian_prenet(qian: Callable[..., Qian], prenet: Callable[..., PReNet], residual: bool = False) -> MultiStage:
+    return MultiStage([qian(residual=residual), prenet()], differential=False)
 
 
-def _prenet_qian(residual: bool = False) -> MultiStage:
-    return MultiStage([PReNet(), Qian(residual=residual)], differential=False)
+def _prenet_qian(qian: Callable[..., Qian], prenet: Callable[..., PReNet], residual: bool = False) -> MultiStage:
+    return MultiStage([prenet(), qian(residual=residual)], differential=False)
 
 
 # The paper's family (Table 7). A DAM sees both rains as one type, "rain".
@@ -67,14 +70,18 @@ _register("daiam-edge", CompactDAiAM, encoder_width=32, decoder_width=64, rain_t
 # The paper's comparison in the compact design, for machines without a GPU (training/configs/comparison-nano.yaml).
 _register("dam-nano", CompactDAiAM, encoder_width=16, decoder_width=16, rain_types=("rain",))
 _register("d-daiam-nano", _stages, stage=_BUILDERS["daiam-nano"])
+_register("rescan-nano", RESCAN, width=16, scale=4)
 _register("prenet-nano", PReNet, width=16, scale=4)
+_register("qian-nano", Qian, width=32, blocks=4)
+_register("qian-prenet-nano", _qian_prenet, qian=_BUILDERS["qian-nano"], prenet=_BUILDERS["prenet-nano"])
+_register("prenet-qian-nano", _prenet_qian, qian=_BUILDERS["qian-nano"], prenet=_BUILDERS["prenet-nano"])
 
 # The networks that the paper compares with (Table 6), and two of them in a row.
 _register("rescan", RESCAN)
 _register("prenet", PReNet)
 _register("qian", Qian)
-_register("qian-prenet", _qian_prenet)
-_register("prenet-qian", _prenet_qian)
+_register("qian-prenet", _qian_prenet, qian=Qian, prenet=PReNet)
+_register("prenet-qian", _prenet_qian, qian=Qian, prenet=PReNet)
 
 
 def names() -> list[str]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from derain.training.models.blocks import activation, conv3x3
+from derain.training.models.blocks import ToBlocks, activation, conv3x3
 from derain.training.models.prediction import Prediction
 
 
@@ -56,31 +56,40 @@ class RESCAN(nn.Module):
     Table 1's dilations 1, 1, 2, 4, 8 for the recurrent layers, then a 3×3 convolution with squeeze-and-excitation and a
     1×1 convolution. Of the paper's two frameworks this is the full one, in which every step predicts all of the rain
     and is supervised; of its recurrences the GRU.
+
+    `scale` above 1 is ours, as in `PReNet`.
     """
 
-    def __init__(self, steps: int = 4, width: int = 24) -> None:
+    def __init__(self, steps: int = 4, width: int = 24, scale: int = 1) -> None:
         super().__init__()
-        self.steps = steps
+        self.steps, self.scale = steps, scale
+        self.to_blocks, self.from_blocks = (
+            (ToBlocks(scale), nn.PixelShuffle(scale)) if scale > 1 else (nn.Identity(), nn.Identity())
+        )
         self.layers = nn.ModuleList(
-            ContextGRU(3 if layer == 0 else width, width, dilation) for layer, dilation in enumerate((1, 1, 2, 4, 8))
+            ContextGRU(3 * scale**2 if layer == 0 else width, width, dilation)
+            for layer, dilation in enumerate((1, 1, 2, 4, 8))
         )
         self.conv = conv3x3(width, width)
         self.weigh = SqueezeExcitation(width)
         self.act = activation()
-        self.out = nn.Conv2d(width, 3, kernel_size=1)
+        self.out = nn.Conv2d(width, 3 * scale**2, kernel_size=1)
 
     def forward(
         self, rainy: Tensor, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Prediction, tuple[Tensor, ...] | None]:
-        """Derain RGB frames [B, 3, H, W] in 0…1; the state is one [B, width, H, W] a recurrent layer."""
+        """Derain RGB frames [B, 3, H, W] in 0…1; the state is one [B, width, H/scale, W/scale] a recurrent
+        layer."""
         predictions: list[Prediction] = []
-        x = rainy
+        image = rainy
         for _ in range(self.steps):
             states: list[Tensor] = []
+            x = self.to_blocks(image)
             for index, layer in enumerate(self.layers):
                 x = layer(x, None if state is None else state[index])
                 states.append(x)
-            x = rainy - self.out(self.act(self.weigh(self.conv(x))))
-            predictions.append(Prediction(x, {}))
+            rain = self.out(self.act(self.weigh(self.conv(x))))
+            image = rainy - self.from_blocks(rain)
+            predictions.append(Prediction(image, {}))
             state = tuple(states)
-        return Prediction(x, {}, tuple(predictions[:-1])), state
+        return Prediction(image, {}, tuple(predictions[:-1])), state
