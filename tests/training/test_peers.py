@@ -278,3 +278,14 @@ def test_a_peer_starts_in_the_range_of_images(name, init):
         assert stage.image.abs().max() < 20
     for branch in prediction.branches.values():
         assert 0.02 < branch.attention.mean() < 0.6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["rescan", "prenet", "qian", "rescan-nano", "prenet-nano", "qian-nano"])
+def test_a_peer_that_adds_to_the_frame_starts_near_it_and_not_at_it(name):
+    """RESCAN's layers let their input through, and Qian's last convolutions start small."""
+    torch.manual_seed(0)
+    network = build(name, **({"residual": True} if "qian" in name else {}))
+    initialise(network, "he")
+    x = 0.4 + 0.2 * frames(height=64, width=64)
+    assert 0.002 < (network(x)[0].image - x).std() < 0.1
