@@ -1,9 +1,10 @@
 """What a bundle's `manifest.json` says, as types that check it."""
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from derain.runtime.pixels import ColorMatrix, ColorRange, PixelFormat
 
@@ -64,6 +65,15 @@ class ModelInfo(_Checked):
     parameters: Count
     weights: FileName = "weights.safetensors"
     config: dict[str, Any] = {}
+
+    @field_validator("config")
+    @classmethod
+    def _finite(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)  # Python reads NaN, which is no JSON and which C++ does not
+        except ValueError as error:
+            raise ValueError("a number in it is NaN or infinite, expected finite ones") from error
+        return value
 
 
 class UnrollInfo(_Checked):

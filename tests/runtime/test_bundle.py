@@ -58,6 +58,10 @@ def test_a_missing_folder_and_a_folder_without_a_manifest_say_how_to_make_a_bund
         ({"graphs": [{"precision": "fp32", "file": "../x"}]}, ["graphs.0.file", "'../x'"]),
         ({"graphs": [{"precision": "fp64", "file": "x"}]}, ["graphs.0.precision", "'fp32'", "'fp64'"]),
         ({"graphs": [{"precision": "fp32", "file": "graph.fp32.onnx"}] * 2}, ["one graph a precision", "fp32, fp32"]),
+        (
+            {"model": {"name": "x", "parameters": 0, "config": {"options": {"steps": float("nan")}}}},
+            ["model.config", "NaN or infinite", "expected finite"],
+        ),
         ({"input": {"tensor": "frame", "width": 65536, "height": 16}}, ["input.width", "65535", "got 65536"]),
         (
             {"input": {"tensor": "frame", "width": 33, "height": 16, "pixels": "nv12"}},
