@@ -126,3 +126,8 @@ class ToBlocks(nn.Module):
         """Frames in 0…1, H and W multiples of r."""
         blocks = F.pixel_unshuffle(rainy, self.scale)
         return F.conv2d(blocks, self.weight, self.bias) if self.whiten else blocks
+
+
+def in_blocks(scale: int) -> tuple[nn.Module, nn.Module]:
+    """The ways into whitened blocks of `scale` pixels squared and back to pixels; of 1, both leave what they get."""
+    return (ToBlocks(scale), nn.PixelShuffle(scale)) if scale > 1 else (nn.Identity(), nn.Identity())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, ToBlocks, conv3x3
+from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, conv3x3, in_blocks
 from derain.training.models.prediction import Prediction
 
 
@@ -30,9 +30,7 @@ class PReNet(nn.Module):
     def __init__(self, steps: int = 6, width: int = 32, blocks: int = 5, scale: int = 1) -> None:
         super().__init__()
         self.steps, self.scale = steps, scale
-        self.to_blocks, self.from_blocks = (
-            (ToBlocks(scale), nn.PixelShuffle(scale)) if scale > 1 else (nn.Identity(), nn.Identity())
-        )
+        self.to_blocks, self.from_blocks = in_blocks(scale)
         self.conv = conv3x3(6 * scale**2, width)
         self.lstm = ConvLSTM(width, width)
         self.blocks = nn.Sequential(*(ReluBlock(width) for _ in range(blocks)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, ToBlocks, conv3x3
+from derain.training.models.blocks import ConvLSTM, LSTMState, ReluBlock, conv3x3, in_blocks
 from derain.training.models.prediction import Branch, Prediction
 
 START = 0.5
@@ -99,9 +99,7 @@ class Qian(nn.Module):
     def __init__(self, steps: int = 4, residual: bool = False, width: int = 64, blocks: int = 1) -> None:
         super().__init__()
         self.residual, self.scale = residual, 4 * blocks
-        self.to_blocks, self.from_blocks = (
-            (ToBlocks(blocks), nn.PixelShuffle(blocks)) if blocks > 1 else (nn.Identity(), nn.Identity())
-        )
+        self.to_blocks, self.from_blocks = in_blocks(blocks)
         self.attentive = AttentiveRecurrentNet(steps, width // 2, scale=blocks)
         self.autoencoder = ContextualAutoencoder(width, blocks)
 

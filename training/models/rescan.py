@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from derain.training.models.blocks import ToBlocks, activation, conv3x3
+from derain.training.models.blocks import activation, conv3x3, in_blocks
 from derain.training.models.prediction import Prediction
 
 
@@ -63,9 +63,7 @@ class RESCAN(nn.Module):
     def __init__(self, steps: int = 4, width: int = 24, scale: int = 1) -> None:
         super().__init__()
         self.steps, self.scale = steps, scale
-        self.to_blocks, self.from_blocks = (
-            (ToBlocks(scale), nn.PixelShuffle(scale)) if scale > 1 else (nn.Identity(), nn.Identity())
-        )
+        self.to_blocks, self.from_blocks = in_blocks(scale)
         self.layers = nn.ModuleList(
             ContextGRU(3 * scale**2 if layer == 0 else width, width, dilation)
             for layer, dilation in enumerate((1, 1, 2, 4, 8))
