@@ -21,7 +21,7 @@ FOLDER/protocol.yaml, which every later command in that folder follows. So half 
     evaluate
 
 Without a GPU, `--protocol training/configs/comparison-nano.yaml --folder runs/comparison-nano` compares the paper's
-family in the compact design, at a quarter of the resolution and 16 channels wide: some four hours of one core.
+family in the compact design, at a quarter of the resolution and 16 channels wide: some hours of one core.
 
 Rows say how many patches were seen. A complete run needs its checkpoint no more: its weights.safetensors, config.yaml
 and evaluation.json are all that has to be brought back.

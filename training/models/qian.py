@@ -25,6 +25,7 @@ class AttentiveRecurrentNet(nn.Module):
 
     The paper asks for maps in 0…1 without saying how; a sigmoid does it. It supervises every step's map, a later one
     more (θ^{N-t}, θ = 0.8); here the last is supervised, as the one protocol does with every network's.
+    Of frames in blocks of `scale` pixels squared the map is in blocks too.
     """
 
     def __init__(self, steps: int = 4, width: int = 32, blocks: int = 5, scale: int = 1) -> None:

@@ -29,8 +29,7 @@ _PEERS_STEPS = {
     "qian-prenet": (),
     "prenet-qian": (),
 }
-_PEERS_STEPS |= {f"{name}-nano": options for name, options in _PEERS_STEPS.items()}
-"""Options of the networks whose recurrent steps are not set by _STEPS."""
+"""Options of the peers, full or compact, whose recurrent steps are not set by _STEPS."""
 
 _JOINT = ("streak", "drop")
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
@@ -77,9 +76,9 @@ _register("qian-prenet-nano", _qian_prenet, qian=_BUILDERS["qian-nano"], prenet=
 _register("prenet-qian-nano", _prenet_qian, qian=_BUILDERS["qian-nano"], prenet=_BUILDERS["prenet-nano"])
 
 # The networks that the paper compares with (Table 6), and two of them in a row.
-_register("rescan", RESCAN)
+_register("rescan", RESCAN, width=24, scale=1)
 _register("prenet", PReNet)
-_register("qian", Qian)
+_register("qian", Qian, width=64, blocks=1)
 _register("qian-prenet", _qian_prenet, qian=Qian, prenet=PReNet)
 _register("prenet-qian", _prenet_qian, qian=Qian, prenet=PReNet)
 
@@ -91,7 +90,7 @@ def names() -> list[str]:
 
 def step_options(name: str) -> tuple[str, ...]:
     """The options of a network that set its recurrent steps; none where they cannot be chosen."""
-    return _PEERS_STEPS.get(name, _STEPS)
+    return _PEERS_STEPS.get(name.removesuffix("-nano"), _STEPS)
 
 
 def default_options(name: str) -> dict[str, Any]:

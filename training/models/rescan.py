@@ -76,8 +76,7 @@ class RESCAN(nn.Module):
     def forward(
         self, rainy: Tensor, state: tuple[Tensor, ...] | None = None
     ) -> tuple[Prediction, tuple[Tensor, ...] | None]:
-        """Derain RGB frames [B, 3, H, W] in 0…1; the state is one [B, width, H/scale, W/scale] a recurrent
-        layer."""
+        """Derain RGB frames [B, 3, H, W] in 0…1; the state is [B, width, H/scale, W/scale] a recurrent layer."""
         predictions: list[Prediction] = []
         image = rainy
         for _ in range(self.steps):
