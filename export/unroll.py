@@ -7,7 +7,8 @@ Exact rewriting of the naive unroll (see `trace`), in the order of `unroll`:
 2. *hoist*: conv([x, h], W) = conv(x, W_x) + conv(h, W_h); where several steps share x, its half is computed once;
 3. *fold*: the zero states of the first step vanish: the hidden half of its gate convolution, the product with the
    zero cell, and whatever else is known to be constant over the plane; no plane of constants is ever stored;
-4. *prune*: gates that nobody reads, such as the first step's forget gate, leave their convolution;
+4. *prune*: gates that nobody reads, such as the first step's forget gate, leave their convolution, whether they are
+   cut before or after their activation;
 5. *drop*: nodes that cannot reach the output go, such as the first steps' residual blocks.
 
 The passes know operators, not networks: any ConvLSTM, ConvGRU or other recurrence traced to ATen goes through them.
@@ -15,6 +16,7 @@ The passes know operators, not networks: any ConvLSTM, ConvGRU or other recurren
 
 import operator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -56,7 +58,7 @@ def unroll(naive: fx.GraphModule) -> tuple[fx.GraphModule, UnrollReport]:
     """Rewrite a traced network; the result gives the same output up to the rounding of FP32 sums."""
     before = macs(naive), len(convolutions(naive))
     graph = _copy(naive)
-    chunks_for_splits(graph)
+    plain_cuts(graph)
     flat_concatenations(graph)
     share_common(graph)
     hoist_invariants(graph)
@@ -79,23 +81,18 @@ def _copy(graph: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(graph, nodes)
 
 
-def chunks_for_splits(graph: fx.GraphModule) -> None:
-    """A plane stack split into equal parts along its channels, however that was written, is `chunk(x, count, 1)`."""
+def plain_cuts(graph: fx.GraphModule) -> None:
+    """Planes cut along their channels, however that was written, are `chunk(x, count, 1)` where the parts are equal."""
     for node in graph.graph.nodes:
-        if node.target not in CUTS:
-            continue
-        x, by, *dim = node.args
-        shape = x.meta["val"].shape
-        axis = (dim or [0])[0] % len(shape)
-        if node.target is aten.chunk.default:
-            count = by
-        else:
-            sizes = by if isinstance(by, (list, tuple)) else [by] * -(-shape[axis] // by)
-            count = len(sizes)
-            if len(set(sizes)) > 1 or sum(sizes) != shape[axis]:
-                continue
-        if axis == 1:
-            node.target, node.args = aten.chunk.default, (x, count, 1)
+        if node.target is aten.narrow.default:
+            x, dim, start, length = node.args
+            node.target, node.args = aten.slice.Tensor, (x, dim, start, start + length)
+        elif node.target in CUTS:
+            x, by, *dim = node.args
+            axis = (dim or [0])[0] % x.meta["val"].dim()
+            widths = [part.shape[axis] for part in node.meta["val"]]
+            even = axis == 1 and len(set(widths)) == 1
+            node.target, node.args = (aten.chunk.default, (x, len(widths), 1)) if even else (node.target, (x, by, axis))
 
 
 def flat_concatenations(graph: fx.GraphModule) -> None:
@@ -240,27 +237,65 @@ def _materialise(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> None:
 
 
 def prune_dead_gates(graph: fx.GraphModule) -> None:
-    """A convolution whose output is cut into chunks loses the output channels of chunks that nobody reads."""
+    """A convolution loses the output channels that nobody reads behind its activations, cuts and slices."""
     graph.graph.eliminate_dead_code()
-    for chunk in [node for node in graph.graph.nodes if node.target is aten.chunk.default]:
-        conv, count, *dim = chunk.args
-        live = sorted({user.args[1] for user in chunk.users})
-        if dim != [1] or conv.target is not CONV or conv.args[6:] or len(conv.users) > 1 or len(live) == count:
+    for conv in convolutions(graph):
+        read = _channels_read(conv)
+        if read.all() or conv.args[6:]:
             continue
-        width, uneven = divmod(conv.meta["val"].shape[1], count)
-        if uneven:
-            continue
-        channels = [channel for gate in live for channel in range(gate * width, (gate + 1) * width)]
+        _keep_channels(conv, read)
+        channels = read.nonzero().flatten().tolist()
         weight = selected(graph, conv.args[1], 0, channels)
         bias = conv.args[2] if len(conv.args) > 2 else None
         bias = None if bias is None else selected(graph, bias, 0, channels)
         conv.args = (conv.args[0], weight, bias, *conv.args[3:])
-        chunk.args = (conv, len(live), 1)
-        for user in list(chunk.users):
-            if len(live) == 1:
-                user.replace_all_uses_with(conv)  # there is nothing left to cut
-            else:
-                user.args = (chunk, live.index(user.args[1]))
+
+
+def _channels_read(node: fx.Node) -> Tensor:
+    """Which channels [C] of a value are read: all, where a user is not one that `_views` knows."""
+    read = torch.zeros(node.meta["val"].shape[1], dtype=torch.bool)
+    for user in node.users:
+        views = _views(user)
+        if views is None:
+            return torch.ones_like(read)
+        for view, channels in views:
+            read[channels] |= _channels_read(view)
+    return read
+
+
+def _views(user: fx.Node) -> list[tuple[fx.Node, slice]] | None:
+    """The values of an activation, a slice or a cut and the channels of its operand that each holds, or None."""
+    args: Any = user.args
+    if user.target in POINTWISE and len(user.all_input_nodes) == 1:
+        return [(user, slice(None))]
+    if user.target is aten.slice.Tensor and args[1:2] == (1,) and len(args) == 4:
+        return [(user, slice(*args[2:]))]
+    if user.target in CUTS and args[2:] == (1,):
+        starts = [*accumulate((part.shape[1] for part in user.meta["val"]), initial=0)]
+        return [(part, slice(*starts[(at := part.args[1]) : at + 2])) for part in user.users]  # type: ignore[operator]
+    return None
+
+
+def _keep_channels(node: fx.Node, read: Tensor) -> None:
+    """Slice and cut a value that has only the channels `read` [C] of those it had."""
+    for user in list(node.users):
+        views = sorted(_views(user) or [], key=lambda view: view[1].indices(len(read)))
+        for view, channels in views:
+            _keep_channels(view, read[channels])
+        if not views or user.target in POINTWISE:
+            continue
+        widths = [int(read[channels].sum()) for _, channels in views]
+        if widths == [int(read.sum())]:
+            views[0][0].replace_all_uses_with(node)  # there is nothing left to cut
+        elif user.target is aten.slice.Tensor:
+            start = int(read[: views[0][1].indices(len(read))[0]].sum())
+            user.args = (node, 1, start, start + widths[0])
+        else:
+            even = len(set(widths)) == 1
+            user.target = aten.chunk.default if even else aten.split_with_sizes.default
+            user.args = (node, len(widths) if even else widths, 1)
+            for index, (part, _) in enumerate(views):
+                part.args = (user, index)
 
 
 def _is_zero(value: Tensor | None) -> bool:

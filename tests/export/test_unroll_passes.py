@@ -139,9 +139,27 @@ class UnevenGates(nn.Module):
         return a * c + d
 
 
-def test_chunks_of_unequal_size_are_left_alone(lively):
+def test_chunks_of_unequal_size_lose_the_dead_one_too(lively):
     graph, _ = unrolled(UnevenGates(), lively)
-    assert shapes(graph) == [(10, 3, 3, 3)]
+    assert shapes(graph) == [(7, 3, 3, 3)]
+
+
+class ReadTwice(nn.Module):
+    """Half of the channels by a cut, two by a slice that overlaps it, and all of another convolution's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.whole = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = torch.sigmoid(self.conv(x)), self.whole(x)
+        first, _ = y.chunk(2, 1)
+        return first[:, :2] * y[:, 3:5] + z[:, :2] + z.mean(1, keepdim=True)
+
+
+def test_a_channel_goes_only_if_none_of_its_readers_wants_it(lively):
+    graph, _ = unrolled(ReadTwice(), lively)
+    assert shapes(graph) == [(4, 3, 3, 3), (8, 3, 3, 3)]
 
 
 class Sliced(nn.Module):

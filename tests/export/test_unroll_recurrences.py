@@ -69,6 +69,12 @@ class Cut(nn.Module):
         lambda gates: gates.chunk(4, dim=-3),
         lambda gates: torch.split(gates, 5, dim=1),
         lambda gates: gates.split([5, 5, 5, 5], dim=1),
+        lambda gates: [gates[:, at : at + 5] for at in (0, 5, 10, 15)],
+        lambda gates: [gates.narrow(1, at, 5) for at in (0, 5, 10, 15)],
+        lambda gates: [*torch.tanh(gates).chunk(4, 1)],
+        lambda gates: [*torch.sigmoid(gates[:, :10]).chunk(2, 1), *gates[:, 10:].split(5, -3)],
+        lambda gates: [*(three := gates.split([15, 5], 1))[0].chunk(3, 1), three[1]],
+        lambda gates: (lambda i, rest, o: (i, None, torch.relu(rest)[:, 5:], o))(*gates.split([5, 10, 5], -3)),
     ],
 )
 def test_a_dead_gate_goes_however_the_gates_are_cut(cut, lively):
@@ -174,8 +180,8 @@ def test_a_convgru_goes_through_the_same_passes(lively):
     graph, report = unrolled(ConvGRU(3), lively)
     assert sorted(shapes(graph)) == [(4, 3, 3, 3)] + [(4, 4, 3, 3)] * 2 + [(8, 3, 3, 3)] + [(8, 4, 3, 3)] * 2
     assert report.macs_naive == 3 * 12 * 7 * 9 * 48
-    _, first = unrolled(ConvGRU(1), lively)
-    assert first.macs <= 12 * 3 * 9 * 48
+    first, _ = unrolled(ConvGRU(1), lively)  # nothing to reset: r is read by nobody
+    assert shapes(first) == [(4, 3, 3, 3)] * 2
 
 
 class Joined(nn.Module):
