@@ -271,31 +271,37 @@ def _views(user: fx.Node) -> list[tuple[fx.Node, slice]] | None:
     if user.target is aten.slice.Tensor and args[1:2] == (1,) and len(args) == 4:
         return [(user, slice(*args[2:]))]
     if user.target in CUTS and args[2:] == (1,):
-        starts = [*accumulate((part.shape[1] for part in user.meta["val"]), initial=0)]
+        starts = [*accumulate(_widths(user), initial=0)]
         return [(part, slice(*starts[(at := part.args[1]) : at + 2])) for part in user.users]  # type: ignore[operator]
     return None
+
+
+def _widths(cut: fx.Node) -> list[int]:
+    """The channels of each part."""
+    return [part.shape[1] for part in cut.meta["val"]]
 
 
 def _keep_channels(node: fx.Node, read: Tensor) -> None:
     """Slice and cut a value that has only the channels `read` [C] of those it had."""
     for user in list(node.users):
-        views = sorted(_views(user) or [], key=lambda view: view[1].indices(len(read)))
+        views = _views(user) or []
         for view, channels in views:
             _keep_channels(view, read[channels])
-        if not views or user.target in POINTWISE:
-            continue
-        widths = [int(read[channels].sum()) for _, channels in views]
-        if widths == [int(read.sum())]:
-            views[0][0].replace_all_uses_with(node)  # there is nothing left to cut
-        elif user.target is aten.slice.Tensor:
-            start = int(read[: views[0][1].indices(len(read))[0]].sum())
-            user.args = (node, 1, start, start + widths[0])
-        else:
-            even = len(set(widths)) == 1
+        if user.target in CUTS and views:
+            widths = [int(part.sum()) for part in read.split(_widths(user))]
+            live = [index for index, width in enumerate(widths) if width]
+            kept = [widths[index] for index in live]
+            even = len(set(kept)) == 1
             user.target = aten.chunk.default if even else aten.split_with_sizes.default
-            user.args = (node, len(widths) if even else widths, 1)
-            for index, (part, _) in enumerate(views):
-                part.args = (user, index)
+            user.args = (node, len(kept) if even else kept, 1)
+            for part, _ in views:
+                part.args = (user, live.index(part.args[1]))
+        elif user.target is aten.slice.Tensor and views:
+            start, end, _ = views[0][1].indices(len(read))
+            user.args = (node, 1, int(read[:start].sum()), int(read[:end].sum()))
+        for view, channels in views:
+            if view.target not in POINTWISE and read[channels].sum() == read.sum():
+                view.replace_all_uses_with(node)  # nothing is cut off
 
 
 def _is_zero(value: Tensor | None) -> bool:

@@ -145,7 +145,7 @@ def test_chunks_of_unequal_size_lose_the_dead_one_too(lively):
 
 
 class ReadTwice(nn.Module):
-    """Half of the channels by a cut, two by a slice that overlaps it, and all of another convolution's."""
+    """Half of the channels by a cut, two by a slice that overlaps it, one by another cut; another convolution whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,12 +154,13 @@ class ReadTwice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y, z = torch.sigmoid(self.conv(x)), self.whole(x)
         first, _ = y.chunk(2, 1)
-        return first[:, :2] * y[:, 3:5] + z[:, :2] + z.mean(1, keepdim=True)
+        *_, last = y.split([3, 2, 2, 1], 1)
+        return first[:, :2] * y[:, 3:5] + last + z[:, :2] + z.mean(1, keepdim=True)
 
 
 def test_a_channel_goes_only_if_none_of_its_readers_wants_it(lively):
     graph, _ = unrolled(ReadTwice(), lively)
-    assert shapes(graph) == [(4, 3, 3, 3), (8, 3, 3, 3)]
+    assert shapes(graph) == [(5, 3, 3, 3), (8, 3, 3, 3)]
 
 
 class Sliced(nn.Module):

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "derain/stream/filter.hpp"
 #include "stream_support.hpp"
 
@@ -60,6 +62,10 @@ TEST(Filter, AStopWaitsForNoEngineWhereThereIsNoDeadline) {
     const auto clean = filter.process(pictures[2], monotonic_ns());
     EXPECT_EQ(clean.why, std::nullopt);
     EXPECT_EQ(clean.picture.bytes()[0], ~pictures[2].bytes()[0]);
+    const auto [presented, missed] =
+        filter.statistics([](const Tally& tally) { return std::pair(tally.presented(), tally.deadline_misses()); });
+    EXPECT_EQ(presented, 1);  // the two before it were for nobody
+    EXPECT_EQ(missed, 0);
 }
 
 TEST(Filter, AFrameAfterAStopWaitsForTheEngineAgainWhereThereIsNoDeadline) {

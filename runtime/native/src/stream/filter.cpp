@@ -23,8 +23,10 @@ Filter::Filter(std::shared_ptr<Engine> engine, std::optional<double> deadline_ms
              .on_frame =
                  [this](const FrameRecord& record, const Frame&, const Picture& picture) {
                      shown_ = {picture, record.why};
-                     const std::scoped_lock lock(mutex_);
-                     tally_.add(record);
+                     if (!stopped_) {
+                         const std::scoped_lock lock(mutex_);
+                         tally_.add(record);
+                     }
                  },
              .on_unused =
                  [this](std::int64_t captured_ns, std::int64_t ns) {

@@ -31,8 +31,8 @@ class Filter {
 
     /// The picture to show for a frame, by its deadline where there is one.
     Shown process(Picture raw, std::int64_t captured_ns);
-    /// Until `go_on` nobody waits for the engine: the frame it has, and each that follows, goes out raw at once.
-    /// Then the next one waits for it again, as long as its deadline allows.
+    /// Until `go_on` nobody waits for the engine: the frame it has, and each that follows, goes out raw at once, and
+    /// does not count, since nobody shows it. Then the next one waits for it again, as long as its deadline allows.
     ///
     /// Without a deadline an engine that hangs would keep `process`, and so the host's end, for ever.
     void stop();
