@@ -47,7 +47,8 @@ class ScriptedEngine(Engine):
     ) -> None:
         super().__init__(bundle)
         self.openings = 0
-        self._script, self._slow_s, self._refusals = script or {}, slow_s, refusals
+        self._slow_s, self._refusals = slow_s, refusals
+        self._script = {} if script is None else script
         self._number = 0
         self._last: Image | None = None
 

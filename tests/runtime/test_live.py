@@ -310,10 +310,22 @@ def test_the_counters_move_and_the_plots_fill(bundle, open_page):
         assert "invert · 32×16 bgr8 · scripted fp32 · policy latest" in page.locator("#about").inner_text()
 
 
+class Armed(dict):
+    """A script of one fault, at the next frame once it is armed."""
+
+    armed = False
+
+    def get(self, number, default=None):
+        armed, self.armed = self.armed, False
+        return Fault.RAISE if armed else default
+
+
 def test_a_fault_of_the_engine_shows_as_the_guard_s_state_a_raw_frame_and_a_count_and_passes(bundle, open_page):
-    with live(bundle, script={40: Fault.RAISE}, refusals=3) as shown:  # away for 1.5 s
+    script = Armed()
+    with live(bundle, script=script, refusals=4) as shown:  # away for some seconds
         page = open_page(shown.server.address)
         page.wait_for_selector("#guard[data-state='deraining']")
+        script.armed = True
         page.wait_for_selector("#guard.warn[data-state='backing off']")
         page.wait_for_selector("#tag-after.raw")
         assert "raw frames go out" in page.locator("#meaning").inner_text()
@@ -323,7 +335,7 @@ def test_a_fault_of_the_engine_shows_as_the_guard_s_state_a_raw_frame_and_a_coun
         )
         page.wait_for_selector("#guard.good[data-state='deraining']")
         page.wait_for_selector("#tag-after:not(.raw)")
-        wait_for_count(page, "engine faults", 4)
+        wait_for_count(page, "engine faults", 5)
         assert count(page, "engine reopened") == 1
         assert count(page, "passed through raw") > 10
         assert count(page, "the engine failed on it") == 1
