@@ -16,7 +16,7 @@ The passes know operators, not networks: any ConvLSTM, ConvGRU or other recurren
 
 import operator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -271,14 +271,14 @@ def _views(user: fx.Node) -> list[tuple[fx.Node, slice]] | None:
     if user.target is aten.slice.Tensor and args[1:2] == (1,) and len(args) == 4:
         return [(user, slice(*args[2:]))]
     if user.target in CUTS and args[2:] == (1,):
-        starts = [*accumulate(_widths(user), initial=0)]
-        return [(part, slice(*starts[(at := part.args[1]) : at + 2])) for part in user.users]  # type: ignore[operator]
+        return [(part, _ranges(user)[part.args[1]]) for part in user.users]  # type: ignore[index]
     return None
 
 
-def _widths(cut: fx.Node) -> list[int]:
-    """The channels of each part."""
-    return [part.shape[1] for part in cut.meta["val"]]
+def _ranges(cut: fx.Node) -> list[slice]:
+    """The channels of its operand that each part of a cut holds."""
+    ends = accumulate((part.shape[1] for part in cut.meta["val"]), initial=0)
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _keep_channels(node: fx.Node, read: Tensor) -> None:
@@ -288,14 +288,14 @@ def _keep_channels(node: fx.Node, read: Tensor) -> None:
         for view, channels in views:
             _keep_channels(view, read[channels])
         if user.target in CUTS and views:
-            widths = [int(part.sum()) for part in read.split(_widths(user))]
+            widths = [int(read[channels].sum()) for channels in _ranges(user)]
             live = [index for index, width in enumerate(widths) if width]
             kept = [widths[index] for index in live]
             even = len(set(kept)) == 1
             user.target = aten.chunk.default if even else aten.split_with_sizes.default
             user.args = (node, len(kept) if even else kept, 1)
             for part, _ in views:
-                part.args = (user, live.index(part.args[1]))
+                part.args = (user, live.index(part.args[1]))  # type: ignore[arg-type]
         elif user.target is aten.slice.Tensor and views:
             start, end, _ = views[0][1].indices(len(read))
             user.args = (node, 1, int(read[:start].sum()), int(read[:end].sum()))
