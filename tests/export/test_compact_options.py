@@ -42,7 +42,7 @@ def test_a_network_with_options_is_unrolled_to_its_own_numbers(options, lively, 
     assert (report.macs < default.macs) if "head" in options else (report.macs == default.macs - whitening)
 
 
-@pytest.mark.parametrize("options", OPTIONS[2:], ids=str)  # the first two are both in the third
+@pytest.mark.parametrize("options", [OPTIONS[2] | {"whiten": False}, {"context": "global"}], ids=str)
 def test_weights_with_options_are_exported_as_they_are(options, lively_weights, tmp_path):
     weights = lively_weights("daiam-nano", **options)
     assert load(str(weights)).options == options
