@@ -2,7 +2,7 @@
 
 Exact rewriting of the naive unroll (see `trace`), in the order of `unroll`:
 
-0. *cut*: equal parts taken by split are the chunks that the passes below look for;
+0. *cut*: parts of planes, however they are taken, are the chunks, splits and slices that the passes below look for;
 1. *share*: what every step computes anew from the same values is computed once (common subexpressions);
 2. *hoist*: conv([x, h], W) = conv(x, W_x) + conv(h, W_h); where several steps share x, its half is computed once;
 3. *fold*: the zero states of the first step vanish: the hidden half of its gate convolution, the product with the
@@ -82,17 +82,22 @@ def _copy(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def plain_cuts(graph: fx.GraphModule) -> None:
-    """Planes cut along their channels, however that was written, are `chunk(x, count, 1)` where the parts are equal."""
+    """Planes cut along their channels, however that was written, are `chunk(x, count, 1)` where the parts are equal.
+
+    A part taken by `narrow` is a slice.
+    """
     for node in graph.graph.nodes:
         if node.target is aten.narrow.default:
             x, dim, start, length = node.args
+            start %= x.meta["val"].shape[dim]  # below zero it counts from the end
             node.target, node.args = aten.slice.Tensor, (x, dim, start, start + length)
         elif node.target in CUTS:
             x, by, *dim = node.args
             axis = (dim or [0])[0] % x.meta["val"].dim()
             widths = [part.shape[axis] for part in node.meta["val"]]
-            even = axis == 1 and len(set(widths)) == 1
-            node.target, node.args = (aten.chunk.default, (x, len(widths), 1)) if even else (node.target, (x, by, axis))
+            node.args = (x, by, axis)
+            if axis == 1 and len(set(widths)) == 1:
+                node.target, node.args = aten.chunk.default, (x, len(widths), 1)
 
 
 def flat_concatenations(graph: fx.GraphModule) -> None:

@@ -338,12 +338,12 @@ def test_the_weights_are_the_average_that_was_validated_not_the_last_iteration_s
     assert not any(torch.equal(value, last[key]) for key, value in saved.items() if key.endswith("gates.weight"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, whole, tmp_path, number):
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, whole, tmp_path, number, workers):
     """To all processes of the run, as a terminal sends it; resumed, it ends in the bits of one that nothing ended."""
     path, out = tmp_path / "run.yaml", tmp_path / "run"
     asked = tree(images, out, checkpoint_every=100)
-    path.write_text(yaml.safe_dump(asked | {"machine": {"accelerator": "cpu", "threads": 1, "workers": 2}}))
+    path.write_text(yaml.safe_dump(asked | {"machine": {"accelerator": "cpu", "threads": 1, "workers": workers}}))
     slow = "from derain.training.trainer import Deraining\nimport time\nstep = Deraining.training_step\n"
     slow += "Deraining.training_step = lambda *a: (print('begun', flush=True), time.sleep(1), step(*a))[2]\n"
     code = f"{slow}import sys\nfrom derain.cli.main import main\nsys.argv = {['derain', 'train', str(path)]!r}\nmain()"
@@ -351,7 +351,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_says_how_to_go_on(images, who
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
         assert process.stdout.readline() == "begun\n"
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, number) if workers else process.send_signal(number)
         told, fault = process.communicate(timeout=60)
     assert process.returncode == 128 + number, fault
     done = iterations_done(out / "checkpoint.safetensors")
